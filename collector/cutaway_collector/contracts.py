@@ -1,0 +1,86 @@
+"""The small promises between stages: what a store, a scorer and a receiver's `submit` must do. No behaviour here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cutaway_collector.blocks import Block
+
+Encoding = Literal["protobuf", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One OTLP request as rows. `rejected` spans are in neither block; `message` says why in English, "" when none were."""
+
+    spans: Block
+    tokens: Block
+    rejected: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a request: spans accepted, spans rejected, and the words for partial_success ("" when there are none)."""
+
+    accepted: int
+    rejected: int
+    message: str
+
+
+class Submit(Protocol):
+    """Takes one uncompressed OTLP trace request; returns once it is safe on disk.
+
+    Raises MalformedRequest (nothing kept), Overloaded (nothing kept, come back later).
+    """
+
+    def __call__(self, payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Rows of a query with what they cost. `rows_read` and `bytes_read` are -1 when the engine did not tell."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    elapsed_s: float
+    rows_read: int = -1
+    bytes_read: int = -1
+
+
+class Store(Protocol):
+    """ClickHouse, in process or over HTTP. Thread-safe. There is no separate open step: a store that exists is connected."""
+
+    database: str
+
+    def insert(self, block: Block, deduplication_token: str) -> None:
+        """Inserts all rows or none; the same token twice stores once. Raises StoreError."""
+        ...
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+        """Runs one SELECT, bounded by the query limits of the settings, values bound as `{name:Type}`. Raises StoreError."""
+        ...
+
+    def command(self, sql: str) -> None:
+        """Runs one DDL statement. Raises StoreError."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the engine; further calls fail."""
+        ...
+
+
+class Scorer(Protocol):
+    """Judges sequences. `name` prefixes nothing: the keys of the result are the score names as stored and searched."""
+
+    name: str
+    version: str
+
+    def score(self, tokens: Block) -> Mapping[str, npt.NDArray[np.float64]]:
+        """tokens: a gen_ai_tokens block of n rows. Returns score name -> float64 [n]; NaN means "does not apply", not stored."""
+        ...

@@ -1,0 +1,100 @@
+"""What can go wrong, in words a user can act on, and how each refusal looks on the wire.
+
+A message gives the rule, the value, the remedy. Nothing here prints payload content.
+"""
+
+from __future__ import annotations
+
+
+class CutawayError(Exception):
+    """Base of everything the collector raises on purpose."""
+
+
+class SettingsError(CutawayError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class StoreError(CutawayError):
+    """The store refused or could not be reached. `retryable` tells whether trying again can help."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class DataDirectoryBusy(StoreError):
+    """Another process owns the chDB directory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"one process may own a data directory: {path} is in use by another cutaway process. "
+            "Stop that process, or give this one its own --data directory.",
+            retryable=False,
+        )
+
+
+class QueryError(CutawayError):
+    """A search query cannot be understood. `column` is the 0-based offset of the trouble, `hint` a suggestion or ""."""
+
+    def __init__(self, message: str, *, column: int = 0, hint: str = "") -> None:
+        super().__init__(message)
+        self.column = column
+        self.hint = hint
+
+
+class RequestError(CutawayError):
+    """A request is refused as a whole. `http` and `grpc` are the status codes; `retry_after_s` asks the sender to come back."""
+
+    http = 400
+    grpc = 3  # INVALID_ARGUMENT
+    retry_after_s: int | None = None
+
+
+class MalformedRequest(RequestError):
+    """The body is not the OTLP message it claims to be."""
+
+
+class Unauthenticated(RequestError):
+    """No credential, or a wrong one."""
+
+    http = 401
+    grpc = 16  # UNAUTHENTICATED
+
+
+class NotFound(RequestError):
+    """No such path or service."""
+
+    http = 404
+    grpc = 12  # UNIMPLEMENTED
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists; the method does not."""
+
+    http = 405
+    grpc = 12  # UNIMPLEMENTED
+
+
+class TooLarge(RequestError):
+    """The body exceeds a size limit, before or after decompression. Never retryable."""
+
+    http = 413
+    grpc = 8  # RESOURCE_EXHAUSTED, without RetryInfo: permanent
+
+
+class UnsupportedMedia(RequestError):
+    """Unknown Content-Type or Content-Encoding."""
+
+    http = 415
+    grpc = 12  # UNIMPLEMENTED
+
+
+class Overloaded(RequestError):
+    """A bounded queue is full or the store is away: come back later, nothing was stored."""
+
+    http = 503
+    grpc = 14  # UNAVAILABLE
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
