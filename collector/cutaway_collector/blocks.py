@@ -111,7 +111,7 @@ class Block:
         """Raises ValueError when a column is not `rows` long: a programming error, caught before it reaches the store."""
         for name, column in self.columns.items():
             if len(column) != self.rows:
-                raise ValueError(f"every column of a block has as many rows: {self.table}.{name} has {len(column)}, not {self.rows}")
+                raise ValueError(f"columns of a block are equally long: {self.table}.{name} has {len(column)} rows, not {self.rows}")
 
     def nbytes(self) -> int:
         """Bytes held by the arrays, for the memory limits."""
@@ -158,7 +158,8 @@ def concat_columns(parts: Sequence[Column]) -> Column:
     if isinstance(first, Maps):
         maps = [p for p in parts if isinstance(p, Maps)]
         keys, values = concat_columns([p.keys for p in maps]), concat_columns([p.values for p in maps])
-        assert isinstance(keys, Strings) and isinstance(values, Strings)
+        assert isinstance(keys, Strings)
+        assert isinstance(values, Strings)
         return Maps(_concat_offsets([p.offsets for p in maps]), keys, values)
     if isinstance(first, MapLists):
         lists = [p for p in parts if isinstance(p, MapLists)]

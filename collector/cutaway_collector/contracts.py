@@ -39,7 +39,9 @@ class Submit(Protocol):
     Raises MalformedRequest (nothing kept), Overloaded (nothing kept, come back later).
     """
 
-    def __call__(self, payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt: ...
+    def __call__(self, payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
+        """The call itself; see the class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the result is cached as safetensors (538 MB) and loads in seconds afterwards.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import shutil
@@ -42,7 +43,15 @@ def prepare() -> Path:
     partial = target.with_name(f"{NAME}.{os.getpid()}.partial")
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype="float32")
-    model.save_pretrained(partial)
+    # transformers refuses to save a model that came from a GGUF file, though the weights are plain float32 by now: the same
+    # weights in a model made from the config alone can be saved.
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype="float32")
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     try:
         partial.rename(target)
