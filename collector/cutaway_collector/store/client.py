@@ -1,0 +1,238 @@
+"""The store: ClickHouse in process (chDB) or over HTTP, through the same clickhouse-connect calls.
+
+Not a query builder and not a queue: it runs what it is given, within limits, and says whether a failure may pass.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from cutaway_collector.blocks import Block
+from cutaway_collector.contracts import Result
+from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import faults, schema
+from cutaway_collector.store.native import encode
+
+_PARTITIONS_PER_INSERT_MAX: Final = 1000
+"""Days one insert may touch. The engine's 100 refuses honest back-fills; no limit would let one request make 100 000 parts."""
+_INSERT_SECONDS_MAX: Final = 120
+_CONNECT_SECONDS_MAX: Final = 5
+
+
+class ClickHouseStore:
+    """contracts.Store. One client writes, behind a lock; readers borrow from a pool, so that a page never waits for an insert."""
+
+    def __init__(self, settings: Settings, connect: Callable[[], Any], release: Callable[[], None] = lambda: None) -> None:
+        self.database = settings.database
+        self._connect = connect
+        self._release = release
+        self._closed = False
+        self._limits = {
+            "max_execution_time": settings.query_seconds_max,
+            "max_rows_to_read": settings.query_rows_read_max,
+            "max_memory_usage": settings.query_bytes_memory_max,
+        }
+        self._writer: Any = None
+        self._write_lock = threading.Lock()
+        self._idle: list[Any] = []
+        self._pool_lock = threading.Lock()
+        self._readers = threading.BoundedSemaphore(settings.ui_threads + 2)
+
+    def insert(self, block: Block, deduplication_token: str) -> None:
+        """Inserts all rows or none; the same token twice stores once, in the table and in views. Raises StoreError."""
+        if block.rows == 0:
+            return
+        payload = encode(block)
+        settings = {
+            "insert_deduplicate": 1,
+            "insert_deduplication_token": deduplication_token,
+            "deduplicate_blocks_in_dependent_materialized_views": 1,
+            "async_insert": 0,
+            "max_partitions_per_insert_block": _PARTITIONS_PER_INSERT_MAX,
+            # One block in, one part per day out: a token stands for the whole insert only when it is not cut up.
+            "max_insert_block_size": max(block.rows, 1_048_576),
+            "min_insert_block_size_rows": 0,
+            "min_insert_block_size_bytes": 0,
+            "max_insert_threads": 1,
+            "max_execution_time": _INSERT_SECONDS_MAX,
+        }
+        with self._write_lock:
+            client = self._write_client(faults.insert_error)
+            try:
+                client.raw_insert(f"{schema.quote(self.database)}.{block.table}", list(block.columns), payload, settings=settings,
+                                  fmt="Native")
+            except Exception as error:
+                _raise(error, faults.insert_error)
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+        """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`. Raises StoreError."""
+        bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
+        started = time.monotonic()
+        with self._reader() as client:
+            try:
+                answer = client.query(sql, parameters=bound, settings=self._limits)
+            except Exception as error:
+                _raise(error, faults.query_error)
+        summary = answer.summary or {}
+        return Result(tuple(answer.column_names), answer.result_rows, time.monotonic() - started,
+                      int(summary.get("read_rows", -1)), int(summary.get("read_bytes", -1)))
+
+    def command(self, sql: str) -> None:
+        """Runs one DDL statement. Raises StoreError."""
+        with self._write_lock:
+            client = self._write_client(faults.insert_error)
+            try:
+                client.command(sql)
+            except Exception as error:
+                _raise(error, faults.insert_error)
+
+    def close(self) -> None:
+        """Lets go of the engine and of the data directory; further calls raise StoreError. Harmless when repeated."""
+        with self._write_lock, self._pool_lock:
+            if self._closed:
+                return
+            self._closed = True
+            clients = [*self._idle, *([self._writer] if self._writer is not None else [])]
+            self._idle, self._writer = [], None
+            for client in clients:
+                client.close()
+            self._release()
+
+    def _write_client(self, classify: Callable[[str, int | None], StoreError]) -> Any:
+        self._refuse_closed()
+        if self._writer is None:
+            self._writer = self._open(classify)
+        return self._writer
+
+    def _open(self, classify: Callable[[str, int | None], StoreError]) -> Any:
+        try:
+            return self._connect()
+        except Exception as error:
+            _raise(error, classify)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed: the collector is stopping", retryable=False)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Any]:
+        with self._readers:
+            with self._pool_lock:
+                self._refuse_closed()
+                client = self._idle.pop() if self._idle else None
+            if client is None:
+                client = self._open(faults.query_error)
+                # 2 forbids writing and DDL, yet lets us set the limits of each query.
+                client.set_client_setting("readonly", 2)
+            try:
+                yield client
+            finally:
+                with self._pool_lock:
+                    if not self._closed:
+                        self._idle.append(client)
+                        client = None
+                if client is not None:
+                    client.close()
+
+
+def open_store(settings: Settings) -> ClickHouseStore:
+    """Connects to `settings.clickhouse`, else owns `settings.data`, and creates the schema where it is missing.
+
+    Raises SettingsError (neither or both given), DataDirectoryBusy, StoreError (a server cannot be reached or refuses).
+    """
+    if bool(settings.clickhouse) == bool(settings.data):
+        raise SettingsError("a store needs either data (a directory) or clickhouse (a URL): give exactly one of them")
+    store = _server(settings) if settings.clickhouse else _embedded(Path(settings.data), settings)
+    try:
+        schema.create(store, settings)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _server(settings: Settings) -> ClickHouseStore:
+    def connect() -> Any:
+        return clickhouse_connect.get_client(
+            dsn=settings.clickhouse, database="default", autogenerate_session_id=False, query_retries=0,
+            connect_timeout=_CONNECT_SECONDS_MAX, send_receive_timeout=_INSERT_SECONDS_MAX + 10, client_name="cutaway",
+        )
+
+    return ClickHouseStore(settings, connect)
+
+
+def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
+    private_directory(data)
+    lock = _lock(data)
+    try:
+        engine, temporary = data / "chdb", data / "tmp"
+        private_directory(engine)
+        private_directory(temporary)
+        for leftover in temporary.iterdir():
+            leftover.unlink(missing_ok=True)
+    except BaseException:
+        os.close(lock)
+        raise
+    # The embedded client hands every insert to the engine as a temporary file, and those files hold prompts.
+    previous, tempfile.tempdir = tempfile.tempdir, str(temporary)
+
+    def release() -> None:
+        tempfile.tempdir = previous
+        os.close(lock)
+
+    def connect() -> Any:
+        try:
+            return clickhouse_connect.get_client(interface="chdb", path=str(engine))
+        except ClickHouseError as error:
+            if "Error initializing EmbeddedServer" in str(error):
+                raise DataDirectoryBusy(str(data)) from None
+            raise
+
+    return ClickHouseStore(settings, connect, release)
+
+
+def _lock(data: Path) -> int:
+    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise DataDirectoryBusy(str(data)) from None
+    return handle
+
+
+def private_directory(path: Path) -> None:
+    """Makes a directory that only we can enter, or closes an existing one to others. Raises StoreError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise StoreError(f"a data directory must be ours to write: {path}: {error.strerror}. Choose another --data.",
+                         retryable=False) from None
+
+
+def _bindable(value: Any) -> Any:
+    """Half a surrogate pair cannot be sent as UTF-8, nor was it ever stored: it becomes a question mark, which finds nothing."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, (list, tuple)):
+        return [_bindable(item) for item in value]
+    return value
+
+
+def _raise(error: Exception, classify: Callable[[str, int | None], StoreError]) -> NoReturn:
+    if isinstance(error, StoreError):
+        raise error
+    raise classify(str(error), getattr(error, "code", None)) from None

@@ -1,0 +1,152 @@
+"""ClickHouse's Native format: one Block as the bytes of one insert, column after column, no Python object per row.
+
+Not a general writer: it knows the column types that columns.py uses, and sends LowCardinality as plain strings, because the engine
+casts them as cheaply as we could build dictionaries. Layout: https://clickhouse.com/docs/interfaces/formats/Native
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, Offsets, Strings
+from cutaway_collector.columns import TABLES
+
+_DTYPES: Final[dict[str, str]] = {
+    "UInt8": "<u1", "UInt16": "<u2", "UInt32": "<u4", "UInt64": "<u8", "Int64": "<i8",
+    "Float32": "<f4", "Float64": "<f8", "DateTime": "<u4",
+}
+_LOW_CARDINALITY: Final = re.compile(r"LowCardinality\((\w+)\)")
+_TYPES: Final[dict[str, dict[str, str]]] = {
+    table.name: {column.name: column.type for column in table.columns} for table in TABLES
+}
+
+
+def encode(block: Block) -> bytes:
+    """One Native block with every column of `block`, types from columns.py.
+
+    Raises ValueError when a column has the wrong kind, dtype or length, KeyError when the table or column is not ours:
+    programming errors, never the sender's fault.
+    """
+    block.check()
+    types = _TYPES[block.table]
+    parts = [_varint(len(block.columns)), _varint(block.rows)]
+    for name, column in block.columns.items():
+        wire_type = plain_type(types[name])
+        parts += [_text(name), _text(wire_type)]
+        try:
+            _append(parts, wire_type, column)
+        except ValueError as error:
+            raise ValueError(f"{block.table}.{name} is sent as {wire_type}: {error}") from None
+    return b"".join(parts)
+
+
+def plain_type(type: str) -> str:
+    """The type as we send it: without LowCardinality and SimpleAggregateFunction, which the engine adds by a cast."""
+    plain = _LOW_CARDINALITY.sub(r"\1", type)
+    if plain.startswith("SimpleAggregateFunction("):
+        return plain.removesuffix(")").split(", ", 1)[1]
+    return plain
+
+
+def _append(parts: list[bytes], type: str, column: Column) -> None:
+    if type == "String":
+        _append_strings(parts, _kind(column, Strings))
+    elif type.startswith("Nullable("):
+        holes = _kind(column, Nullable)
+        parts.append(np.ascontiguousarray(holes.missing, np.uint8).tobytes())
+        _append(parts, type.removeprefix("Nullable(").removesuffix(")"), holes.values)
+    elif type.startswith("Map("):
+        _append_maps(parts, _kind(column, Maps))
+    elif type.startswith("Array(Map("):
+        lists = _kind(column, MapLists)
+        parts.append(_ends(lists.offsets))
+        _append_maps(parts, lists.values)
+    elif type.startswith("Array("):
+        nested = _kind(column, Lists)
+        parts.append(_ends(nested.offsets))
+        _append(parts, type.removeprefix("Array(").removesuffix(")"), nested.values)
+    else:
+        parts.append(_numbers(type, _kind(column, np.ndarray)))
+
+
+def _append_maps(parts: list[bytes], maps: Maps) -> None:
+    parts.append(_ends(maps.offsets))
+    _append_strings(parts, maps.keys)
+    _append_strings(parts, maps.values)
+
+
+def _append_strings(parts: list[bytes], strings: Strings) -> None:
+    count = len(strings)
+    if count == 0:
+        return
+    out = np.empty(int(strings.offsets[-1] - strings.offsets[0]) + 5 * count, np.uint8)
+    size = _write_strings(strings.data, strings.offsets, out)
+    if size < 0:
+        raise ValueError("offsets must not decrease, nor reach past the data, nor span 4 GiB in one string")
+    parts.append(out[:size].tobytes())
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArray[np.uint8]) -> int:
+    at = 0
+    for row in range(offsets.size - 1):
+        start, end = offsets[row], offsets[row + 1]
+        length = end - start
+        if length < 0 or start < 0 or end > data.size or length >= 1 << 32:
+            return -1
+        rest = length
+        while rest >= 0x80:
+            out[at] = np.uint8((rest & 0x7F) | 0x80)
+            at += 1
+            rest >>= 7
+        out[at] = np.uint8(rest)
+        at += 1
+        if length > 64:
+            out[at : at + length] = data[start:end]
+        else:
+            for index in range(length):
+                out[at + index] = data[start + index]
+        at += length
+    return at
+
+
+def _ends(offsets: Offsets) -> bytes:
+    if offsets.size and offsets[0] != 0:
+        raise ValueError(f"offsets start at 0, not at {int(offsets[0])}")
+    return np.ascontiguousarray(offsets[1:], "<u8").tobytes()
+
+
+def _numbers(type: str, values: npt.NDArray[Any]) -> bytes:
+    wanted = np.dtype("<i8" if type.startswith("DateTime64(") else _DTYPES[type])
+    if values.dtype != wanted:
+        # Widening is harmless; anything else would change values in silence. datetime64 counts like DateTime64 does.
+        if values.dtype.kind == "M" and wanted == np.dtype("<i8"):
+            values = values.view("<i8")
+        elif not np.can_cast(values.dtype, wanted, "safe"):
+            raise ValueError(f"the array is {values.dtype}, which does not fit {wanted}")
+    return np.ascontiguousarray(values, wanted).tobytes()
+
+
+def _kind(column: Column, kind: type[Any]) -> Any:
+    if not isinstance(column, kind):
+        raise ValueError(f"the column is {type(column).__name__}, not {kind.__name__}")
+    return column
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append((value & 0x7F) | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return _varint(len(raw)) + raw
