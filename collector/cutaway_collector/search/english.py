@@ -1,0 +1,99 @@
+"""A query said in plain English, and warnings about names that look like slips.
+
+Not a paraphrase of the text: the sentence is made from the same tree and the same registry as the SQL, so it says what is searched.
+"""
+
+from __future__ import annotations
+
+from cutaway_collector.search import fields, sql, values
+from cutaway_collector.search.fields import Field
+from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text, Value, parse
+from cutaway_collector.search.sql import Target
+
+_COMPARED = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
+
+
+def explain(query: str) -> str:
+    """One sentence: which spans the query finds. Raises QueryError as `parse` does."""
+    tree = parse(query)
+    if isinstance(tree, And) and not tree.parts:
+        return "All spans."
+    return f"Spans {_clause(tree, negated=False, nested=False)}."
+
+
+def warnings(tree: Node) -> list[str]:
+    """One sentence for each name that is no field of ours but nearly is one: it is searched as an attribute."""
+    found: list[str] = []
+    todo: list[Node] = [tree]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, And | Or):
+            todo[:0] = node.parts
+        elif isinstance(node, Not):
+            todo.insert(0, node.part)
+        elif isinstance(node, Term | Has) and not node.scope and fields.lookup(node.field) is None and (near := fields.nearest(node.field)):
+            found.append(f"`{node.field[:60]}` is not a field, so it is searched as an attribute. Did you mean `{near}`?")
+    return list(dict.fromkeys(found))
+
+
+def _clause(node: Node, *, negated: bool, nested: bool) -> str:
+    if isinstance(node, Not):
+        return _clause(node.part, negated=not negated, nested=nested)
+    if isinstance(node, And | Or):
+        # Negation moves inwards: not (a and b) is said as "not a or not b".
+        word = " and " if isinstance(node, And) != negated else " or "
+        text = word.join(_clause(part, negated=negated, nested=True) for part in node.parts)
+        return f"({text})" if nested else text
+    if isinstance(node, Is):
+        flag = sql.is_flag(node)
+        return flag.negated if negated else flag.phrase
+    if isinstance(node, Text):
+        return f"that {'do not mention' if negated else 'mention'} {_quoted(node.value)}"
+    if isinstance(node, Has):
+        return f"that {'lack' if negated else 'have'} {_name(sql.resolve(node.field, node.scope))}"
+    return _term(node, negated)
+
+
+def _term(term: Term, negated: bool) -> str:
+    target = sql.resolve(term.field, term.scope)
+    name = _name(target)
+    field = target if isinstance(target, Field) else None
+    if isinstance(term.value, Literal) and not term.value.quoted and term.value.text == "*" and term.operator in ("=", "!="):
+        return f"that {'lack' if negated else 'have'} {name}" if term.operator == "=" else "that match nothing" if not negated else "of any kind"
+    if term.operator == "!=":
+        said = _value(term.value, field)
+        return f"that lack {name} or whose {name} {said}" if negated else f"that have {name} and whose {name} is not one that {said}"
+    if term.operator in _COMPARED:
+        number = term.value.text if isinstance(term.value, Literal) else ""
+        said = f"{_COMPARED[term.operator]} {number}"
+        return f"whose {name} is missing or not {said}" if negated else f"whose {name} is {said}"
+    said = _value(term.value, field)
+    return f"whose {name} is missing or not one that {said}" if negated else f"whose {name} {said}"
+
+
+def _name(target: Target) -> str:
+    if isinstance(target, Field):
+        return target.phrase
+    return f"{target.scope + ' ' if target.scope else ''}attribute {target.key}"
+
+
+def _value(value: Value, field: Field | None) -> str:
+    """The predicate of a value: "is gpt2", "matches llama*", "is from 10 to 50"."""
+    if isinstance(value, Listing):
+        return " or ".join(_value(item, field) for item in value.items)
+    if isinstance(value, Range):
+        low, high = ("" if not end.quoted and end.text == "*" else end.text for end in (value.low, value.high))
+        if low and high:
+            return f"is from {low} to {high}"
+        return f"is at least {low}" if low else f"is at most {high}" if high else "is there"
+    if isinstance(value, Regex):
+        return f"matches the regular expression /{value.pattern}/"
+    verb = "contains" if field is not None and field.kind == "list" else "is"
+    if values.is_glob(value):
+        return f"matches {value.text}"
+    text = values.plain(value)
+    return f"{verb} {values.spelling(field, text) if field else text}" if text else "is empty"
+
+
+def _quoted(value: Literal) -> str:
+    return f"“{value.text if values.is_glob(value) else values.plain(value)}”"

@@ -1,0 +1,91 @@
+"""What a span looks like in an answer: the selected columns of a list row, and values made fit for JSON.
+
+Not a query: `find`, `trace` and `generation` write those, around these columns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cutaway_collector.columns import TRACES
+from cutaway_collector.contracts import Store
+from cutaway_collector.errors import QueryError, StoreError
+
+SUMMARY: Final[tuple[tuple[str, str], ...]] = (
+    ("model", "GenAiModel"),
+    ("operation", "GenAiOperation"),
+    ("input_tokens", "InputTokens"),
+    ("output_tokens", "OutputTokens"),
+    ("ttft_s", "TimeToFirstTokenS"),
+    ("tpot_s", "TimePerOutputTokenS"),
+    ("perplexity", "Perplexity"),
+    ("surprisal_mean", "SurprisalMean"),
+    ("surprisal_max", "SurprisalMax"),
+    ("entropy_mean", "EntropyMean"),
+    ("attention_entropy_mean", "AttentionEntropyMean"),
+    ("attention_entropy_min", "AttentionEntropyMin"),
+)
+"""Key in the answer, column: the numbers of a generation, None where unknown."""
+
+IDENTITY: Final[tuple[tuple[str, str], ...]] = (
+    ("trace_id", "TraceId"),
+    ("span_id", "SpanId"),
+    ("parent_span_id", "ParentSpanId"),
+    ("name", "SpanName"),
+    ("kind", "SpanKind"),
+    ("service", "ServiceName"),
+    ("start_ns", "toUnixTimestamp64Nano(Timestamp)"),
+    ("duration_ns", "Duration"),
+    ("status", "StatusCode"),
+    ("status_message", "StatusMessage"),
+)
+"""Key in the answer, SQL expression: what every span has."""
+
+_UNKNOWN_WHEN_EMPTY: Final = frozenset({"model", "operation"})
+
+
+def select(columns: Sequence[tuple[str, str]]) -> str:
+    """The SELECT list of (key, expression) pairs."""
+    return ", ".join(f"{expression} AS {key}" for key, expression in columns)
+
+
+def json_safe(value: Any) -> Any:
+    """NaN and infinity become None, at any depth; bytes become text; the rest stays."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
+
+
+def as_dict(keys: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """One row of a result as a JSON object: empty model and operation are unknown, so None."""
+    row = {key: json_safe(value) for key, value in zip(keys, values, strict=True)}
+    return {key: None if key in _UNKNOWN_WHEN_EMPTY and value == "" else value for key, value in row.items()}
+
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def table(store: Store, name: str = TRACES.name) -> str:
+    """`database`.`table`, quoted. The database comes from the settings, never from a request; still, only a plain name passes."""
+    if not _IDENTIFIER.fullmatch(store.database):
+        raise StoreError(f"a database name has letters, digits and _, it is {store.database[:64]!r}", retryable=False)
+    return f"`{store.database}`.`{name}`"
+
+
+def run(store: Store, sql: str, parameters: Mapping[str, Any]) -> Any:
+    """store.query, with what only the engine can find wrong in a query said as a QueryError."""
+    try:
+        return store.query(sql, parameters)
+    except StoreError as error:
+        if "CANNOT_COMPILE_REGEXP" in str(error):
+            raise QueryError("a regular expression of this query is not one RE2 accepts", hint="simplify it, or use a glob*") from error
+        raise

@@ -1,0 +1,221 @@
+"""From the tree of a query to SQL text and the values bound to it.
+
+Not a place where user text meets SQL text: what is written here is registry constants and `{p0:Type}` placeholders; names of
+attributes, words, patterns and numbers travel as parameters. Conditions may be NULL where a number is missing, which a WHERE reads
+as false; negation makes that explicit, so `-ttft:>1s` keeps spans without a time to first token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from cutaway_collector.errors import QueryError
+from cutaway_collector.search import fields, values
+from cutaway_collector.search.fields import Field
+from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text
+
+COMPARISONS: Final = (">", ">=", "<", "<=")
+
+
+@dataclass(slots=True)
+class Parameters:
+    """Values bound to placeholders, in the order of their use."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def bind(self, value: str | int | float, type: str) -> str:
+        """The placeholder, `{p0:Type}`."""
+        name = f"p{len(self.values)}"
+        self.values[name] = value
+        return f"{{{name}:{type}}}"
+
+    def text(self, value: str) -> str:
+        """Binds a string."""
+        return self.bind(value, "String")
+
+    def number(self, value: int | float) -> str:
+        """Binds a whole number as Int64, any other as Float64."""
+        return self.bind(value, "Int64") if isinstance(value, int) else self.bind(value, "Float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An attribute that is no field of the registry. `scope` is "span", "resource" or "": the span's, else the resource's."""
+
+    key: str
+    scope: str
+
+    @property
+    def name(self) -> str:
+        """As the user may write it."""
+        return f"{self.scope}.{self.key}" if self.scope else self.key
+
+    def maps(self) -> tuple[str, ...]:
+        """The map columns to look into, in order."""
+        return {"span": ("SpanAttributes",), "resource": ("ResourceAttributes",)}.get(self.scope, ("SpanAttributes", "ResourceAttributes"))
+
+    def present(self, parameters: Parameters) -> str:
+        """SQL condition: the span has it."""
+        key = parameters.text(self.key)
+        return "(" + " OR ".join(f"mapContains({column}, {key})" for column in self.maps()) + ")"
+
+    def expression(self, parameters: Parameters) -> str:
+        """SQL String expression, '' when absent."""
+        key = parameters.text(self.key)
+        first, *rest = self.maps()
+        return f"if(mapContains({first}, {key}), {first}[{key}], {rest[0]}[{key}])" if rest else f"{first}[{key}]"
+
+    def equals(self, value: str, parameters: Parameters) -> str:
+        """SQL condition: the attribute is exactly `value`. Lets the bloom filters over `key=value` skip granules."""
+        item = parameters.text(f"{self.key}={value}")
+        hint = " OR ".join(f"has({column.removesuffix('s')}Items, {item})" for column in self.maps())
+        return f"(indexHint({hint}) AND {self.present(parameters)} AND {self.expression(parameters)} = {parameters.text(value)})"
+
+
+Target: TypeAlias = Field | Key
+
+
+def resolve(name: str, scope: str) -> Target:
+    """The field of that name or alias; any other name, and any name with a scope, is an attribute."""
+    return (None if scope else fields.lookup(name)) or Key(name, scope)
+
+
+def condition(node: Node, parameters: Parameters) -> str:
+    """One SQL condition over otel_traces. Raises QueryError where a value does not fit its field."""
+    if isinstance(node, And | Or):
+        joined = (" AND " if isinstance(node, And) else " OR ").join(condition(part, parameters) for part in node.parts)
+        return f"({joined})" if node.parts else "1"
+    if isinstance(node, Not):
+        return f"(NOT ifNull({condition(node.part, parameters)}, 0))"
+    if isinstance(node, Has):
+        target = resolve(node.field, node.scope)
+        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+    if isinstance(node, Is):
+        return f"({is_flag(node).condition})"
+    if isinstance(node, Text):
+        return free_text(node.value, parameters)
+    return _term(node, parameters)
+
+
+def is_flag(node: Is) -> fields.Flag:
+    """The flag of an `is:` term. Raises QueryError with the nearest one."""
+    found = fields.flag(node.flag)
+    if found is None:
+        known = tuple(flag.name for flag in fields.FLAGS)
+        near = fields.nearest(node.flag, known)
+        raise QueryError(f"there is no is:{node.flag[:40]}", column=node.at,
+                         hint=f"did you mean is:{near}?" if near else f"known are {', '.join('is:' + name for name in known)}")
+    return found
+
+
+def _term(term: Term, parameters: Parameters) -> str:
+    target = resolve(term.field, term.scope)
+    if term.operator in COMPARISONS:
+        return _compare(target, term, parameters)
+    if term.operator == "!=":
+        present = target.present if isinstance(target, Field) else target.present(parameters)
+        return f"({present} AND NOT ifNull({_matches(target, term, parameters)}, 0))"
+    return _matches(target, term, parameters)
+
+
+def _matches(target: Target, term: Term, parameters: Parameters) -> str:
+    value = term.value
+    if isinstance(value, Listing):
+        return "(" + " OR ".join(_match_one(target, item, parameters) for item in value.items) + ")"
+    if isinstance(value, Range):
+        return _range(target, value, term, parameters)
+    return _match_one(target, value, parameters)
+
+
+def _match_one(target: Target, value: Literal | Regex, parameters: Parameters) -> str:
+    if isinstance(value, Literal) and not value.quoted and value.text == "*":
+        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+    if isinstance(target, Key):
+        return _match_attribute(target, value, parameters)
+    if target.kind == "number":
+        if isinstance(value, Regex):
+            raise QueryError(f"{target.name} is a number, a regular expression does not fit it", column=value.at,
+                             hint=f"try {target.name}:>{values.example(target.unit)}")
+        return f"({target.expression} = {parameters.number(values.number(value, target.unit, target.name))})"
+    match = _text_match(value, parameters, target)
+    if target.kind == "list":
+        return f"arrayExists(item -> {match('item')}, {target.expression})"
+    return f"({match(target.expression)})"
+
+
+def _match_attribute(target: Key, value: Literal | Regex, parameters: Parameters) -> str:
+    if isinstance(value, Regex) or values.is_glob(value):
+        match = _text_match(value, parameters, None)
+        return f"({target.present(parameters)} AND {match(target.expression(parameters))})"
+    equal = target.equals(values.plain(value), parameters)
+    if value.quoted or not values.looks_numeric(value):
+        return equal
+    number = parameters.number(values.number(value, "", target.name))
+    return f"({equal} OR toFloat64OrNull({target.expression(parameters)}) = {number})"
+
+
+def _text_match(value: Literal | Regex, parameters: Parameters, target: Field | None) -> Callable[[str], str]:
+    """What a text has to be, as a function of the expression that gives the text."""
+    if isinstance(value, Regex):
+        pattern = parameters.text(value.pattern)
+        return lambda text: f"match({text}, {pattern})"
+    if values.is_glob(value):
+        glob = parameters.text(values.like(value.text))
+        return lambda text: f"{text} LIKE {glob}"
+    plain = values.plain(value)
+    bound = parameters.text(values.spelling(target, plain) if target else plain)
+    return lambda text: f"{text} = {bound}"
+
+
+def _number_of(target: Target, column: int, parameters: Parameters) -> tuple[str, str, str]:
+    """(SQL number expression, its unit, name). Raises QueryError for text and lists."""
+    if isinstance(target, Key):
+        return f"toFloat64OrNull({target.expression(parameters)})", "", target.name
+    if target.kind != "number":
+        raise QueryError(f"{target.name} is text, it has no order to compare by", column=column,
+                         hint=f"try {target.name}:word, {target.name}:wor* or {target.name}:/pattern/")
+    return target.expression, target.unit, target.name
+
+
+def _compare(target: Target, term: Term, parameters: Parameters) -> str:
+    if not isinstance(term.value, Literal):
+        raise QueryError(f"{term.operator} compares with one number", column=term.value.at, hint=f"try {term.field}:{term.operator}20")
+    expression, unit, name = _number_of(target, term.at, parameters)
+    return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name))})"
+
+
+def _range(target: Target, value: Range, term: Term, parameters: Parameters) -> str:
+    expression, unit, name = _number_of(target, term.at, parameters)
+    ends = [
+        f"{expression} {operator} {parameters.number(values.number(end, unit, name))}"
+        for operator, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"
+    ]
+    if not ends:
+        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+    return f"({' AND '.join(ends)})"
+
+
+_HEX_ID: Final = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
+
+
+def free_text(value: Literal, parameters: Parameters) -> str:
+    """SQL condition: the text occurs in a name, message, attribute value or event of the span; letter case does not matter.
+
+    A word of 16 or 32 hex digits also finds the span or trace of that id.
+    """
+    if values.is_glob(value):
+        glob = parameters.text(f"%{values.like(value.text)}%")
+        found: Callable[[str], str] = lambda text: f"{text} ILIKE {glob}"  # noqa: E731  one of two ways, used as one
+    else:
+        needle = parameters.text(values.plain(value))
+        found = lambda text: f"positionCaseInsensitiveUTF8({text}, {needle}) > 0"  # noqa: E731  one of two ways, used as one
+    parts = [found(column) for column in ("SpanName", "ServiceName", "GenAiModel", "StatusMessage")]
+    parts += [f"arrayExists(value -> {found('value')}, mapValues({column}))" for column in ("SpanAttributes", "ResourceAttributes")]
+    parts.append(f"arrayExists(name -> {found('name')}, `Events.Name`)")
+    parts.append(f"arrayExists(event -> arrayExists(value -> {found('value')}, mapValues(event)), `Events.Attributes`)")
+    if _HEX_ID.fullmatch(value.text):
+        parts.append(f"{'TraceId' if len(value.text) == 32 else 'SpanId'} = {parameters.text(value.text.lower())}")
+    return f"({' OR '.join(parts)})"

@@ -1,0 +1,106 @@
+"""One trace: all its spans with attributes, events and links, ordered by start; and the look-up of pasted ids.
+
+Not a waterfall: layout is the page's. The time of a trace is read from the small table of trace times first, so that a look-up
+by id reads the minutes of the trace, not every day that is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from cutaway_collector.columns import TOKENS, TRACE_TIMES
+from cutaway_collector.contracts import Store
+from cutaway_collector.errors import QueryError
+from cutaway_collector.search import rows
+from cutaway_collector.search.sql import Parameters
+
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f]{2}")
+
+_DETAIL: Final[tuple[tuple[str, str], ...]] = (
+    ("attributes", "SpanAttributes"),
+    ("resource", "ResourceAttributes"),
+    ("scope_name", "ScopeName"),
+    ("scope_version", "ScopeVersion"),
+    ("event_times", "arrayMap(time -> toUnixTimestamp64Nano(time), `Events.Timestamp`)"),
+    ("event_names", "`Events.Name`"),
+    ("event_attributes", "`Events.Attributes`"),
+    ("link_traces", "`Links.TraceId`"),
+    ("link_spans", "`Links.SpanId`"),
+    ("link_attributes", "`Links.Attributes`"),
+)
+_KEYS: Final = rows.IDENTITY + rows.SUMMARY + _DETAIL
+
+
+def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | None:
+    """{"trace_id", "spans", "truncated"}: at most `spans_max` spans, the earliest; None when there is no such trace.
+
+    A span that was sent twice appears once. Raises StoreError; QueryError when spans_max is not positive.
+    """
+    if spans_max < 1:
+        raise QueryError(f"a trace page has at least one span, spans_max is {spans_max}")
+    wanted = trace_id.strip().lower()
+    if not _TRACE_ID.fullmatch(wanted):
+        return None
+    parameters = Parameters()
+    where = f"TraceId = {parameters.text(wanted)}"
+    times = _times(store, wanted)
+    if times:
+        first, last = (parameters.bind(second, "Int64") for second in times)
+        where += f" AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
+    text = (
+        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {where} "
+        f"ORDER BY Timestamp ASC, SpanId ASC LIMIT 1 BY SpanId LIMIT {parameters.bind(spans_max + 1, 'UInt64')}"
+    )
+    found = store.query(text, parameters.values).rows
+    if not found:
+        return None
+    return {"trace_id": wanted, "spans": [_span(row) for row in found[:spans_max]], "truncated": len(found) > spans_max}
+
+
+def _times(store: Store, trace_id: str) -> tuple[int, int] | None:
+    """First and last second of the trace in nanoseconds, the end excluded; None when the table of times does not know it."""
+    parameters = Parameters()
+    text = (
+        f"SELECT count(), toUnixTimestamp(min(Start)), toUnixTimestamp(max(End)) FROM {rows.table(store, TRACE_TIMES.name)} "
+        f"WHERE TraceId = {parameters.text(trace_id)}"
+    )
+    count, first, last = store.query(text, parameters.values).rows[0]
+    return (int(first) * 10**9, (int(last) + 1) * 10**9) if count else None
+
+
+def _span(values: Sequence[Any]) -> dict[str, Any]:
+    row = rows.as_dict([key for key, _ in _KEYS], values)
+    events = zip(row.pop("event_times"), row.pop("event_names"), row.pop("event_attributes"), strict=True)
+    links = zip(row.pop("link_traces"), row.pop("link_spans"), row.pop("link_attributes"), strict=True)
+    row["scope"] = {"name": row.pop("scope_name"), "version": row.pop("scope_version")}
+    row["events"] = [{"time_ns": time_ns, "name": name, "attributes": attributes} for time_ns, name, attributes in events]
+    row["links"] = [{"trace_id": trace, "span_id": span, "attributes": attributes} for trace, span, attributes in links]
+    return row
+
+
+def locate(store: Store, text: str) -> tuple[Literal["trace", "gen"], str] | tuple[Literal["span"], str, str] | None:
+    """Where a pasted id leads: ("trace", trace_id), ("gen", span_id) for a span with token series, ("span", trace_id, span_id).
+
+    Takes 32 or 16 hex digits of either case, or a W3C traceparent; None for other text and unknown ids. Raises StoreError.
+    """
+    wanted = text.strip().lower()
+    if parent := _TRACEPARENT.fullmatch(wanted):
+        wanted = parent.group(1)
+    parameters = Parameters()
+    if _TRACE_ID.fullmatch(wanted):
+        condition = f"TraceId = {parameters.text(wanted)} LIMIT 1"
+        known = any(store.query(f"SELECT 1 FROM {rows.table(store, name)} WHERE {condition}", parameters.values).rows
+                    for name in (TRACE_TIMES.name, "otel_traces"))
+        return ("trace", wanted) if known else None
+    if not _SPAN_ID.fullmatch(wanted):
+        return None
+    condition = f"SpanId = {parameters.text(wanted)} LIMIT 1"
+    spans = store.query(f"SELECT TraceId FROM {rows.table(store)} WHERE {condition}", parameters.values).rows
+    if not spans:
+        return None
+    tokens = store.query(f"SELECT 1 FROM {rows.table(store, TOKENS.name)} WHERE {condition}", parameters.values).rows
+    return ("gen", wanted) if tokens else ("span", str(spans[0][0]), wanted)
