@@ -1,0 +1,88 @@
+"""The command line: flags from the settings table, one sub-command a file under commands/. Does no work itself."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib.metadata import version
+
+from cutaway_collector import settings
+from cutaway_collector.commands import doctor, load, query, schema, serve
+from cutaway_collector.errors import CutawayError, SettingsError
+
+STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
+"""What `schema` needs of the settings; `serve` and `doctor` take them all."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="cutaway", description="Tracing that sees inside a generative model.")
+    top.add_argument("--version", action="version", version=f"cutaway {version('cutaway')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    one = commands.add_parser("serve", help="run the collector: OTLP in, store, UI", description=serve.__doc__)
+    _add_settings(one)
+    one.set_defaults(run=lambda arguments: serve.run(_settings(arguments)))
+
+    one = commands.add_parser("demo", help="trace a real model end to end", description="Trace a real model end to end.")
+    one.add_argument("--once", action="store_true", help="exit 0 as soon as search has found the traces (for machines)")
+    one.add_argument("--data", help="directory of the demo's store (default: a folder of the user's state directory)")
+    one.add_argument("--ui", default="127.0.0.1:8088", help="host:port of the UI; a free port is taken when it is busy")
+    one.set_defaults(run=_demo)
+
+    one = commands.add_parser("load", help="send generated spans to any OTLP endpoint", description=load.__doc__)
+    load.add_arguments(one)
+    one.set_defaults(run=load.run)
+
+    one = commands.add_parser("schema", help="print, check or migrate the ClickHouse schema", description=schema.__doc__)
+    one.add_argument("action", choices=("print", "check", "migrate"))
+    _add_settings(one, STORE_SETTINGS)
+    one.set_defaults(run=lambda arguments: schema.run(arguments.action, _settings(arguments)))
+
+    one = commands.add_parser("doctor", help="say what is wrong and how to put it right", description=doctor.__doc__)
+    _add_settings(one)
+    one.set_defaults(run=lambda arguments: doctor.run(_settings(arguments)))
+
+    one = commands.add_parser("query", help="search a running collector", description=query.__doc__)
+    query.add_arguments(one)
+    one.set_defaults(run=query.run)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses and runs; errors made on purpose become one line on stderr."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except CutawayError as error:
+        print(f"cutaway: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_settings(to: argparse.ArgumentParser, names: tuple[str, ...] | None = None) -> None:
+    for row in settings.table():
+        if names is not None and row.name not in names:
+            continue
+        text = f"{row.help} (default: {row.default!r}; {row.env})".replace("%", "%%")
+        if isinstance(row.default, bool):
+            to.add_argument(row.flag, dest=row.name, action="store_const", const=True, default=None, help=text)
+        else:
+            to.add_argument(row.flag, dest=row.name, default=None, metavar=row.name.rsplit("_", 1)[-1].upper(), help=text)
+
+
+def _settings(arguments: argparse.Namespace) -> settings.Settings:
+    flags = {}
+    for row in settings.table():
+        value = getattr(arguments, row.name, None)
+        flags[row.name] = settings.parse(row, value, row.flag) if isinstance(value, str) else value
+    return settings.load(flags)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from cutaway_collector import demo  # needs torch and transformers, which the collector does not
+
+    return demo.run(once=arguments.once, data=arguments.data, ui=arguments.ui)

@@ -1,0 +1,68 @@
+"""Search a running collector from the shell: the same language as the search page, rows as a table or as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, Final
+
+from cutaway_collector.errors import CutawayError
+
+COLUMNS: Final = (
+    ("trace_id", 32), ("span_id", 16), ("name", 40), ("status", 6), ("duration_ms", 11), ("ttft_ms", 8), ("output_tokens", 13),
+    ("perplexity", 10),
+)
+
+
+def add_arguments(to: argparse.ArgumentParser) -> None:
+    """Flags of `cutaway query`."""
+    to.add_argument("q", nargs="?", default="", help="what to search, e.g. 'perplexity:>20 ttft:>500ms -status:Ok'")
+    to.add_argument("--url", default="http://127.0.0.1:8088", help="the collector's UI")
+    to.add_argument("--from", dest="start", default="", help="start of the range: ISO time or relative, e.g. -1h")
+    to.add_argument("--to", dest="end", default="", help="end of the range")
+    to.add_argument("--limit", type=int, default=20, help="rows")
+    to.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the rows. Exit 0 when there are any, 1 when there are none."""
+    asked = {"q": arguments.q, "from": arguments.start, "to": arguments.end, "limit": str(arguments.limit)}
+    url = f"{arguments.url.rstrip('/')}/search.json?{urllib.parse.urlencode({k: v for k, v in asked.items() if v})}"
+    if not url.startswith(("http://", "https://")):
+        raise CutawayError(f"--url is an http or https address, it is {arguments.url!r}")
+    rows = _fetch(url)["rows"]
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0 if rows else 1
+    print("  ".join(f"{name:<{width}}" for name, width in COLUMNS))
+    for row in rows:
+        row["duration_ms"] = f"{row['duration_ns'] / 1e6:.1f}"
+        row["ttft_ms"] = "" if row["ttft_s"] is None else f"{row['ttft_s'] * 1e3:.0f}"
+        row["perplexity"] = "" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
+        print("  ".join(f"{_printable(row[name]):<{width}.{width}}" for name, width in COLUMNS))
+    return 0 if rows else 1
+
+
+def _printable(value: Any) -> str:
+    """Spans come from anywhere: control characters must not reach the terminal."""
+    return "" if value is None else "".join(c if c.isprintable() else "·" for c in str(value))
+
+
+def _fetch(url: str) -> Any:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  the scheme was checked
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        try:
+            said = json.load(error)
+        except ValueError:
+            said = {}
+        raise CutawayError(str(said.get("error") or said.get("message") or f"{url} answered {error.code}")) from None
+    except (OSError, ValueError) as error:
+        print("is the collector running? `cutaway serve --data DIR` starts one", file=sys.stderr)
+        raise CutawayError(f"{url} cannot be read: {error}") from None
