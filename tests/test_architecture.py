@@ -29,6 +29,7 @@ LAYERS: dict[str, dict[str, str]] = {
     },
     "cutaway_collector": {
         "columns": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
+        "directories": NOUNS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,
         "pipeline": FLOWS, "web": FLOWS,
         "app": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING, "demo_scenes": WIRING, "__main__": WIRING, "": WIRING,

@@ -143,6 +143,8 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
 
 _DEDUPLICATION: Final = ("non_replicated_deduplication_window", "10000")
 """A replayed batch carries the same token; the window is how many inserts ago a token is still known."""
+_ON_DISK: Final = (("fsync_after_insert", "1"), ("fsync_part_directory", "1"))
+"""An insert that has returned has reached the disk: only then may the spool forget the records."""
 _DROP_PARTS: Final = ("ttl_only_drop_parts", "1")
 
 TRACES: Final = Table(
@@ -169,7 +171,7 @@ TRACES: Final = Table(
     primary_key="(ServiceName, SpanName, toDateTime(Timestamp))",
     order_by="(ServiceName, SpanName, toDateTime(Timestamp), Timestamp)",
     retention="retention_days",
-    settings=(("index_granularity", "8192"), _DROP_PARTS, _DEDUPLICATION),
+    settings=(("index_granularity", "8192"), _DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="one row a span",
 )
 
@@ -184,7 +186,7 @@ TRACE_TIMES: Final = Table(
     partition_by="toStartOfWeek(Start)",
     order_by="(TraceId)",
     retention="retention_days",
-    settings=(_DROP_PARTS, _DEDUPLICATION),
+    settings=(_DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="when a trace happened, so that a look-up by id reads minutes, not everything; Grafana probes for it by name",
 )
 
@@ -228,7 +230,7 @@ TOKENS: Final = Table(
     partition_by="toDate(Timestamp)",
     order_by="(ServiceName, GenAiModel, toDateTime(Timestamp), Timestamp, SpanId, SeqIndex)",
     retention="tokens_retention_days",
-    settings=(("index_granularity", "1024"), ("index_granularity_bytes", "67108864"), _DROP_PARTS, _DEDUPLICATION),
+    settings=(("index_granularity", "1024"), ("index_granularity_bytes", "67108864"), _DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="one row a generated sequence: the token series as arrays",
 )
 
@@ -252,7 +254,7 @@ SCORES: Final = Table(
     primary_key="(TenantId, ServiceName, ScoreName, toStartOfHour(Timestamp))",
     order_by="(TenantId, ServiceName, ScoreName, toStartOfHour(Timestamp), TraceId, SpanId, SeqIndex, ScorerVersion, Source)",
     retention="scores_retention_days",
-    settings=(_DROP_PARTS, _DEDUPLICATION),
+    settings=(_DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="one row a score; ReplacingMergeTree, so scoring again replaces",
 )
 

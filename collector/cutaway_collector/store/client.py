@@ -5,7 +5,6 @@ Not a query builder and not a queue: it runs what it is given, within limits, an
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from cutaway_collector.blocks import Block
 from cutaway_collector.contracts import Result
+from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
@@ -174,12 +174,9 @@ def _server(settings: Settings) -> ClickHouseStore:
 
 
 def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
-    private_directory(data)
-    lock = _lock(data)
+    lock = own_directory(data)
     try:
-        engine, temporary = data / "chdb", data / "tmp"
-        private_directory(engine)
-        private_directory(temporary)
+        engine, temporary = private_directory(data / "chdb"), private_directory(data / "tmp")
         for leftover in temporary.iterdir():
             leftover.unlink(missing_ok=True)
     except BaseException:
@@ -201,26 +198,6 @@ def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
             raise
 
     return ClickHouseStore(settings, connect, release)
-
-
-def _lock(data: Path) -> int:
-    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise DataDirectoryBusy(str(data)) from None
-    return handle
-
-
-def private_directory(path: Path) -> None:
-    """Makes a directory that only we can enter, or closes an existing one to others. Raises StoreError."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
-    except OSError as error:
-        raise StoreError(f"a data directory must be ours to write: {path}: {error.strerror}. Choose another --data.",
-                         retryable=False) from None
 
 
 def _bindable(value: Any) -> Any:
