@@ -16,15 +16,18 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host.split("%")[0]).is_loopback
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _loopback_only() -> Iterator[None]:
     """A test that reaches beyond this machine fails instead of passing by luck."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> Any:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] != "localhost":
-            if not ipaddress.ip_address(address[0].split("%")[0]).is_loopback:
-                raise RuntimeError(f"tests talk to this machine only, not to {address[0]}")
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise RuntimeError(f"tests talk to this machine only, not to {address[0]}")
         return connect(self, address)
 
     socket.socket.connect = guarded  # type: ignore[method-assign]  # undone below
