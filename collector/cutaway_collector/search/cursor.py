@@ -55,7 +55,8 @@ def decode(text: str, q: str, sort: str) -> Cursor:
         raise wrong
     _, key, timestamp_ns, span_id, trace_id, start_ns, end_ns = fields
     times_fit = all(type(value) is int and 0 <= value < 2**63 for value in (timestamp_ns, start_ns, end_ns))
-    key_fits = key is None or isinstance(key, str) or (type(key) is int and 0 <= key < 2**64) or (type(key) is float and math.isfinite(key))
+    number_fits = (type(key) is int and 0 <= key < 2**64) or (type(key) is float and math.isfinite(key))
+    key_fits = key is None or isinstance(key, str) or number_fits
     if not (times_fit and key_fits and start_ns < end_ns and isinstance(span_id, str) and isinstance(trace_id, str)):
         raise wrong
     return Cursor(key, timestamp_ns, span_id, trace_id, start_ns, end_ns)

@@ -31,8 +31,10 @@ def warnings(tree: Node) -> list[str]:
             todo[:0] = node.parts
         elif isinstance(node, Not):
             todo.insert(0, node.part)
-        elif isinstance(node, Term | Has) and not node.scope and fields.lookup(node.field) is None and (near := fields.nearest(node.field)):
-            found.append(f"`{node.field[:60]}` is not a field, so it is searched as an attribute. Did you mean `{near}`?")
+        elif isinstance(node, Term | Has) and not node.scope and fields.lookup(node.field) is None:
+            near = fields.nearest(node.field)
+            if near:
+                found.append(f"`{node.field[:60]}` is not a field, so it is searched as an attribute. Did you mean `{near}`?")
     return list(dict.fromkeys(found))
 
 
@@ -58,17 +60,16 @@ def _term(term: Term, negated: bool) -> str:
     target = sql.resolve(term.field, term.scope)
     name = _name(target)
     field = target if isinstance(target, Field) else None
-    if isinstance(term.value, Literal) and not term.value.quoted and term.value.text == "*" and term.operator in ("=", "!="):
-        return f"that {'lack' if negated else 'have'} {name}" if term.operator == "=" else "that match nothing" if not negated else "of any kind"
     if term.operator == "!=":
-        said = _value(term.value, field)
-        return f"that lack {name} or whose {name} {said}" if negated else f"that have {name} and whose {name} is not one that {said}"
+        if negated:
+            return f"that lack {name} or whose {name} {_value(term.value, field, negated=False)}"
+        return f"that have {name} and whose {name} {_value(term.value, field, negated=True)}"
     if term.operator in _COMPARED:
         number = term.value.text if isinstance(term.value, Literal) else ""
-        said = f"{_COMPARED[term.operator]} {number}"
-        return f"whose {name} is missing or not {said}" if negated else f"whose {name} is {said}"
-    said = _value(term.value, field)
-    return f"whose {name} is missing or not one that {said}" if negated else f"whose {name} {said}"
+        return f"whose {name} is {'missing or not ' if negated else ''}{_COMPARED[term.operator]} {number}"
+    if isinstance(term.value, Literal) and not term.value.quoted and term.value.text == "*":
+        return f"that {'lack' if negated else 'have'} {name}"
+    return f"whose {name} {'is missing or ' if negated else ''}{_value(term.value, field, negated=negated)}"
 
 
 def _name(target: Target) -> str:
@@ -77,22 +78,23 @@ def _name(target: Target) -> str:
     return f"{target.scope + ' ' if target.scope else ''}attribute {target.key}"
 
 
-def _value(value: Value, field: Field | None) -> str:
-    """The predicate of a value: "is gpt2", "matches llama*", "is from 10 to 50"."""
+def _value(value: Value, field: Field | None, *, negated: bool) -> str:
+    """The predicate of a value: "is gpt2", "does not match llama*", "is from 10 to 50"."""
+    be, do = ("is not", "does not ") if negated else ("is", "")
     if isinstance(value, Listing):
-        return " or ".join(_value(item, field) for item in value.items)
+        return (" and " if negated else " or ").join(_value(item, field, negated=negated) for item in value.items)
     if isinstance(value, Range):
         low, high = ("" if not end.quoted and end.text == "*" else end.text for end in (value.low, value.high))
         if low and high:
-            return f"is from {low} to {high}"
-        return f"is at least {low}" if low else f"is at most {high}" if high else "is there"
-    if isinstance(value, Regex):
-        return f"matches the regular expression /{value.pattern}/"
-    verb = "contains" if field is not None and field.kind == "list" else "is"
-    if values.is_glob(value):
-        return f"matches {value.text}"
-    text = values.plain(value)
-    return f"{verb} {values.spelling(field, text) if field else text}" if text else "is empty"
+            return f"{be} from {low} to {high}"
+        return f"{be} at least {low}" if low else f"{be} at most {high}" if high else f"{be} there"
+    if isinstance(value, Regex) or values.is_glob(value):
+        verb = f"{do}match" if negated else "matches"
+        return f"{verb} the regular expression /{value.pattern}/" if isinstance(value, Regex) else f"{verb} {value.text}"
+    text = values.spelling(field, values.plain(value)) if field else values.plain(value)
+    if field is not None and field.kind == "list":
+        return f"{do}contain{'' if negated else 's'} {text}"
+    return f"{be} {text}" if text else f"{be} empty"
 
 
 def _quoted(value: Literal) -> str:

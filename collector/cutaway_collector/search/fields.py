@@ -49,12 +49,14 @@ class Field:
 
     @property
     def sort_expression(self) -> str:
-        """SQL expression to order by, Nullable: NULL where the field is absent or not a finite number. Raises ValueError for lists."""
+        """SQL expression to order by: NULL where the field is absent or not a finite number. Raises ValueError for lists."""
         if self.kind == "list":
             raise ValueError(f"a list has no order: {self.name}")
         if self.kind == "text":
             return f"nullIf(toString({self.expression}), '')"
-        return f"if(isFinite({self.expression}), {self.expression}, NULL)" if self.nullable else f"toNullable({self.expression})"
+        if not self.nullable:
+            return f"toNullable({self.expression})"
+        return f"if(isFinite({self.expression}), {self.expression}, NULL)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("finish", ("finish_reason", "finish_reasons", c.RESPONSE_FINISH_REASONS),
           f"if(startsWith({_FINISH}, '['), JSONExtract({_FINISH}, 'Array(String)'), if({_FINISH} = '', [], [{_FINISH}]))",
           "list", "", "why each sequence ended: stop, length or error", "finish reason"),
-    Field("error", (c.ERROR_TYPE,), f"SpanAttributes['{c.ERROR_TYPE}']", "text", "", "class of the error that ended the span", "error type"),
+    Field("error", (c.ERROR_TYPE,), f"SpanAttributes['{c.ERROR_TYPE}']", "text", "", "class of the error that ended the span",
+          "error type"),
     Field("env", ("environment", _ENVIRONMENT, f"{_ENVIRONMENT}.name"),
           f"if(ResourceAttributes['{_ENVIRONMENT}.name'] != '', ResourceAttributes['{_ENVIRONMENT}.name'], "
           f"ResourceAttributes['{_ENVIRONMENT}'])",
@@ -126,12 +129,12 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("error", "StatusCode = 'Error'", "that ended in an error", "that did not end in an error"),
     Flag("ok", "StatusCode = 'Ok'", "that say they ended well", "that do not say they ended well"),
     Flag("root", "ParentSpanId = ''", "that are the root of their trace", "that have a parent"),
-    Flag("generation", "GenAiOperation IN (" + ", ".join(f"'{name}'" for name in GENERATION_OPERATIONS) + ")", "that are generations",
-         "that are not generations"),
+    Flag("generation", "GenAiOperation IN (" + ", ".join(f"'{name}'" for name in GENERATION_OPERATIONS) + ")",
+         "that are generations", "that are not generations"),
 )
 
-TIME_SORT: Final = "time"
-"""The sort that needs no field: start of the span."""
+TIME_SORTS: Final = ("start", "time")
+"""Names of the sort that needs no field: start of the span."""
 
 _BY_NAME: Final[dict[str, Field]] = {name.lower(): field for field in FIELDS for name in (field.name, *field.aliases)}
 _FLAGS: Final[dict[str, Flag]] = {flag.name: flag for flag in FLAGS}

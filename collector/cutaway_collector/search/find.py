@@ -26,14 +26,14 @@ FACET_VALUES_MAX: Final = 20
 class SearchRequest:
     """What to search. Times in nanoseconds since 1970, the end excluded, None for open (see `window`).
 
-    sort: a field name, `-field` for descending, "" for newest first. after: the `next` of the page before.
+    sort: a field name, `-field` for descending, "" for newest first. after: the `next` of the page before, if any.
     """
 
     q: str = ""
     start_ns: int | None = None
     end_ns: int | None = None
     limit: int = 50
-    after: str = ""
+    after: str | None = ""
     sort: str = ""
 
 
@@ -49,17 +49,18 @@ class _Order:
 
 def _order(sort: str) -> _Order:
     name = sort.removeprefix("-")
-    if name in ("", fields.TIME_SORT):
-        newest = sort != fields.TIME_SORT
+    if not name or name in fields.TIME_SORTS:
+        newest = sort not in fields.TIME_SORTS
         return _Order(None, "", newest, newest)
     field = fields.lookup(name)
     if field is None:
         near = fields.nearest(name)
-        raise QueryError(f"rows cannot be sorted by {name[:40]!r}: it is not a field", hint=f"did you mean {near}?" if near else "try -perplexity")
+        raise QueryError(f"rows cannot be sorted by {name[:40]!r}: it is not a field",
+                         hint=f"did you mean {near}?" if near else "try -perplexity")
     if field.kind == "list":
         raise QueryError(f"rows cannot be sorted by {field.name}: it is a list")
-    type = "String" if field.kind == "text" else "UInt64" if field.unit in ("ns", "tokens") else "Float64"
-    return _Order(field.sort_expression, type, sort.startswith("-"), True)
+    placeholder = "String" if field.kind == "text" else "UInt64" if field.unit in ("ns", "tokens") else "Float64"
+    return _Order(field.sort_expression, placeholder, sort.startswith("-"), True)
 
 
 _KEYS: Final = rows.IDENTITY + rows.SUMMARY

@@ -30,7 +30,8 @@ ATTENTION_DECIMALS: Final = 6
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _SPAN_KEYS: Final = (*rows.IDENTITY, *rows.SUMMARY, ("attributes", "SpanAttributes"))
 _SIGNALS: Final[tuple[tuple[str, str], ...]] = (
-    ("surprisal", "Surprisals"), ("entropy", "Entropies"), ("margin", "Margins"), ("rank", "Ranks"), ("inter_token_s", "InterTokenS"),
+    ("surprisal", "Surprisals"), ("entropy", "Entropies"), ("margin", "Margins"), ("rank", "Ranks"),
+    ("inter_token_s", "InterTokenS"),
 )
 _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("index", "SeqIndex"), ("input_tokens", "InputTokens"), ("output_tokens", "OutputTokens"), ("token_ids", "TokenIds"),

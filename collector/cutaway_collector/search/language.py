@@ -19,7 +19,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from cutaway_collector.errors import QueryError
 
-QUERY_CHARACTERS_MAX: Final = 2000
+QUERY_CHARACTERS_MAX: Final = 4096
 DEPTH_MAX: Final = 40
 TERMS_MAX: Final = 100
 REGEX_CHARACTERS_MAX: Final = 256
@@ -183,7 +183,10 @@ class _Builder(Transformer[Token, Node]):
         operator = next((str(part) for part in parts[1:-1] if isinstance(part, Token) and part.type == "COMPARE"), "=")
         operator = "=" if operator == "==" else operator
         if name in ("has", "is") and operator == "=" and isinstance(value, Literal):
-            return Has(*reversed(split_scope(value.text)), at=value.at) if name == "has" else Is(value.text, value.at)
+            if name == "is":
+                return Is(value.text, value.at)
+            scope, key = split_scope(value.text)
+            return Has(key, scope, value.at)
         scope, key = split_scope(name)
         return Term(key, scope, operator, value, at)
 
@@ -191,7 +194,8 @@ class _Builder(Transformer[Token, Node]):
 def _pattern(text: str, at: int) -> str:
     pattern = text[1:-1].replace("\\/", "/")
     if len(pattern) > REGEX_CHARACTERS_MAX:
-        raise QueryError(f"a regular expression has at most {REGEX_CHARACTERS_MAX} characters, this one has {len(pattern)}", column=at)
+        raise QueryError(f"a regular expression has at most {REGEX_CHARACTERS_MAX} characters, this one has {len(pattern)}",
+                         column=at)
     if re.search(r"\(\?(?:=|!|<=|<!)|\\[1-9]", pattern):
         raise QueryError("look-around and back-references are not part of RE2, the regular expressions of the store", column=at,
                          hint="combine several terms with AND, OR and - instead")
@@ -208,15 +212,17 @@ _PARSER: Final = Lark(
 )
 
 _WANTED: Final = {
-    "VALUE_WORD": "a value", "LIST_WORD": "a value", "RANGE_WORD": "a value", "WORD": "a word", "STRING": "quoted text", "FIELD": "a field",
-    "RPAR": "`)`", "LPAR": "`(`", "RSQB": "`]`", "_TO": "`TO`", "_SEPARATOR": "`,`", "$END": "the end", "COLON": "`:`",
+    "VALUE_WORD": "a value", "LIST_WORD": "a value", "RANGE_WORD": "a value", "WORD": "a word", "STRING": "quoted text",
+    "FIELD": "a field", "RPAR": "`)`", "LPAR": "`(`", "RSQB": "`]`", "_TO": "`TO`", "_SEPARATOR": "`,`", "$END": "the end",
+    "COLON": "`:`",
 }
 
 
 def parse(query: str) -> Node:
     """Query text to its tree; "" is `EVERYTHING`. Raises QueryError with the column of the trouble and a hint."""
     if len(query) > QUERY_CHARACTERS_MAX:
-        raise QueryError(f"a query has at most {QUERY_CHARACTERS_MAX} characters, this one has {len(query)}", column=QUERY_CHARACTERS_MAX)
+        raise QueryError(f"a query has at most {QUERY_CHARACTERS_MAX} characters, this one has {len(query)}",
+                         column=QUERY_CHARACTERS_MAX)
     query = query.encode("utf-8", "replace").decode("utf-8")
     if not query.strip():
         return EVERYTHING
@@ -235,7 +241,7 @@ def _unexpected(query: str, error: UnexpectedInput) -> QueryError:
     rest = query[at:]
     if rest.startswith('"') and isinstance(error, UnexpectedCharacters):
         return QueryError("a quoted phrase needs its closing quote", column=at, hint='close it with "')
-    expected = getattr(error, "accepts", None) or getattr(error, "allowed", None) or getattr(error, "expected", None) or ()
+    expected = next((names for kind in ("accepts", "allowed", "expected") if (names := getattr(error, kind, None))), ())
     wanted = sorted({_WANTED[name] for name in expected if name in _WANTED})
     found = f"`{rest.split()[0][:30]}`" if rest.strip() else "the end of the query"
     hint = f"expected {' or '.join(wanted)}" if wanted else ""

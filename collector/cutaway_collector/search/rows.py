@@ -86,6 +86,7 @@ def run(store: Store, sql: str, parameters: Mapping[str, Any]) -> Any:
     try:
         return store.query(sql, parameters)
     except StoreError as error:
-        if "CANNOT_COMPILE_REGEXP" in str(error):
-            raise QueryError("a regular expression of this query is not one RE2 accepts", hint="simplify it, or use a glob*") from error
+        if "Code: 427" in str(error):  # CANNOT_COMPILE_REGEXP
+            raise QueryError("the store's regular expressions (RE2) do not accept one of this query",
+                             hint="simplify it, or use a glob*") from error
         raise

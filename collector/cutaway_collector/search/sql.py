@@ -55,7 +55,8 @@ class Key:
 
     def maps(self) -> tuple[str, ...]:
         """The map columns to look into, in order."""
-        return {"span": ("SpanAttributes",), "resource": ("ResourceAttributes",)}.get(self.scope, ("SpanAttributes", "ResourceAttributes"))
+        both = ("SpanAttributes", "ResourceAttributes")
+        return {"span": both[:1], "resource": both[1:]}.get(self.scope, both)
 
     def present(self, parameters: Parameters) -> str:
         """SQL condition: the span has it."""
@@ -182,7 +183,8 @@ def _number_of(target: Target, column: int, parameters: Parameters) -> tuple[str
 
 def _compare(target: Target, term: Term, parameters: Parameters) -> str:
     if not isinstance(term.value, Literal):
-        raise QueryError(f"{term.operator} compares with one number", column=term.value.at, hint=f"try {term.field}:{term.operator}20")
+        raise QueryError(f"{term.operator} compares with one number", column=term.value.at,
+                         hint=f"try {term.field}:{term.operator}20")
     expression, unit, name = _number_of(target, term.at, parameters)
     return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name))})"
 

@@ -15,7 +15,10 @@ from cutaway_collector.errors import QueryError
 from cutaway_collector.search.fields import Field, nearest
 from cutaway_collector.search.language import Literal
 
-_NUMBER: Final = re.compile(r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?)\s*([^\s0-9.+-]\S*)?")
+_NUMBER: Final = re.compile(
+    r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?)"
+    r"\s*([^\s0-9.+-]\S*)?"
+)
 _SECONDS: Final[dict[str, Fraction]] = {
     "ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "µs": Fraction(1, 10**6), "μs": Fraction(1, 10**6), "ms": Fraction(1, 1000),
     "s": Fraction(1), "m": Fraction(60), "min": Fraction(60), "h": Fraction(3600), "d": Fraction(86400),
@@ -42,7 +45,8 @@ def number(value: Literal, unit: str, name: str) -> int | float:
     text = value.text.strip()
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise QueryError(f"{name} is compared with a number, `{text[:40]}` is none", column=value.at, hint=f"try {name}:>{example(unit)}")
+        raise QueryError(f"{name} is compared with a number, `{text[:40]}` is none", column=value.at,
+                         hint=f"try {name}:>{example(unit)}")
     written = match.group(2) or _BARE_UNIT.get(unit, "")
     scales = _UNITS[unit]
     if written and written not in scales:

@@ -1,13 +1,11 @@
-"""The time range of a search: every query has one, so no page reads all partitions.
+"""The time range of a search: every query has one, so partitions outside it are not read.
 
-Not a clock of the UI: relative ranges ("last hour") are made absolute by the caller. Without an end, a search ends just after the
-newest stored span; without a start it begins 24 hours before its end. So yesterday's demo is still found today. Spans dated more
-than a day ahead of this machine's clock do not move the end.
+Not a clock: relative ranges ("last hour") are made absolute by the caller, who also chooses a default. An end that is left open is
+the oldest or the newest stored span, so "no range" means all that is kept, retention and the store's query limits being the bound.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,8 +14,7 @@ from cutaway_collector.errors import QueryError
 from cutaway_collector.search import rows
 from cutaway_collector.search.sql import Parameters
 
-DAY_NS: Final = 86_400 * 10**9
-_NEWEST_NS: Final = 2**63 - 1
+_LAST_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +33,23 @@ class Window:
 
 
 def choose(store: Store, start_ns: int | None, end_ns: int | None) -> Window:
-    """The window of a request. Raises QueryError when it ends before it starts."""
-    start = None if start_ns is None else min(max(start_ns, 0), _NEWEST_NS - 1)
-    end = min(max(end_ns, 1), _NEWEST_NS) if end_ns is not None else newest_ns(store) + 1
-    if start is not None and end_ns is None:
-        end = max(end, start + 1)
-    if start is None:
-        start = max(end - DAY_NS, 0)
-    if start >= end:
-        raise QueryError(f"a time range starts before it ends: it starts at {start} ns and ends at {end} ns",
+    """The window of a request. Raises QueryError when it does not start before it ends."""
+    if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+        raise QueryError(f"a time range starts before it ends: it starts at {start_ns} ns and ends at {end_ns} ns",
                          hint="exchange the two, or leave one out")
+    oldest, newest = _stored(store) if start_ns is None or end_ns is None else (0, 0)
+    end = min(max(newest + 1 if end_ns is None else end_ns, 1), _LAST_NS)
+    start = min(max(oldest if start_ns is None else start_ns, 0), _LAST_NS - 1)
+    # One given end may lie outside of all that is stored: the range is then empty, not wrong.
+    if start >= end:
+        start, end = (end - 1, end) if start_ns is None else (start, start + 1)
     return Window(start, end, start_ns is None, end_ns is None)
 
 
-def newest_ns(store: Store) -> int:
-    """Start of the newest span in nanoseconds since 1970, or the present when nothing is stored."""
-    now = time.time_ns()
-    found = store.query(f"SELECT toUnixTimestamp64Nano(max(Timestamp)), count() FROM {rows.table(store)}")
-    newest = int(found.rows[0][0]) if found.rows and found.rows[0][1] else now
-    return newest if newest <= now + DAY_NS else now
+def _stored(store: Store) -> tuple[int, int]:
+    """Start of the oldest and of the newest span in nanoseconds since 1970; zeros when nothing is stored."""
+    found = store.query(
+        f"SELECT toUnixTimestamp64Nano(min(Timestamp)), toUnixTimestamp64Nano(max(Timestamp)) FROM {rows.table(store)}"
+    )
+    oldest, newest = found.rows[0] if found.rows else (0, 0)
+    return int(oldest), int(newest)
