@@ -23,7 +23,8 @@ import chdb
 TRANSPORT = {
     "query", "database", "default_format", "buffer_size", "session_id", "session_timeout", "session_check", "query_id", "quota_key",
     "compress", "decompress", "wait_end_of_query", "client_protocol_version", "role", "send_progress_in_http_headers",
-    "http_headers_progress_interval_ms", "enable_http_compression", "cancel_http_readonly_queries_on_client_close", "user", "password",
+    "http_headers_progress_interval_ms", "enable_http_compression", "cancel_http_readonly_queries_on_client_close",
+    "user", "password",
 }
 FORMAT = re.compile(r"\s+FORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 INLINE = re.compile(rb"\s*(INSERT\s[^\n]*\sFORMAT\s+(?!VALUES)\w+)[ \t]*\n", re.IGNORECASE)
@@ -95,7 +96,9 @@ class Handler(BaseHTTPRequestHandler):
                 f"{sql[: found.start()]} FROM INFILE {literal(file.name)} FORMAT {found.group(1)}")
             return b"", {"written_rows": str(result.rows_read())}
 
-    def select(self, connection: object, sql: str, parameters: dict[str, str], arguments: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    def select(
+        self, connection: object, sql: str, parameters: dict[str, str], arguments: dict[str, str]
+    ) -> tuple[bytes, dict[str, str]]:
         found = FORMAT.search(sql)
         chosen = self.headers.get("X-ClickHouse-Format") or arguments.get("default_format") or "TabSeparated"
         if found and not INSERT.match(sql):

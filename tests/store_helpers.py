@@ -69,7 +69,8 @@ def spans_block(count: int, *, first: int = 0, start_ns: int = NOW_NS, step_ns: 
     """`count` spans; span i has SpanId f"{first + i:016x}" and two attributes."""
     names = [f"{first + index:016x}" for index in range(count)]
     offsets = np.arange(count + 1, dtype=np.int64) * 2
-    attributes = Maps(offsets, Strings.of(["gen_ai.request.model", "i"] * count), Strings.of([x for name in names for x in ("m", name)]))
+    keys, values = ["gen_ai.request.model", "i"] * count, [text for name in names for text in ("m", name)]
+    attributes = Maps(offsets, Strings.of(keys), Strings.of(values))
     empty = np.zeros(count + 1, np.int64)
     return Block("otel_traces", count, {
         "Timestamp": start_ns + np.arange(count, dtype=np.int64) * step_ns,

@@ -1,0 +1,137 @@
+"""The spool: requests as received, on disk before they are acknowledged, until their rows are stored.
+
+Not a queue in memory and not a decoder: it keeps bytes, says which are still owed to the store, and remembers how they were
+grouped into batches, so that a repeated batch carries the token of the first try.
+
+    segments/*.log   the records         ledger.db   batches, tokens, what is done
+    dead/            records that the store will never take, each with its reason
+    quarantine/      bytes found at start-up that are not whole records
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from cutaway_collector.contracts import Encoding
+from cutaway_collector.directories import own_directory, private_directory
+from cutaway_collector.spool.ledger import FrozenBatch, open_ledger
+from cutaway_collector.spool.records import CorruptRecord, Record
+from cutaway_collector.spool.segments import Segments
+
+__all__ = ["CorruptRecord", "FrozenBatch", "Record", "Spool"]
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+
+
+class Spool:
+    """One directory, owned by this process. Thread-safe.
+
+    Raises DataDirectoryBusy when another process has it, StoreError when it cannot be ours, OSError when it cannot be read.
+    """
+
+    def __init__(self, directory: str | Path, *, bytes_max: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+        root = Path(directory)
+        self._lock = own_directory(root)
+        try:
+            self._dead = private_directory(root / "dead")
+            quarantine = private_directory(root / "quarantine")
+            self._ledger = open_ledger(root / "ledger.db", quarantine)
+            self._segments = Segments(private_directory(root / "segments"), quarantine, bytes_max=bytes_max,
+                                      segment_bytes=max(4096, min(segment_bytes, bytes_max // 4)))
+            self._segments.load(self._ledger.highest_sequence() + 1)
+            self._segments.mark_ranges_done(self._ledger.done())
+            self._segments.trim()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        # A new name at every start: a directory restored from a backup can then never repeat a token that was used meanwhile.
+        self._session = uuid.uuid4().hex
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the records on disk, finished ones included until their segment is deleted."""
+        return self._segments.size_bytes
+
+    @property
+    def syncs(self) -> int:
+        """How many times the disk was synced since the start: fewer than appends when they share."""
+        return self._segments.syncs
+
+    @property
+    def dead_letters(self) -> int:
+        """Records in the dead-letter folder."""
+        return sum(1 for _ in self._dead.glob("*.json"))
+
+    def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int) -> int:
+        """Keeps one request; returns its sequence number when it is on disk. Raises Overloaded: nothing was kept."""
+        return self._segments.append(payload, encoding, tenant, received_ns)
+
+    def read(self, sequence: int) -> Record:
+        """One record. Raises CorruptRecord, or KeyError when it is finished and gone."""
+        return self._segments.read(sequence)
+
+    def frozen(self) -> list[FrozenBatch]:
+        """Batches of an earlier run that were frozen and not finished, oldest first."""
+        return self._ledger.frozen()
+
+    def loose(self) -> Iterator[int]:
+        """Records of an earlier run that are in no batch, oldest first. To be read once, at the start."""
+        bound = {sequence for batch in self.frozen() for sequence in batch.sequences}
+        return (sequence for sequence in self._segments.undone() if sequence not in bound)
+
+    def freeze(self, sequences: Sequence[int]) -> FrozenBatch:
+        """Binds records into a batch under a new token, on disk before it returns. Raises sqlite3.Error."""
+        batch = self._batch(sequences)
+        self._ledger.freeze(batch)
+        return batch
+
+    def split(self, batch: FrozenBatch) -> tuple[FrozenBatch, FrozenBatch]:
+        """Puts two batches of half the records, with new tokens, in the place of one. Raises sqlite3.Error, ValueError."""
+        middle = len(batch.sequences) // 2
+        if middle == 0:
+            raise ValueError("a batch of one record cannot be split")
+        halves = self._batch(batch.sequences[:middle]), self._batch(batch.sequences[middle:])
+        self._ledger.split(batch, halves)
+        return halves
+
+    def finish(self, batch: FrozenBatch) -> None:
+        """The batch is stored: its records may go. Raises sqlite3.Error."""
+        self._segments.mark_done(batch.sequences)
+        self._ledger.finish(batch, self._segments.oldest_kept())
+        self._segments.trim()
+
+    def bury(self, sequence: int, reason: str) -> None:
+        """Copies a record that cannot be stored to the dead letters, with the reason beside it. Raises OSError."""
+        note: dict[str, object] = {"sequence": sequence, "session": self._session, "reason": reason}
+        payload = b""
+        try:
+            record = self.read(sequence)
+            note |= {"encoding": record.encoding, "tenant": record.tenant, "received_ns": record.received_ns}
+            payload = record.payload
+        except (CorruptRecord, KeyError) as error:
+            note["unreadable"] = str(error)
+        stem = self._dead / f"{sequence:020d}-{self._session[:8]}"
+        _write(stem.with_suffix(".otlp"), payload)
+        _write(stem.with_suffix(".json"), json.dumps(note).encode())
+
+    def close(self) -> None:
+        """Syncs, closes and gives the directory back; what is not finished stays for the next start."""
+        self._segments.close()
+        self._ledger.close()
+        os.close(self._lock)
+
+    def _batch(self, sequences: Sequence[int]) -> FrozenBatch:
+        ordered = tuple(sorted(sequences))
+        return FrozenBatch(ordered, f"{self._session}:{ordered[0]}-{ordered[-1]}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

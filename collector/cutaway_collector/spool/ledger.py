@@ -1,0 +1,133 @@
+"""The small state that must change as a whole: which records form which batch, under which token, and which are done.
+
+SQLite, one transaction a step, synced. It holds numbers and tokens only; the records themselves lie in the segments.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_LOG: Final = logging.getLogger(__name__)
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS batches (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, ranges TEXT NOT NULL, token TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenBatch:
+    """Records that are inserted together, always under the same token. sequences rise; token lacks the table's name."""
+
+    sequences: tuple[int, ...]
+    token: str
+
+    @property
+    def first(self) -> int:
+        """The lowest sequence number: the batch's key."""
+        return self.sequences[0]
+
+
+def to_ranges(sequences: Sequence[int]) -> str:
+    """Rising numbers as text: 3, 4, 5, 9 -> "3-5,9-9"."""
+    out: list[str] = []
+    start = previous = sequences[0]
+    for number in [*sequences[1:], -1]:
+        if number != previous + 1:
+            out.append(f"{start}-{previous}")
+            start = number
+        previous = number
+    return ",".join(out)
+
+
+def from_ranges(text: str) -> Iterator[range]:
+    """The ranges of `to_ranges`."""
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        yield range(int(first), int(last) + 1)
+
+
+class Ledger:
+    """Thread-safe. Every method that changes something returns after the change is on disk. Raises sqlite3.Error when it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
+    def freeze(self, batch: FrozenBatch) -> None:
+        """Binds records to a token, for good."""
+        self._write([batch], [])
+
+    def split(self, batch: FrozenBatch, parts: Iterable[FrozenBatch]) -> None:
+        """Puts `parts`, which together hold the records of `batch`, in its place."""
+        self._write(parts, [batch.first])
+
+    def finish(self, batch: FrozenBatch, oldest_kept: int) -> None:
+        """Marks the batch done and forgets done batches that end before `oldest_kept`, the first record still on disk."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("UPDATE batches SET done = 1 WHERE first = ?", (batch.first,))
+            self._db.execute("DELETE FROM batches WHERE done = 1 AND last < ?", (oldest_kept,))
+            self._db.execute("INSERT INTO counters VALUES ('sequence', ?) "
+                             "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)", (batch.sequences[-1],))
+
+    def frozen(self) -> list[FrozenBatch]:
+        """Batches that were frozen and not finished, oldest first."""
+        rows = self._read("SELECT ranges, token FROM batches WHERE done = 0 ORDER BY first")
+        return [FrozenBatch(tuple(number for part in from_ranges(ranges) for number in part), token) for ranges, token in rows]
+
+    def done(self) -> Iterator[range]:
+        """Ranges of finished records that may still be on disk."""
+        for (ranges,) in self._read("SELECT ranges FROM batches WHERE done = 1 ORDER BY first"):
+            yield from from_ranges(ranges)
+
+    def highest_sequence(self) -> int:
+        """The highest sequence number ever put in a batch, 0 before the first: numbers are never given twice."""
+        rows = self._read("SELECT value FROM counters WHERE name = 'sequence' UNION ALL SELECT last FROM batches")
+        return max((int(row[0]) for row in rows), default=0)
+
+    def close(self) -> None:
+        """Closes the database."""
+        with self._lock:
+            self._db.close()
+
+    def _write(self, batches: Iterable[FrozenBatch], gone: Iterable[int]) -> None:
+        with self._lock, self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("DELETE FROM batches WHERE first = ?", [(first,) for first in gone])
+            self._db.executemany(
+                "INSERT INTO batches (first, last, ranges, token) VALUES (?, ?, ?, ?)",
+                [(batch.first, batch.sequences[-1], to_ranges(batch.sequences), batch.token) for batch in batches])
+
+    def _read(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return list(self._db.execute(sql))
+
+
+def open_ledger(path: Path, quarantine: Path) -> Ledger:
+    """Opens the ledger; a damaged one is set aside, and every record then counts as not stored (it may be stored twice)."""
+    try:
+        return Ledger(path)
+    except sqlite3.DatabaseError as error:
+        aside = quarantine / f"{path.name}.{os.getpid()}"
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        _LOG.error("the spool's ledger is damaged (%s) and was moved to %s: records still in the spool may be stored twice",
+                   error, aside)
+        return Ledger(path)
