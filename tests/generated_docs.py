@@ -23,7 +23,9 @@ def attributes() -> str:
 def settings_of_the_collector() -> str:
     """Every collector setting."""
     rows = ["| flag | environment | default | what it does | why this default |", "|---|---|---|---|---|"]
-    rows += [f"| `{r.flag}` | `{r.env}` | {_shown(r.name, r.default)} | {r.help} | {r.reason} |" for r in collector_settings.table()]
+    rows += [
+        f"| `{r.flag}` | `{r.env}` | {_shown(r.name, r.default)} | {r.help} | {r.reason} |" for r in collector_settings.table()
+    ]
     return "\n".join(rows)
 
 

@@ -23,8 +23,8 @@ ORDER = (NOUNS, VERBS, FLOWS, WIRING)
 LAYERS: dict[str, dict[str, str]] = {
     "cutaway": {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
-        "tap": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS, "guard": VERBS,
-        "instrument": FLOWS,
+        "tap": VERBS, "attention": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS, "guard": VERBS,
+        "instrumentation": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {
@@ -36,6 +36,12 @@ LAYERS: dict[str, dict[str, str]] = {
     },
 }
 """Package -> first part of the module path -> layer. A module that is not here has no place yet: give it one."""
+
+EVERYBODYS = {"guard"}
+"""The one verb others may use: keeping our own faults out of the host program is everybody's business."""
+
+HALVES = {("record", "attention")}
+"""Two files of one verb: the recorder keeps tokens in one and attention rows in the other."""
 
 ACROSS = {("cutaway_collector", "cutaway.conventions")}
 """The collector reads the SDK's vocabulary and nothing else of it..."""
@@ -103,7 +109,8 @@ def test_imports_point_at_nouns(package: str, module: str, path: Path) -> None:
             continue  # its own package, or a name of the package's own __init__
         theirs = _layer(other_package, other)
         assert ORDER.index(theirs) <= ORDER.index(mine), f"{mine} {module} imports {theirs} {name}"
-        assert not (mine == theirs == VERBS), f"the verb {module} imports the verb {name}"
+        allowed = mine != VERBS or theirs != VERBS or other in EVERYBODYS or (part, other) in HALVES
+        assert allowed, f"the verb {module} imports the verb {name}"
 
 
 def test_there_are_no_import_cycles() -> None:

@@ -57,7 +57,8 @@ def test_readme_links_point_at_files() -> None:
 def test_nothing_of_the_workshop_shows() -> None:
     """No machine paths and no unfinished marks in what is tracked."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    texts = [ROOT / name for name in tracked if Path(name).suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".css", ".js"}]
+    kinds = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".css", ".js"}
+    texts = [ROOT / name for name in tracked if Path(name).suffix in kinds]
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in texts if path.exists() and path != Path(__file__)

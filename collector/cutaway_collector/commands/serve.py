@@ -1,0 +1,43 @@
+"""Run the collector until it is asked to stop. The first line on stdout says, as JSON, where it answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from types import FrameType
+
+from cutaway_collector.app import Collector
+from cutaway_collector.errors import CutawayError
+from cutaway_collector.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Serves; returns 0 after a drained stop. A second signal while draining ends the process at once with 130."""
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGINT, asked)
+    try:
+        collector = Collector(settings)
+    except OSError as error:
+        raise CutawayError(f"the collector cannot start: {error}") from None
+    try:
+        print(json.dumps({"ready": True, **asdict(collector.addresses)}), flush=True)
+        logger.info("ready: %s", collector.addresses)
+        stop.wait()
+        print("draining", file=sys.stderr, flush=True)
+    finally:
+        collector.close()
+    return 0
