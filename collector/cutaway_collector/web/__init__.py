@@ -1,0 +1,168 @@
+"""The web UI: Flask routes, each a page and its JSON twin over one page function, behind one error handler and one set of headers.
+
+Not a server (the wiring puts waitress in front) and not the queries (the search verb's): this flow only joins them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from flask import Flask, Response, redirect, render_template, request
+from jinja2 import StrictUndefined
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from werkzeug.wrappers import Response as AnyResponse
+
+from cutaway_collector.contracts import Store
+from cutaway_collector.settings import Settings
+from cutaway_collector.web import errors, format, security, urls
+from cutaway_collector.web.pages import generation, help, search, trace
+from cutaway_collector.web.site import Site
+
+log = logging.getLogger(__name__)
+
+Status = Callable[[], tuple[bool, Mapping[str, Any]]]
+"""Tells whether everything answers, and the details as plain JSON values."""
+
+THEMES: Final = ("auto", "light", "dark")
+_YEAR_S: Final = 31_536_000
+
+
+def create_app(
+    store: Store,
+    settings: Settings,
+    *,
+    registry: CollectorRegistry | None = None,
+    status: Status | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Flask:
+    """The WSGI application over an open store.
+
+    registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
+    place of the clock.
+    """
+    site = Site(store, settings, now_ns)
+    app = Flask(__name__, static_folder="static", template_folder="templates")
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(format.FILTERS)
+    hashes = _static_hashes(Path(app.static_folder or ""))
+    app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls)
+    _guard(app, settings, hashes)
+    _pages(app, site)
+    _twins(app, site)
+    _plumbing(app, registry or CollectorRegistry(), status)
+    return app
+
+
+def _static_hashes(folder: Path) -> dict[str, str]:
+    """File name -> start of its SHA-256: a changed file gets a new address, so browsers may keep the old one for ever."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _theme() -> str:
+    theme = request.cookies.get("theme", "")
+    return theme if theme in THEMES else "auto"
+
+
+def _render(template: str, page: Any, *, code: int = 200, query: str = "", from_text: str = "") -> Response:
+    here = request.full_path.rstrip("?")
+    html = render_template(template, page=page, theme=_theme(), here=here, query=query, from_text=from_text)
+    return Response(html, code, mimetype="text/html")
+
+
+def _json(body: Any, code: int = 200) -> Response:
+    """NaN and infinities become null: JSON has no word for them."""
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY, default=str), code, mimetype="application/json")
+
+
+def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
+    check = security.host_check_wanted(settings)
+
+    @app.before_request
+    def host() -> None:
+        if check:
+            security.check_host(request)
+
+    @app.after_request
+    def seal(response: Response) -> Response:
+        name = (request.view_args or {}).get("filename", "")
+        known = request.endpoint == "static" and response.status_code == 200 and request.args.get("v") == hashes.get(name)
+        return security.seal(response, immutable=known)
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        failure = errors.describe(error, request.args.get("q", "").strip())
+        if failure.status == 500:
+            log.error("page failed: %s", request.path, exc_info=error)
+        if request.path.endswith(".json"):
+            return _json(failure.twin(), failure.status)
+        return _render("error.html", failure, code=failure.status, query=failure.query)
+
+
+def _pages(app: Flask, site: Site) -> None:
+    @app.get("/")
+    def home() -> AnyResponse:
+        return redirect(urls.search())
+
+    @app.get("/search")
+    def search_page() -> AnyResponse:
+        target = search.jump(site, request.args.get("q", "").strip())
+        if target:
+            return redirect(target)
+        page = search.page(site, request.args)
+        return _render("search.html", page, query=page.query, from_text=page.from_text)
+
+    @app.get("/trace/<trace_id>")
+    def trace_page(trace_id: str) -> AnyResponse:
+        return _render("trace.html", trace.page(site, trace_id, request.args))
+
+    @app.get("/gen/<span_id>")
+    def generation_page(span_id: str) -> AnyResponse:
+        return _render("generation.html", generation.page(site, span_id, request.args))
+
+    @app.get("/help")
+    def help_page() -> AnyResponse:
+        return _render("help.html", help.page())
+
+    @app.post("/theme")
+    def theme() -> AnyResponse:
+        wanted, back = request.form.get("theme", "auto"), request.form.get("back", "/")
+        response = redirect(back if urls.is_local(back) else "/", 303)
+        response.set_cookie("theme", wanted if wanted in THEMES else "auto", max_age=_YEAR_S, samesite="Lax", httponly=True)
+        return response
+
+
+def _twins(app: Flask, site: Site) -> None:
+    @app.get("/search.json")
+    def search_twin() -> Response:
+        return _json(search.twin(site, request.args))
+
+    @app.get("/trace/<trace_id>.json")
+    def trace_twin(trace_id: str) -> Response:
+        return _json(trace.twin(site, trace_id))
+
+    @app.get("/gen/<span_id>.json")
+    def generation_twin(span_id: str) -> Response:
+        return _json(generation.twin(site, span_id, request.args))
+
+
+def _plumbing(app: Flask, registry: CollectorRegistry, status: Status | None) -> None:
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return _json({"alive": True})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        ready, details = status() if status else (True, {})
+        return _json({"ready": ready, **details}, 200 if ready else 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

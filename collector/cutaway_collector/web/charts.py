@@ -1,0 +1,93 @@
+"""Geometry of the charts that the server draws as SVG: the time histogram and axis ticks, in plain numbers.
+
+Not markup: the templates turn these into rects and labels, with presentation attributes only, since the policy forbids inline style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cutaway_collector.web import format, times
+
+BAR_WIDTH: Final = 10
+HEIGHT: Final = 100
+_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bucket: rect at x, y with height; the errors' rect from error_y down; where a click leads; what it says."""
+
+    x: float
+    y: float
+    height: float
+    error_y: float
+    error_height: float
+    start_ns: int
+    end_ns: int
+    label: str
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A labelled place on an axis; `at` in percent of its length."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Spans over time on a canvas width x HEIGHT; `top` is the count at the ceiling."""
+
+    width: int
+    bars: tuple[Bar, ...]
+    top: int
+    total: int
+    errors: int
+    ticks: tuple[Tick, ...]
+
+
+def histogram(start_ns: int, bucket_ns: int, counts: Sequence[int], errors: Sequence[int]) -> Histogram:
+    """counts, errors [n] -> bars; `errors` are part of `counts` and drawn at the foot of each bar."""
+    top = max(counts, default=0)
+    bars = []
+    for index, (total, bad) in enumerate(zip(counts, errors, strict=True)):
+        start = start_ns + index * bucket_ns
+        high = max(3.0, total / top * (HEIGHT - 6)) if total else 0.0
+        low = max(2.0, bad / top * (HEIGHT - 6)) if bad else 0.0
+        said = f"{format.day(start)} {format.clock(start)[:8]} UTC: {format.count(total)} spans" + (f", {format.count(bad)} errors" if bad else "")
+        bars.append(Bar(index * BAR_WIDTH, HEIGHT - high, high, HEIGHT - low, low, start, start + bucket_ns, said, not total))
+    ticks = time_ticks(start_ns, start_ns + bucket_ns * len(counts))
+    return Histogram(len(counts) * BAR_WIDTH, tuple(bars), top, sum(counts), sum(errors), ticks)
+
+
+def time_ticks(start_ns: int, end_ns: int, wanted: int = 7) -> tuple[Tick, ...]:
+    """Round times of day (or dates) between two moments, at most about `wanted` of them."""
+    span_ns = end_ns - start_ns
+    if span_ns <= 0:
+        return ()
+    step_ns = next((s for s in _STEPS_S if span_ns / (s * times.NS) <= wanted), 7 * 86_400 * (1 + span_ns // (wanted * 604_800 * times.NS)))
+    step_ns *= times.NS
+    first = -(-start_ns // step_ns) * step_ns
+    pick = (lambda ns: format.day(ns)[5:]) if step_ns >= 86_400 * times.NS else (
+        (lambda ns: format.clock(ns)[:5]) if step_ns >= 60 * times.NS else (lambda ns: format.clock(ns)[:8]))
+    found = (Tick(100 * (ns - start_ns) / span_ns, pick(ns)) for ns in range(first, end_ns, step_ns))
+    return tuple(tick for tick in found if 2 <= tick.at <= 97)
+
+
+def duration_ticks(total_ns: int, wanted: int = 5) -> tuple[Tick, ...]:
+    """Round durations from 0 towards `total_ns`: 1, 2 or 5 times a power of ten apart."""
+    if total_ns <= 0:
+        return (Tick(0.0, "0"),)
+    step, scale = 1, 1
+    while True:
+        for factor in (1, 2, 5):
+            step = factor * scale
+            if total_ns / step <= wanted:
+                marks = range(0, total_ns + 1, step)
+                return tuple(Tick(100 * ns / total_ns, format.duration(ns) if ns else "0") for ns in marks if ns / total_ns <= 0.96)
+        scale *= 10

@@ -1,0 +1,89 @@
+"""Numbers and times as the pages print them: few digits, the unit beside the number, a dash where there is nothing.
+
+Not for the JSON twins, which carry plain numbers in base units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from cutaway_collector.web import times
+
+ABSENT: Final = "–"
+
+
+def _significant(value: float) -> str:
+    """Three significant digits, never an exponent between 0.001 and 999 999."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e6 or size < 1e-3:
+        return f"{value:.2e}"
+    digits = max(0, 2 - math.floor(math.log10(size)))
+    return f"{value:.{digits}f}"
+
+
+def number(value: Any) -> str:
+    """A float or int with three significant digits; whole thousands keep a thin space; a dash for None and NaN."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ABSENT
+    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+        return count(int(value))
+    return count(round(value)) if abs(value) >= 1000 else _significant(float(value))
+
+
+def count(value: int | None) -> str:
+    """12400 -> "12 400" with narrow no-break spaces; a dash for None."""
+    return ABSENT if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def duration(ns: float | None) -> str:
+    """Nanoseconds -> "842 µs", "12.3 ms", "1.84 s", "2 min 3 s"; a dash for None."""
+    if ns is None or not math.isfinite(ns):
+        return ABSENT
+    if ns < 1000:
+        return f"{ns:.0f}\u202fns"
+    for limit, unit, size in ((1e6, "µs", 1e3), (1e9, "ms", 1e6), (6e10, "s", 1e9)):
+        if ns < limit:
+            return f"{_significant(ns / size)}\u202f{unit}"
+    minutes, seconds = divmod(round(ns / 1e9), 60)
+    if minutes < 60:
+        return f"{minutes}\u202fmin {seconds}\u202fs"
+    return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds -> as `duration`."""
+    return ABSENT if value is None else duration(value * 1e9)
+
+
+def rate(seconds_each: float | None) -> str:
+    """Seconds a token -> tokens a second."""
+    return ABSENT if not seconds_each or not math.isfinite(seconds_each) else number(1 / seconds_each)
+
+
+def clock(ns: int) -> str:
+    """Time of day, UTC, to the millisecond."""
+    return times.iso(ns)[11:23]
+
+
+def day(ns: int) -> str:
+    """Date, UTC."""
+    return times.iso(ns)[:10]
+
+
+def ago(ns: int, now_ns: int) -> str:
+    """"12 s ago", "3 h ago": the coarsest unit that is not zero; "just now" for the future of a skewed clock."""
+    past_s = (now_ns - ns) // times.NS
+    if past_s < 1:
+        return "just now"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if past_s >= size:
+            return f"{past_s // size}\u202f{unit} ago"
+    return f"{past_s}\u202fs ago"
+
+
+FILTERS: Final = {"number": number, "count": count, "duration": duration, "seconds": seconds, "rate": rate, "clock": clock,
+                  "day": day, "iso": times.iso}
+"""Name in the templates -> function."""

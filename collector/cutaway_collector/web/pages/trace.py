@@ -1,0 +1,203 @@
+"""The trace page: a waterfall in nested order, and one span opened beside it.
+
+Not a flame graph and not live: it shows the spans that are stored now, at most `trace_spans_max`, and says when there are more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cutaway_collector import search as verb
+from cutaway_collector.web import charts, query_edit, urls, waterfall
+from cutaway_collector.web.errors import BadParameter, Missing
+from cutaway_collector.web.site import Arguments, Site
+
+ROWS_SHOWN_MAX: Final = 1000
+"""Rows drawn at once: what a browser lays out without a pause. Further rows are a link away."""
+VALUE_CHARS_MAX: Final = 20_000
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One attribute. `cut` is how many characters were left out; `url` searches for spans that share it ("" for long values)."""
+
+    key: str
+    value: str
+    cut: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Attributes that belong together."""
+
+    label: str
+    properties: tuple[Property, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened inside the span, `after_ns` from its start."""
+
+    name: str
+    after_ns: int
+    failure: bool
+    properties: tuple[Property, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The span shown in full."""
+
+    span: Mapping[str, Any]
+    failed: bool
+    after_ns: int
+    groups: tuple[Group, ...]
+    resource: tuple[Property, ...]
+    events: tuple[Event, ...]
+    links: tuple[tuple[str, str, str], ...]
+    generation_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A waterfall row and where it leads."""
+
+    row: waterfall.Row
+    url: str
+    selected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """Everything the trace template may use. `summary` is label, value pairs for the header."""
+
+    trace_id: str
+    title: str
+    start_ns: int
+    total_ns: int
+    span_count: int
+    failures: int
+    orphans: int
+    truncated: bool
+    services: tuple[tuple[str, int], ...]
+    models: tuple[str, ...]
+    output_tokens: int | None
+    worst_perplexity: float | None
+    lines: tuple[Line, ...]
+    first_row: int
+    previous_url: str
+    next_url: str
+    ticks: tuple[charts.Tick, ...]
+    opened: Opened | None
+    search_url: str
+    twin_url: str
+
+
+def checked_id(text: str, digits: int, what: str) -> str:
+    """An id in lower-case hex. Raises BadParameter."""
+    lower = text.lower()
+    if len(lower) != digits or not _HEX.issuperset(lower):
+        raise BadParameter(f"a {what} id is {digits} hex digits, this one is {text[:40]!r}", hint="paste the id into the search box")
+    return lower
+
+
+def twin(site: Site, trace_id: str) -> dict[str, Any]:
+    """The JSON twin: trace_id, spans, truncated. Raises BadParameter, Missing, StoreError."""
+    trace_id = checked_id(trace_id, 32, "trace")
+    found = verb.trace(site.store, trace_id, spans_max=site.settings.trace_spans_max)
+    if found is None or not found["spans"]:
+        days = site.settings.retention_days
+        raise Missing(f"no span of trace {trace_id} is stored",
+                      hint=f"Spans show up about a second after they are sent, and are kept for {days} days.")
+    return found
+
+
+def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
+    """The page; `span` opens a span, `rows` starts the waterfall further down. Raises BadParameter, Missing, StoreError."""
+    found = twin(site, trace_id)
+    tree = waterfall.build(found["spans"])
+    chosen = _chosen(tree, args.get("span", "").lower())
+    first = _first_row(args.get("rows", ""), tree, chosen if args.get("span") else "")
+    shown = tree.rows[first : first + ROWS_SHOWN_MAX]
+    spans = [row.span for row in tree.rows]
+    produced = [span["output_tokens"] for span in spans if span["output_tokens"] is not None]
+    perplexities = [span["perplexity"] for span in spans if span["perplexity"] is not None]
+    identity = found["trace_id"]
+    behind = first + ROWS_SHOWN_MAX
+    return TracePage(
+        trace_id=identity, title=tree.rows[0].span["name"], start_ns=tree.start_ns, total_ns=tree.total_ns, span_count=len(spans),
+        failures=sum(row.failed for row in tree.rows), orphans=tree.orphans, truncated=found["truncated"],
+        services=tuple((service, index % 8) for index, service in enumerate(tree.services)),
+        models=tuple(dict.fromkeys(span["model"] for span in spans if span["model"])),
+        output_tokens=sum(produced) if produced else None, worst_perplexity=max(perplexities) if perplexities else None,
+        lines=tuple(Line(row, urls.trace(identity, span=row.span["span_id"], rows=first), row.span["span_id"] == chosen) for row in shown),
+        first_row=first, previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
+        next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
+        ticks=charts.duration_ticks(tree.total_ns), opened=_opened(tree, chosen),
+        search_url=urls.search(q=f"trace:{identity}", from_="all"), twin_url=f"/trace/{identity}.json",
+    )
+
+
+def _chosen(tree: waterfall.Waterfall, wanted: str) -> str:
+    """The span asked for, else the first failed one, else the first: a page that opens on nothing wastes half its width."""
+    by_id = {row.span["span_id"]: row for row in tree.rows}
+    if wanted:
+        if wanted not in by_id:
+            raise Missing(f"span {wanted[:40]!r} is not part of this trace", hint="Open the trace without `span` to see all of it.")
+        return wanted
+    failed = next((row for row in tree.rows if row.failed), tree.rows[0])
+    return str(failed.span["span_id"])
+
+
+def _first_row(text: str, tree: waterfall.Waterfall, chosen: str) -> int:
+    if text:
+        if not text.isascii() or not text.isdigit() or int(text[:9]) >= len(tree.rows):
+            raise BadParameter(f"rows is a number below {len(tree.rows)}, it is {text[:20]!r}", hint="leave it out to start at the top")
+        return int(text)
+    position = next((index for index, row in enumerate(tree.rows) if row.span["span_id"] == chosen), 0)
+    return position // ROWS_SHOWN_MAX * ROWS_SHOWN_MAX
+
+
+def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
+    row = next((row for row in tree.rows if row.span["span_id"] == chosen), None)
+    if row is None:
+        return None
+    span = row.span
+    events = tuple(
+        Event(event["name"], event["time_ns"] - span["start_ns"], event["name"] == "exception", properties(event["attributes"], linked=False))
+        for event in span["events"]
+    )
+    is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"]
+    return Opened(
+        span=span, failed=row.failed, after_ns=span["start_ns"] - tree.start_ns, groups=_groups(span["attributes"]),
+        resource=properties(span["resource"], linked=False), events=events,
+        links=tuple((link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]),
+        generation_url=urls.generation(span["span_id"]) if is_generation else "",
+    )
+
+
+def _groups(attributes: Mapping[str, Any]) -> tuple[Group, ...]:
+    """cutaway.* first (what only we have), then gen_ai.*, then the sender's own."""
+    kinds = (("What the model felt", "cutaway."), ("Generation", "gen_ai."), ("Attributes", ""))
+    left = dict(attributes)
+    out = []
+    for label, prefix in kinds:
+        mine = {key: left.pop(key) for key in sorted(left) if key.startswith(prefix)}
+        if mine:
+            out.append(Group(label, properties(mine, linked=True)))
+    return tuple(out)
+
+
+def properties(attributes: Mapping[str, Any], *, linked: bool) -> tuple[Property, ...]:
+    """Attributes in alphabetical order, as text; `linked` gives short ones a search for their like."""
+    out = []
+    for key in sorted(attributes):
+        value = str(attributes[key])
+        short = linked and len(value) <= 120 and "\n" not in value
+        url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
+        out.append(Property(key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url))
+    return tuple(out)

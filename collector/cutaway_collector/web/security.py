@@ -1,0 +1,53 @@
+"""What every answer carries and every request must satisfy: a strict content policy, and a Host that is ours.
+
+Not a sign-in: there is none yet, which is why the collector listens on loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Request, Response
+
+from cutaway_collector.settings import Settings, split_address
+from cutaway_collector.web.errors import WrongHost
+
+POLICY: Final = "; ".join((
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'",
+    "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",
+))
+"""Spans hold text written by strangers. Were it ever printed unescaped, this still keeps it from running or calling out."""
+
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+def host_check_wanted(settings: Settings) -> bool:
+    """True when the UI listens on loopback: then every honest Host header names loopback, whatever its port."""
+    return split_address("ui", settings.ui)[0] in _LOOPBACK
+
+
+def check_host(request: Request) -> None:
+    """Raises WrongHost unless the Host header names loopback."""
+    host = request.host
+    name = host[1 : host.find("]")] if host.startswith("[") else host.rsplit(":", 1)[0]
+    if name.lower().rstrip(".") not in _LOOPBACK:
+        raise WrongHost(f"this collector answers on loopback only, the request was for {name[:80]!r}")
+
+
+def seal(response: Response, *, immutable: bool) -> Response:
+    """Puts the headers on. Pages show what is stored right now and may hold prompts, so nothing but static files is kept."""
+    for name, value in HEADERS.items():
+        response.headers[name] = value
+    if immutable:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    elif "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,149 @@
+"""From token series to what the eye reads: visible pieces, a robust colour scale, sixteen classes, a strip chart.
+
+Not statistics: the scale serves reading. The true numbers are printed beside the colours and travel in the JSON twin.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+CLASSES: Final = 16
+"""Colour classes q0 .. q15 of the stylesheet, q15 for the most striking values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One way to colour tokens. `reverse`: small values are the striking ones. `log`: equal ratios, not equal steps, are equal colours."""
+
+    key: str
+    label: str
+    unit: str
+    help: str
+    reverse: bool = False
+    log: bool = False
+
+
+SIGNALS: Final[tuple[Signal, ...]] = (
+    Signal("surprisal", "Surprisal", "nats", "−log p of the token that was chosen: how unexpected it was"),
+    Signal("entropy", "Entropy", "nats", "spread of the whole next-token distribution: how undecided the model was"),
+    Signal("margin", "Margin", "nats", "log-probability of the first choice minus the second: a small margin is a close call", reverse=True),
+    Signal("rank", "Rank", "", "how many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
+    Signal("inter_token_s", "Time", "s", "time since the previous token; for the first token, since the call"),
+)
+BY_KEY: Final = {signal.key: signal for signal in SIGNALS}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where colours begin and end. `below` and `above` count values outside [low, high], which get the end colours."""
+
+    low: float
+    high: float
+    below: int
+    above: int
+    absent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a token: kind "text" (as is), "space", "mark" (an escape made visible) or "break" (a mark, then a new line)."""
+
+    kind: str
+    text: str
+
+
+_NAMED: Final = {"\t": "⇥", "\r": "␍", "\x7f": "␡", "\ufffd": "�"}
+_HIDDEN: Final = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
+"""Unicode categories that show nothing, or (directional marks) change how their neighbours show."""
+
+
+def visible(piece: str) -> tuple[Part, ...]:
+    """A token's text with every blank and invisible character made visible: nothing may hide, nothing may reorder the line."""
+    parts: list[Part] = []
+    plain = ""
+    for char in piece:
+        part = _special(char)
+        if part is None:
+            plain += char
+            continue
+        if plain:
+            parts.append(Part("text", plain))
+            plain = ""
+        parts.append(part)
+    if plain:
+        parts.append(Part("text", plain))
+    return tuple(parts) or (Part("mark", "∅"),)
+
+
+def _special(char: str) -> Part | None:
+    if char == " ":
+        return Part("space", "·")
+    if char == "\n":
+        return Part("break", "↵")
+    if char in _NAMED:
+        return Part("mark", _NAMED[char])
+    if ord(char) < 32:
+        return Part("mark", chr(0x2400 + ord(char)))
+    if unicodedata.category(char) in _HIDDEN and char != "\u200d":
+        return Part("mark", f"U+{ord(char):04X}")
+    return None
+
+
+def printed(piece: str) -> str:
+    """The same as one string, for titles and tables."""
+    return "".join(part.text for part in visible(piece))
+
+
+def scale(values: npt.NDArray[np.float64]) -> Scale:
+    """values [n], NaN for absent. The range is the 2nd to the 98th percentile, so that one outlier does not grey out the rest."""
+    finite = values[np.isfinite(values)]
+    absent = int(values.size - finite.size)
+    if not finite.size:
+        return Scale(0.0, 0.0, 0, 0, absent)
+    low, high = (float(bound) for bound in np.percentile(finite, (2, 98)))
+    return Scale(low, high, int((finite < low).sum()), int((finite > high).sum()), absent)
+
+
+def classify(values: npt.NDArray[np.float64], ends: Scale, signal: Signal) -> list[int]:
+    """values [n] -> class 0..15 each, -1 where absent. Equal values everywhere give class 0."""
+    bend = np.log1p if signal.log else np.asarray
+    low, high = float(bend(np.float64(ends.low))), float(bend(np.float64(ends.high)))
+    if high <= low:
+        position = np.zeros(values.size)
+    else:
+        with np.errstate(invalid="ignore"):
+            position = np.clip((bend(values) - low) / (high - low), 0, 1)
+    if signal.reverse and high > low:
+        position = 1 - position
+    classes = np.minimum(np.nan_to_num(position) * CLASSES, CLASSES - 1).astype(np.int64)
+    return [int(cls) if ok else -1 for cls, ok in zip(classes, np.isfinite(values), strict=True)]
+
+
+def strip_path(values: npt.NDArray[np.float64], height: float = 100.0) -> tuple[str, float]:
+    """values [n] -> an SVG path of n unit-wide steps on a canvas n x height, filled from the floor, and the value at its top.
+
+    The top is the 99.5th percentile: first-token times and single outliers touch the ceiling instead of flattening the rest.
+    """
+    finite = values[np.isfinite(values)]
+    top = float(np.percentile(finite, 99.5)) if finite.size else 0.0
+    if top <= 0:
+        return "", max(top, 0.0)
+    heights = np.clip(np.nan_to_num(values) / top, 0, 1) * (height - 2)
+    steps = "".join(f"V{height - h:.1f}H{index + 1}" for index, h in enumerate(heights))
+    return f"M0 {height:g}{steps}V{height:g}Z", top
+
+
+def as_array(series: Sequence[float | None] | None, length: int) -> npt.NDArray[np.float64]:
+    """A series as it came -> float64 [length]; NaN where it has no value, because it is absent, shorter, or says so."""
+    out = np.full(length, math.nan)
+    for index, value in enumerate((series or ())[:length]):
+        if value is not None:
+            out[index] = value
+    return out

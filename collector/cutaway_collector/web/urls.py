@@ -1,0 +1,37 @@
+"""Every address of the UI, built here and nowhere else: short keys, sorted, defaults left out, so equal pages have equal URLs.
+
+Not a router; the routes stand in `cutaway_collector.web`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+
+def _with(path: str, parameters: Mapping[str, object]) -> str:
+    kept = sorted((key, str(value)) for key, value in parameters.items() if value not in ("", None))
+    return f"{path}?{urlencode(kept, quote_via=quote)}" if kept else path
+
+
+def search(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """The search page with these parameters; `changes` win, and "" or None takes one away. `from_` stands for `from`."""
+    merged: dict[str, object] = {**(parameters or {})}
+    merged.update({key.rstrip("_"): value for key, value in changes.items()})
+    return _with("/search", merged)
+
+
+def trace(trace_id: str, *, span: str = "", rows: int = 0) -> str:
+    """The trace page, with one span opened and the waterfall starting at row `rows`."""
+    return _with(f"/trace/{quote(trace_id, safe='')}", {"span": span, "rows": rows or ""})
+
+
+def generation(span_id: str, **parameters: object) -> str:
+    """The generation page; parameters: signal, seq, heads, view, start. `json=True` gives its twin."""
+    twin = ".json" if parameters.pop("json", False) else ""
+    return _with(f"/gen/{quote(span_id, safe='')}{twin}", parameters)
+
+
+def is_local(target: str) -> bool:
+    """True for a path on this host: what a redirect may follow. "//evil" and "/\\evil" are other hosts to a browser."""
+    return target.startswith("/") and not target.startswith(("//", "/\\")) and "\n" not in target and "\r" not in target
