@@ -1,0 +1,113 @@
+"""Where a kernel runs: the decorators for CPU and CUDA, and the choice between the two. Holds no kernel of its own but reductions.
+
+`Device` remembers the choice for all scorers that share it, so the loss of a GPU is noticed once and said once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
+
+import numba
+import numba.cuda
+
+from cutaway_collector.errors import SettingsError
+
+Choice = Literal["auto", "cpu", "cuda"]
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+cuda: Any = numba.cuda
+"""numba.cuda, whose names (blockIdx, shared, atomic) a type checker cannot see: they mean something inside kernels only."""
+
+THREADS: Final = 128
+"""Threads a block; one block works on one sequence. A power of two, because the reductions halve it."""
+
+_log = logging.getLogger(__name__)
+
+_parallel_region = threading.Lock()
+"""numba's workqueue threading layer (the one without OpenMP or TBB) ends the process when two threads enter parallel kernels."""
+
+
+def cpu_kernel(function: F) -> F:
+    """Compiles for all cores on the first call, kept on disk; the GIL is let go, so receivers are not held up by scores."""
+    return cast("F", numba.njit(parallel=True, nogil=True, cache=True)(function))
+
+
+def cpu_helper(function: F) -> F:
+    """A function that CPU kernels call."""
+    return cast("F", numba.njit(nogil=True, cache=True)(function))
+
+
+def cuda_kernel(function: Callable[..., None]) -> Any:
+    """Compiles for the GPU on the first launch: `kernel[blocks, THREADS](...)`. Importing needs no GPU."""
+    return cuda.jit(function)
+
+
+def cuda_helper(function: F) -> F:
+    """A function that CUDA kernels call."""
+    return cast("F", cuda.jit(device=True)(function))
+
+
+@cuda_helper
+def block_sum(shared: Any, thread: int) -> Any:
+    """Sum of `shared[0:THREADS]`, known to every thread of the block; `shared` is free for use again afterwards."""
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half > 0:
+        if thread < half:
+            shared[thread] += shared[thread + half]
+        cuda.syncthreads()
+        half //= 2
+    total = shared[0]
+    cuda.syncthreads()
+    return total
+
+
+@cuda_helper
+def block_max(shared: Any, thread: int) -> Any:
+    """Largest of `shared[0:THREADS]`, known to every thread of the block; `shared` is free for use again afterwards."""
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half > 0:
+        if thread < half and shared[thread + half] > shared[thread]:
+            shared[thread] = shared[thread + half]
+        cuda.syncthreads()
+        half //= 2
+    largest = shared[0]
+    cuda.syncthreads()
+    return largest
+
+
+class Device:
+    """The chosen place, "cpu" or "cuda", shared by the scorers. Thread-safe.
+
+    "auto" takes a GPU when numba sees one. "cuda" without one raises SettingsError. A GPU that fails later is given up for good.
+    """
+
+    def __init__(self, choice: Choice = "auto") -> None:
+        available = choice != "cpu" and bool(cuda.is_available())
+        if choice == "cuda" and not available:
+            raise SettingsError("score_device cuda needs a GPU that numba can use, there is none: install the NVIDIA driver, "
+                                "or take auto or cpu.")
+        self.name: Literal["cpu", "cuda"] = "cuda" if available else "cpu"
+        self._giving_up = threading.Lock()
+
+    def run(self, on_cpu: Callable[P, R], on_cuda: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs the kernel where the choice points; the same arguments and result either way."""
+        if self.name == "cuda":
+            try:
+                return on_cuda(*args, **kwargs)
+            except Exception as error:
+                self._give_up(error)
+        with _parallel_region:
+            return on_cpu(*args, **kwargs)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._giving_up:
+            if self.name == "cuda":
+                self.name = "cpu"
+                _log.warning("scores are computed on the CPU from now on, the GPU failed: %s: %s", type(error).__name__, error)
