@@ -1,1 +1,30 @@
-"""cutaway."""
+"""Tracing that sees inside a generative model: every `model.generate` becomes a span that holds what the model felt.
+
+Not a framework: six names. Importing this module is light; torch and transformers are touched by `instrument()` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cutaway.decorator import span, trace
+    from cutaway.instrumentation import configure, flush, instrument, shutdown, uninstrument
+
+__all__ = ["configure", "flush", "instrument", "shutdown", "span", "trace", "uninstrument"]
+
+_HOME = dict.fromkeys(__all__, "instrumentation") | {"span": "decorator", "trace": "decorator"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cutaway' has no attribute {name!r}: it has {', '.join(__all__)}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"cutaway.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

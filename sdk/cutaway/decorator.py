@@ -1,0 +1,250 @@
+"""The flow of `@cutaway.trace` and `cutaway.span`: a function or a block of the host program becomes a span.
+
+Not about models: generations inside find this span as their parent through OpenTelemetry's own context, and what the decorator
+says about them (tokenizer, capture, conversation, seed) through `instrumentation.scope`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final, TypeVar, overload
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+
+from cutaway import guard, instrumentation
+from cutaway.errors import ConfigurationError
+from cutaway.settings import CAPTURES
+from cutaway.steps import Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ARGUMENT_CHARACTERS_MAX: Final = 1000
+
+
+class _Open:
+    """An open span and the scope that holds while its code runs; `active()` may be entered many times (generators)."""
+
+    __slots__ = ("_context", "_scope", "span")
+
+    def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any]) -> None:
+        self.span: otel.Span = otel.INVALID_SPAN
+        self._scope: Scope = replace(instrumentation.scope.get(), **overrides)
+        self._context = None
+        with guard.guarded("starting a span"):
+            self.span = instrumentation.tracer().start_span(name, attributes=attributes)
+            self._context = otel.set_span_in_context(self.span)
+
+    @contextmanager
+    def active(self) -> Iterator[otel.Span]:
+        """The span is the current one inside."""
+        token = instrumentation.scope.set(self._scope)
+        attached = None if self._context is None else otel_context.attach(self._context)
+        try:
+            yield self.span
+        finally:
+            if attached is not None:
+                otel_context.detach(attached)
+            instrumentation.scope.reset(token)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the span; a generator that is closed early has not failed."""
+        with guard.guarded("ending a span"):
+            if error is not None and not isinstance(error, GeneratorExit):
+                instrumentation.fail(self.span, error)
+            self.span.end()
+
+
+@contextmanager
+def span(
+    name: str,
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    tokenizer: Any = None,
+    capture: str | None = None,
+    conversation_id: str | None = None,
+    seed: int | None = None,
+) -> Iterator[otel.Span]:
+    """A block as a span, the parent of every span made inside. Yields the OpenTelemetry span.
+
+    The host's exceptions mark the span and pass unchanged. The options are those of `trace`.
+    """
+    opened = _Open(name, attributes, _overrides(tokenizer, capture, conversation_id, seed))
+    try:
+        with opened.active() as current:
+            yield current
+    except BaseException as error:
+        opened.close(error)
+        raise
+    opened.close()
+
+
+@overload
+def trace(function: F, /) -> F: ...
+
+
+@overload
+def trace(
+    *,
+    name: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    capture: str | None = None,
+    conversation_id: str | None = None,
+    seed: int | None = None,
+    record_arguments: bool = False,
+) -> Callable[[F], F]: ...
+
+
+def trace(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    capture: str | None = None,
+    conversation_id: str | None = None,
+    seed: int | None = None,
+    record_arguments: bool = False,
+) -> Any:
+    """A function as a span; works on plain, async, generator and async-generator functions, bare or with options.
+
+    `name`: instead of the function's qualified name. `attributes`: put on the span. `tokenizer`, `capture` ("numbers", "ids" or
+    "text"), `conversation_id` and `seed` hold for the generations inside. `record_arguments`: arguments become attributes
+    `code.argument.NAME`, cut to 1000 characters; off by default, they are content. Raises ConfigurationError while decorating.
+    """
+    overrides = _overrides(tokenizer, capture, conversation_id, seed)
+
+    def decorate(target: Any) -> Any:
+        label = name or str(getattr(target, "__qualname__", type(target).__name__))
+
+        def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
+            found = dict(attributes or {})
+            if record_arguments:
+                with guard.guarded("recording arguments"):
+                    found |= _arguments(target, args, kwargs)
+            return _Open(label, found, overrides)
+
+        return _wrap(target, opened)
+
+    return decorate if function is None else decorate(function)
+
+
+def _overrides(tokenizer: Any, capture: str | None, conversation_id: str | None, seed: int | None) -> dict[str, Any]:
+    if capture is not None and capture not in CAPTURES:
+        raise ConfigurationError(f"capture is one of {', '.join(CAPTURES)}; it is {capture!r}: leave it out for the configured one")
+    given = {"tokenizer": tokenizer, "capture": capture, "conversation_id": conversation_id, "seed": seed}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(target).bind_partial(*args, **kwargs).arguments
+    return {
+        f"code.argument.{key}": value if isinstance(value, bool | int | float) else repr(value)[:_ARGUMENT_CHARACTERS_MAX]
+        for key, value in bound.items() if key != "self"
+    }
+
+
+Opener = Callable[[tuple[Any, ...], dict[str, Any]], _Open]
+
+
+def _wrap(target: Any, opened: Opener) -> Any:
+    """The wrapper that fits the kind of function."""
+    if inspect.isasyncgenfunction(target):
+        return _wrap_async_generator(target, opened)
+    if inspect.isgeneratorfunction(target):
+        return _wrap_generator(target, opened)
+    if inspect.iscoroutinefunction(target):
+        @functools.wraps(target)
+        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+            around = opened(args, kwargs)
+            try:
+                with around.active():
+                    result = await target(*args, **kwargs)
+            except BaseException as error:
+                around.close(error)
+                raise
+            around.close()
+            return result
+
+        return asynchronous
+
+    @functools.wraps(target)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        around = opened(args, kwargs)
+        try:
+            with around.active():
+                result = target(*args, **kwargs)
+        except BaseException as error:
+            around.close(error)
+            raise
+        around.close()
+        return result
+
+    return plain
+
+
+def _wrap_generator(target: Any, opened: Opener) -> Any:
+    """The span opens at the first item and is current only while the generator's own code runs."""
+    @functools.wraps(target)
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        around = opened(args, kwargs)
+        inner = target(*args, **kwargs)
+        step, value = inner.send, None
+        try:
+            while True:
+                try:
+                    with around.active():
+                        item = step(value)
+                except StopIteration as end:
+                    around.close()
+                    return end.value
+                try:
+                    value = yield item
+                    step = inner.send
+                except GeneratorExit:
+                    with around.active():
+                        inner.close()
+                    raise
+                except BaseException as error:
+                    step, value = inner.throw, error
+        except BaseException as error:
+            around.close(error)
+            raise
+
+    return generator
+
+
+def _wrap_async_generator(target: Any, opened: Opener) -> Any:
+    @functools.wraps(target)
+    async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        around = opened(args, kwargs)
+        inner = target(*args, **kwargs)
+        step, value = inner.asend, None
+        try:
+            while True:
+                try:
+                    with around.active():
+                        item = await step(value)
+                except StopAsyncIteration:
+                    around.close()
+                    return
+                try:
+                    value = yield item
+                    step = inner.asend
+                except GeneratorExit:
+                    with around.active():
+                        await inner.aclose()
+                    raise
+                except BaseException as error:
+                    step, value = inner.athrow, error
+        except BaseException as error:
+            around.close(error)
+            raise
+
+    return generator

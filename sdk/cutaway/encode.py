@@ -1,0 +1,174 @@
+"""Turns a recording into span attributes; packs and unpacks the token series.
+
+Not transport: the bytes made here are attribute values, whatever carries the span.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutaway import conventions as c
+from cutaway.errors import CutawayError
+from cutaway.steps import Call, Prepared, Recording
+
+_CODES: Final = {np.dtype(name): code for code, name in c.SERIES_DTYPES.items()}
+
+SERIES_RESERVED_BYTES: Final = 64 * 1024
+"""Room left beside the series for every other attribute of the span."""
+
+
+def pack(values: NDArray[Any]) -> bytes:
+    """[token], [token, layer] or [token, layer, head] of float32, uint32 or float16 -> header and little-endian values.
+
+    Raises CutawayError for another type or shape.
+    """
+    code = _CODES.get(values.dtype.newbyteorder("<"))
+    if code is None or not 1 <= values.ndim <= 3:
+        raise CutawayError(f"a series is float32, uint32 or float16 with 1 to 3 axes, it is {values.dtype} with {values.ndim}")
+    tokens, layers, heads = (*values.shape, 1, 1)[:3]
+    little = np.ascontiguousarray(values, dtype=c.SERIES_DTYPES[code])
+    return c.SERIES_HEADER.pack(c.SERIES_VERSION, code, 0, tokens, layers, heads) + little.tobytes()
+
+
+def unpack(data: bytes) -> NDArray[Any]:
+    """The inverse of `pack`: [token] when layers and heads are 1, [token, layer] when heads is 1, else [token, layer, head].
+
+    Raises CutawayError when the header or the length is wrong.
+    """
+    size = c.SERIES_HEADER.size
+    if len(data) < size:
+        raise CutawayError(f"a packed series has at least {size} bytes, this one has {len(data)}")
+    version, code, _, tokens, layers, heads = c.SERIES_HEADER.unpack_from(data)
+    if version != c.SERIES_VERSION or code not in c.SERIES_DTYPES:
+        raise CutawayError(f"a packed series is of version {c.SERIES_VERSION} and a known type, this one says {version} and {code}")
+    dtype = np.dtype(c.SERIES_DTYPES[code])
+    if len(data) - size != tokens * layers * heads * dtype.itemsize:
+        promised = tokens * layers * heads * dtype.itemsize
+        raise CutawayError(f"the header promises {promised} bytes of values, {len(data) - size} follow")
+    values = np.frombuffer(data, dtype=dtype, offset=size)
+    if heads == 1:
+        return values if layers == 1 else values.reshape(tokens, layers)
+    return values.reshape(tokens, layers, heads)
+
+
+def request_attributes(call: Call, prepared: Prepared | None) -> dict[str, Any]:
+    """What was asked, as attributes."""
+    found: dict[str, Any] = {
+        c.REQUEST_SEED: call.seed,
+        c.REQUEST_STREAM: True if call.streaming else None,
+        c.DECODING_MODE: "unknown" if prepared is None else prepared.mode,
+    }
+    if call.model:
+        found[c.RESPONSE_MODEL] = call.model
+    if prepared is not None:
+        found |= {
+            c.REQUEST_CHOICE_COUNT: prepared.choices if prepared.choices != 1 else None,
+            c.REQUEST_MAX_TOKENS: prepared.max_new_tokens,
+            c.REQUEST_TEMPERATURE: prepared.temperature,
+            c.REQUEST_TOP_P: prepared.top_p,
+            c.REQUEST_TOP_K: None if prepared.top_k is None else float(prepared.top_k),
+            c.REQUEST_STOP_SEQUENCES: list(prepared.stop_strings) or None,
+        }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def answer_attributes(recording: Recording, call: Call) -> dict[str, Any]:
+    """Counts, finish reasons, times and one-value-a-span signals, as attributes."""
+    first, last = recording.first_token_s, recording.last_token_s
+    found: dict[str, Any] = {
+        c.RESPONSE_FINISH_REASONS: recording.finish_reasons,
+        c.USAGE_INPUT_TOKENS: recording.usage_input_tokens,
+        c.USAGE_OUTPUT_TOKENS: sum(recording.output_tokens),
+        c.SEQUENCE_INPUT_TOKENS: recording.input_tokens,
+        c.SEQUENCE_OUTPUT_TOKENS: recording.output_tokens,
+        c.TOKENS_STATUS: recording.tokens_status,
+        c.ATTENTION_STATUS: recording.attention_status,
+    }
+    if first is not None and last is not None:
+        found[c.TIME_TO_FIRST_TOKEN] = first
+        if call.streaming:
+            found[c.RESPONSE_TIME_TO_FIRST_CHUNK] = first
+        if recording.steps > 1:
+            found[c.TIME_PER_OUTPUT_TOKEN] = (last - first) / (recording.steps - 1)
+    found |= _token_means(recording)
+    if recording.attention is not None and recording.attention.size:
+        by_layer = recording.attention.mean(axis=2, dtype=np.float64)
+        found[c.ATTENTION_ENTROPY_MEAN] = float(by_layer.mean())
+        found[c.ATTENTION_ENTROPY_MIN] = float(by_layer.min())
+    return found
+
+
+def _token_means(recording: Recording) -> dict[str, Any]:
+    surprisal, entropy = recording.surprisal, recording.entropy
+    if surprisal is None or entropy is None or not surprisal.size:
+        return {}
+    cuts = np.cumsum(recording.output_tokens)[:-1]
+    mean = float(surprisal.mean(dtype=np.float64))
+    return {
+        c.OUTPUT_PERPLEXITY: _exp(mean),
+        c.OUTPUT_SURPRISAL_MEAN: mean,
+        c.OUTPUT_SURPRISAL_MAX: float(surprisal.max()),
+        c.OUTPUT_ENTROPY_MEAN: float(entropy.mean(dtype=np.float64)),
+        c.SEQUENCE_PERPLEXITY: [
+            _exp(float(part.mean(dtype=np.float64))) if part.size else math.nan for part in np.split(surprisal, cuts)
+        ],
+    }
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def series_attributes(recording: Recording, ids: bool, heads: bool, bytes_max: int) -> dict[str, bytes]:
+    """Packed series within `bytes_max`, the most telling first. What does not fit changes the recording's status and reasons."""
+    found: dict[str, bytes] = {}
+    room = bytes_max
+    token_series: list[tuple[str, NDArray[Any] | None]] = [
+        (c.TOKEN_ID, recording.token_ids if ids else None),
+        (c.TOKEN_SURPRISAL, recording.surprisal),
+        (c.TOKEN_ENTROPY, recording.entropy),
+        (c.TOKEN_MARGIN, recording.margin),
+        (c.TOKEN_RANK, recording.rank),
+        (c.TOKEN_INTER_TOKEN_TIME, recording.inter_token_s),
+    ]
+    for name, values in token_series:
+        room = _fit(found, name, values, room, recording, tokens=True)
+    if recording.attention is not None:
+        by_layer = recording.attention.mean(axis=2, dtype=np.float64).astype(np.float32)
+        room = _fit(found, c.ATTENTION_ENTROPY, by_layer, room, recording, tokens=False)
+        if heads and c.ATTENTION_ENTROPY in found:
+            _fit(found, c.ATTENTION_ENTROPY_HEADS, recording.attention.astype(np.float16), room, recording, tokens=False)
+    return found
+
+
+def _fit(found: dict[str, bytes], name: str, values: NDArray[Any] | None, room: int, recording: Recording, tokens: bool) -> int:
+    if values is None:
+        return room
+    size = c.SERIES_HEADER.size + values.nbytes
+    if size > room:
+        if tokens:
+            recording.tokens_status = c.STATUS_TRUNCATED
+        else:
+            recording.attention_status = c.STATUS_TRUNCATED
+        recording.reasons.append(f"{name} left out: {size} bytes do not fit the {room} left of series_bytes_max")
+        return room
+    found[name] = pack(values)
+    return room - size
+
+
+def messages_json(messages: list[dict[str, Any]]) -> str:
+    """Messages as the GenAI conventions' JSON: [{"role", "parts": [{"type": "text", "content"}], "finish_reason"?}]."""
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
+
+
+def text_message(role: str, content: str, finish_reason: str | None = None) -> dict[str, Any]:
+    """One message of plain text."""
+    message: dict[str, Any] = {"role": role, "parts": [{"type": "text", "content": content}]}
+    if finish_reason is not None:
+        message["finish_reason"] = finish_reason
+    return message

@@ -1,0 +1,247 @@
+"""The flow of the SDK: a call of `generate` becomes a span. Runs tap, record, measure, encode and export in that order.
+
+Not a stage of its own: it holds the process's one configuration and hands each stage what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from opentelemetry import trace as otel
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from cutaway import conventions as c
+from cutaway import encode, export, guard
+from cutaway import settings as settings_module
+from cutaway.errors import MissingDependency
+from cutaway.settings import Settings
+from cutaway.steps import Call, Clock, Recording, Scope
+
+_NOWHERE: Final = Scope()
+scope: Final[ContextVar[Scope]] = ContextVar("cutaway_scope", default=_NOWHERE)
+"""What the enclosing `@trace` or pipeline says about generations."""
+
+
+@dataclass(slots=True)
+class _State:
+    settings: Settings | None = None
+    provider: otel.TracerProvider | None = None
+    owned: TracerProvider | None = None
+    tokenizer: Any = None
+    clock: Callable[[Any], Clock] | None = None
+
+
+_state = _State()
+_lock = threading.RLock()
+
+
+def configure(
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    headers: Mapping[str, str] | str | None = None,
+    service_name: str | None = None,
+    resource_attributes: Mapping[str, Any] | None = None,
+    tracer_provider: otel.TracerProvider | None = None,
+    exporter: SpanExporter | None = None,
+    span_processor: SpanProcessor | None = None,
+    capture: str | None = None,
+    attention: str | None = None,
+    series_bytes_max: int | None = None,
+    tokenizer: Any = None,
+    clock: Callable[[Any], Clock] | None = None,
+    **more: Any,
+) -> None:
+    """Says where spans go and what they hold. Optional: without it the environment and the defaults decide at the first span.
+
+    `tracer_provider`: spans go to your provider and its processors; otherwise cutaway makes one of its own, and never touches the
+    global one. `exporter` and `span_processor` replace the OTLP exporter of our own provider. `tokenizer` is the fallback for
+    text capture. `clock` (device -> Clock) replaces the clock in tests. `more`: any name of the settings table.
+    A second call replaces the first, after sending what is queued. Raises ConfigurationError.
+    """
+    named = {
+        "endpoint": endpoint, "protocol": protocol, "headers": headers, "service_name": service_name, "capture": capture,
+        "attention": attention, "series_bytes_max": series_bytes_max,
+    }
+    chosen = settings_module.load({**named, **more})
+    owned = None
+    provider: otel.TracerProvider
+    if chosen.disabled:
+        provider = otel.NoOpTracerProvider()
+    elif tracer_provider is not None:
+        provider = tracer_provider
+    else:
+        provider = owned = export.provider(chosen, resource_attributes or {}, exporter, span_processor)
+    with _lock:
+        previous = _state.owned
+        _state.settings, _state.provider, _state.owned = chosen, provider, owned
+        _state.tokenizer, _state.clock = tokenizer, clock
+    if previous is not None:
+        with guard.guarded("closing the previous exporter"):
+            previous.shutdown()
+
+
+def settings() -> Settings:
+    """The settings in force; configures from the environment when nobody has."""
+    with _lock:
+        if _state.settings is None:
+            configure(tokenizer=_state.tokenizer)
+        assert _state.settings is not None
+        return _state.settings
+
+
+def tracer() -> otel.Tracer:
+    """Our tracer: scope `cutaway` with its version and schema URL."""
+    settings()
+    with _lock:
+        assert _state.provider is not None
+        return _state.provider.get_tracer(c.SCOPE_NAME, _version(), schema_url=c.SCHEMA_URL)
+
+
+def _version() -> str:
+    try:
+        return version("cutaway")
+    except PackageNotFoundError:
+        return "0"
+
+
+def flush(timeout_seconds: float | None = None) -> bool:
+    """Waits until finished spans have been sent, at most `flush_seconds_max`. False when they could not be."""
+    with _lock:
+        provider, chosen = _state.provider, _state.settings
+    force = getattr(provider, "force_flush", None)
+    if chosen is None or force is None:
+        return True
+    limit = chosen.flush_seconds_max if timeout_seconds is None else timeout_seconds
+    with guard.guarded("flushing"):
+        return bool(force(int(limit * 1000)))
+    return False
+
+
+def shutdown() -> None:
+    """Sends what is queued within `flush_seconds_max` and forgets the configuration; a provider that was given stays open."""
+    with _lock:
+        owned = _state.owned
+        _state.settings = _state.provider = _state.owned = _state.tokenizer = _state.clock = None
+    if owned is not None:
+        with guard.guarded("shutting down"):
+            owned.shutdown()
+
+
+def instrument(tokenizer: Any = None) -> None:
+    """Makes every `model.generate` of this process a span. A second call changes nothing but the tokenizer.
+
+    Raises MissingDependency without transformers and torch.
+    """
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency("cutaway.instrument()", package, "pip install 'cutaway[hf]'")
+    from cutaway import tap
+
+    if tokenizer is not None:
+        with _lock:
+            _state.tokenizer = tokenizer
+    tap.install(_generate, pipeline_scope)
+
+
+def uninstrument() -> None:
+    """Puts transformers' own methods back."""
+    if "cutaway.tap" in __import__("sys").modules:
+        from cutaway import tap
+
+        tap.remove()
+
+
+@contextmanager
+def pipeline_scope(tokenizer: Any, messages: Any) -> Iterator[None]:
+    """While a pipeline generates: its tokenizer, and the conversation it was given."""
+    outer = scope.get()
+    token = scope.set(replace(outer, tokenizer=outer.tokenizer or tokenizer, messages=messages))
+    try:
+        yield
+    finally:
+        scope.reset(token)
+
+
+def _generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
+    """One call of `generate`, run with a listener and made a span. The host's exceptions pass unchanged."""
+    span: otel.Span | None = None
+    call: Call | None = None
+    recorder: Any = None
+    with guard.guarded("starting a span"):
+        span, call = _start(model, arguments)
+        if span.is_recording():
+            recorder = _listener(model, call)
+    if span is None or call is None or recorder is None:
+        return run(None)
+    with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+        try:
+            result = run(recorder)
+        except BaseException as error:
+            with guard.guarded("finishing a span"):
+                _finish(span, call, recorder, recorder.last_ids, error)
+            raise
+        with guard.guarded("finishing a span"):
+            from cutaway import tap
+
+            _finish(span, call, recorder, tap.sequences_of(result), None)
+    return result
+
+
+def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call]:
+    from cutaway import tap
+
+    around = scope.get()
+    call = tap.call_of(model, arguments, around.seed, around.tokenizer or _state.tokenizer, around.messages)
+    operation = "chat" if around.messages else "text_completion"
+    attributes: dict[str, Any] = {c.OPERATION_NAME: operation, c.PROVIDER_NAME: c.PROVIDER_HUGGINGFACE}
+    if call.model:
+        attributes[c.REQUEST_MODEL] = call.model
+    if around.conversation_id:
+        attributes[c.CONVERSATION_ID] = around.conversation_id
+    return tracer().start_span(f"{operation} {call.model}".strip(), kind=otel.SpanKind.INTERNAL, attributes=attributes), call
+
+
+def _listener(model: Any, call: Call) -> Any:
+    from cutaway import measure, record
+
+    clock = (_state.clock or record.clock_for)(getattr(model, "device", None))
+    return record.Recorder(measure, clock, call.silence, None if settings().attention == "off" else "")
+
+
+def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None) -> None:
+    """Everything that is known goes on the span, and the span ends whatever happens."""
+    chosen = settings()
+    try:
+        try:
+            recording: Recording = recorder.finish(sequences, failed=error is not None)
+        except Exception as fault:
+            guard.contain("collecting signals", fault)
+            recording = recorder.finish(sequences, failed=error is not None, fault=guard.reason(fault))
+        series = encode.series_attributes(recording, chosen.capture != "numbers", chosen.attention == "heads", chosen.series_bytes_max)
+        attributes: dict[str, Any] = encode.request_attributes(call, recorder.asked)
+        attributes |= encode.answer_attributes(recording, call)
+        if recording.reasons:
+            attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
+        span.set_attributes({**attributes, **series})
+    finally:
+        if error is not None:
+            fail(span, error)
+        span.end()
+
+
+def fail(span: otel.Span, error: BaseException) -> None:
+    """Marks a span as ended by the host's exception."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    span.set_attribute(c.ERROR_TYPE, name)
+    span.record_exception(error if isinstance(error, Exception) else RuntimeError(name))
+    span.set_status(otel.Status(otel.StatusCode.ERROR, str(error)[:1000]))

@@ -1,0 +1,116 @@
+"""Helpers for tests of programs that use cutaway: spans in memory, a clock that ticks, a tiny model that needs no download.
+
+Not used by the SDK itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+from cutaway import conventions, instrumentation
+from cutaway.encode import pack, unpack
+
+__all__ = ["CountingIds", "TickClock", "pack", "recorded", "series", "tiny_model", "unpack"]
+
+FAMILIES: Final = ("llama", "gpt2", "bloom", "gemma2", "t5", "mistral")
+"""Families `tiny_model` can build."""
+
+
+class TickClock:
+    """A clock for `configure(clock=lambda device: TickClock(0.5))`: every mark is `step` seconds after the one before."""
+
+    def __init__(self, step: float = 1.0) -> None:
+        self._step = step
+        self._ticks = 0
+
+    def mark(self) -> float:
+        """The next tick."""
+        self._ticks += 1
+        return self._ticks * self._step
+
+    def seconds(self, marks: Sequence[float]) -> list[float]:
+        """Marks are seconds already."""
+        return list(marks)
+
+
+class CountingIds(IdGenerator):
+    """Trace and span ids 1, 2, 3, ...: for tests that print spans."""
+
+    def __init__(self) -> None:
+        self._traces = self._spans = 0
+
+    def generate_span_id(self) -> int:
+        """The next span id."""
+        self._spans += 1
+        return self._spans
+
+    def generate_trace_id(self) -> int:
+        """The next trace id."""
+        self._traces += 1
+        return self._traces
+
+
+@contextmanager
+def recorded(**configuration: Any) -> Iterator[InMemorySpanExporter]:
+    """Instruments, collects spans in memory, and puts everything back; `get_finished_spans()` of what it yields gives the spans.
+
+    `configuration` goes to `cutaway.configure`.
+    """
+    memory = InMemorySpanExporter()
+    instrumentation.configure(span_processor=SimpleSpanProcessor(memory), **configuration)
+    instrumentation.instrument()
+    try:
+        yield memory
+    finally:
+        instrumentation.uninstrument()
+        instrumentation.shutdown()
+
+
+def series(span: ReadableSpan, name: str, sequence: int | None = None) -> Any:
+    """One packed series of a span as a NumPy array; of one sequence of the batch when `sequence` is given."""
+    attributes = span.attributes or {}
+    values = unpack(attributes[name])  # type: ignore[arg-type]  # a series is bytes by its convention
+    if sequence is None:
+        return values
+    lengths: Any = attributes[conventions.SEQUENCE_OUTPUT_TOKENS]
+    begin = sum(lengths[:sequence])
+    return values[begin:begin + lengths[sequence]]
+
+
+def tiny_model(family: str = "llama", seed: int = 0, vocabulary: int = 120, **overrides: Any) -> Any:
+    """A random model of a few thousand parameters, float32, eval mode; the same for the same arguments.
+
+    Weights are spread wide (standard deviation 0.3), so that attention and next-token distributions are far from uniform.
+    Raises KeyError for a family not in FAMILIES.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    decoder = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3}
+    shapes: dict[str, dict[str, Any]] = {
+        "llama": decoder,
+        "mistral": {**decoder, "sliding_window": 8},
+        "gemma2": {**decoder, "sliding_window": 8, "query_pre_attn_scalar": 8},
+        "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
+        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
+        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
+    }
+    config = AutoConfig.for_model(family, **{**common, **shapes[family], **overrides})
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_config(config).eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    finally:
+        torch.random.set_rng_state(state)
+    model.config.name_or_path = f"tiny-{family}"
+    return model
