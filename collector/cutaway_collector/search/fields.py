@@ -152,5 +152,6 @@ def flag(name: str) -> Flag | None:
 
 def nearest(name: str, names: tuple[str, ...] = ()) -> str:
     """The known name most like `name`, for "did you mean"; "" when none is close. `names` defaults to all fields and aliases."""
-    close = difflib.get_close_matches(name.lower(), names or tuple(_BY_NAME), n=1, cutoff=0.7)
+    # Short closed lists (units, flags) deserve a guess that the long list of names does not.
+    close = difflib.get_close_matches(name.lower(), names or tuple(_BY_NAME), n=1, cutoff=0.5 if names else 0.7)
     return close[0] if close else ""
