@@ -1,0 +1,172 @@
+"""Lifted columns: numbers and names of a generation taken straight from its attributes, without a detour through text.
+
+The rules are those of the columns' DEFAULT expressions, so a row another collector writes gets the same values: the first listed
+attribute that converts wins, of repeated keys the first counts, a number may come as an int, a double or a numeric string.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import numpy as np
+
+from cutaway_collector import columns
+from cutaway_collector.blocks import Column, Nullable, Strings
+from cutaway_collector.decode import names
+from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.strings import pick
+from cutaway_collector.decode.wire import kernel
+
+_NUMERIC: Final = tuple(column for column in columns.LIFTED if column.type.startswith("Nullable("))
+_TEXTUAL: Final = tuple(column for column in columns.LIFTED if not column.type.startswith("Nullable("))
+_WHOLE: Final = np.array([column.type == "Nullable(UInt64)" for column in _NUMERIC])
+_CHOICES: Final = max(len(column.attributes) for column in columns.LIFTED)
+_DECIMAL: Final = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
+_SPECIAL: Final = {b"nan": float("nan"), b"inf": float("inf"), b"infinity": float("inf"), b"-inf": float("-inf"), b"-infinity": float("-inf")}
+_DIGITS: Final = re.compile(rb"\+?\d{1,20}\Z")
+
+
+def _wanted(chosen: tuple[columns.Column, ...]) -> Any:
+    table = np.full((len(chosen), _CHOICES), -1, np.int64)
+    for row, column in enumerate(chosen):
+        table[row, : len(column.attributes)] = [names.index(name) for name in column.attributes]
+    return table
+
+
+_NUMERIC_NAMES: Final = _wanted(_NUMERIC)
+_TEXTUAL_NAMES: Final = _wanted(_TEXTUAL)
+
+
+@kernel
+def _find(table: Any, first: Any, count: Any, known: int) -> Any:
+    found = np.full((first.size, known), -1, np.int64)
+    for owner in range(first.size):
+        for step in range(count[owner]):
+            row = first[owner] + step
+            name = table[row, t.A_NAME]
+            if name >= 0 and found[owner, name] < 0:
+                found[owner, name] = row
+    return found
+
+
+def find(table: Any, first: Any, count: Any) -> Any:
+    """int64 [owners, names]: the first row of each known name among each owner's attributes, -1 where there is none."""
+    return _find(table, np.ascontiguousarray(first), np.ascontiguousarray(count), len(names.NAMES))
+
+
+@kernel
+def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[bool, Any, float]:
+    """(is a number of the wanted type, as uint64, as float64). `as_double`: one-word scratch, int64 viewed as float64."""
+    if kind == t.INT:
+        return not whole or bits >= 0, np.uint64(bits), float(bits)
+    if kind != t.DOUBLE:
+        return False, np.uint64(0), 0.0
+    value = as_double[0]
+    if not whole:
+        return True, np.uint64(0), value
+    fits = value >= 0.0 and value < 1e15 and value == np.floor(value)
+    return fits, np.uint64(value) if fits else np.uint64(0), value
+
+
+@kernel
+def _numbers(table: Any, found: Any, wanted: Any, whole: Any, scratch: Any, as_double: Any) -> tuple[Any, Any, Any, Any]:
+    """(uint64 [columns, spans], float64 the same, missing bool the same, rows of strings that may hold numbers, as a count)."""
+    spans = found.shape[0]
+    integers = np.zeros((wanted.shape[0], spans), np.uint64)
+    doubles = np.zeros((wanted.shape[0], spans), np.float64)
+    missing = np.ones((wanted.shape[0], spans), np.bool_)
+    strings = 0
+    for column in range(wanted.shape[0]):
+        for span in range(spans):
+            for choice in range(wanted.shape[1]):
+                name = wanted[column, choice]
+                row = found[span, name] if name >= 0 else -1
+                if row < 0:
+                    continue
+                kind = table[row, t.A_KIND]
+                if kind == t.TEXT:
+                    strings += 1
+                    break
+                scratch[0] = table[row, t.A_VALUE]
+                good, integer, double = _number(kind, scratch[0], as_double, whole[column])
+                if good:
+                    integers[column, span], doubles[column, span], missing[column, span] = integer, double, False
+                    break
+    return integers, doubles, missing, strings
+
+
+def _parse(text: bytes, whole: bool) -> int | float | None:
+    """A number spelled out, as ClickHouse's toUInt64OrNull and toFloat64OrNull take it; None where it is none."""
+    if whole:
+        value = int(text) if _DIGITS.match(text) else -1
+        return value if 0 <= value < 2**64 else None
+    if _DECIMAL.match(text):
+        return float(text)
+    return _SPECIAL.get(text.lower())
+
+
+def _from_strings(data: Any, table: Any, found: Any, integers: Any, doubles: Any, missing: Any) -> None:
+    """The rare sender that spells numbers as text: fills what the compiled pass left for it, one value at a time."""
+    for column in range(len(_NUMERIC)):
+        wanted = [name for name in _NUMERIC_NAMES[column] if name >= 0]
+        for span in np.flatnonzero(missing[column]):
+            for row in found[span, wanted]:
+                if row < 0:
+                    continue
+                value = _read(data, table[row], bool(_WHOLE[column]))
+                if value is not None:
+                    missing[column, span] = False
+                    integers[column, span] = value if _WHOLE[column] else 0
+                    doubles[column, span] = float(value)
+                    break
+
+
+def _read(data: Any, row: Any, whole: bool) -> int | float | None:
+    kind, value, length = int(row[t.A_KIND]), int(row[t.A_VALUE]), int(row[t.A_VALUE_N])
+    if kind == t.TEXT:
+        return _parse(data[value : value + length].tobytes(), whole) if length <= 64 else None
+    if kind == t.INT:
+        return value if not whole or value >= 0 else None
+    if kind == t.DOUBLE:
+        double = float(np.int64(value).view(np.float64))
+        if not whole:
+            return double
+        return int(double) if 0 <= double < 1e15 and double.is_integer() else None
+    return None
+
+
+def lifted(data: Any, table: Any, found: Any, positions: Any, values: Strings) -> dict[str, Column]:
+    """Every column of columns.LIFTED, one value a span.
+
+    found: see `find`, over the span attributes in `table`. positions: int64 [rows of table], where a row's text is in `values`.
+    """
+    scratch = np.zeros(1, np.int64)
+    integers, doubles, missing, strings = _numbers(table, found, _NUMERIC_NAMES, _WHOLE, scratch, scratch.view(np.float64))
+    if strings:
+        _from_strings(data, table, found, integers, doubles, missing)
+    made: dict[str, Column] = {}
+    for index, column in enumerate(_NUMERIC):
+        made[column.name] = Nullable((integers if _WHOLE[index] else doubles)[index], missing[index])
+    for index, column in enumerate(_TEXTUAL):
+        made[column.name] = texts(found, _TEXTUAL_NAMES[index], positions, values)
+    return made
+
+
+@kernel
+def _first_text(found: Any, wanted: Any, positions: Any, ends: Any, nowhere: int) -> Any:
+    chosen = np.full(found.shape[0], nowhere, np.int64)
+    for owner in range(found.shape[0]):
+        for choice in range(wanted.size):
+            row = found[owner, wanted[choice]] if wanted[choice] >= 0 else -1
+            if row >= 0 and positions[row] >= 0 and ends[positions[row] + 1] > ends[positions[row]]:
+                chosen[owner] = positions[row]
+                break
+    return chosen
+
+
+def texts(found: Any, wanted: Any, positions: Any, values: Strings) -> Strings:
+    """The first of the wanted names that is not empty, as text, one an owner; "" where there is none."""
+    nowhere = len(values)
+    closed = Strings(values.data, np.append(values.offsets, values.offsets[-1]))
+    return pick(closed, _first_text(found, wanted, positions, values.offsets, nowhere))

@@ -1,0 +1,133 @@
+"""The otel_traces block out of the tables: every column of columns.TRACES for the spans that are kept.
+
+Columns only; which spans are kept and what the payload meant was settled when the tables were filled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cutaway_collector import columns
+from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Strings
+from cutaway_collector.decode import lift, names, text
+from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.strings import gather, hex_ids, pick, runs, visible_runs
+from cutaway_collector.decode.tables import Tables
+
+_KINDS: Final = Strings.of(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
+_STATUSES: Final = Strings.of(["Unset", "Ok", "Error"])
+_SERVICE: Final = np.array([names.index("service.name")])
+
+
+class Kept(NamedTuple):
+    """The spans that become rows: their rows of the span table, int64 [rows, S_WIDTH], and their attributes by name.
+
+    found: int64 [rows, names], rows of the span-attribute table (see lift.find).
+    """
+
+    records: Any
+    found: Any
+
+
+def _enumeration(words: Strings, values: Any) -> Strings:
+    """A number the protocol does not know reads as 0, the unspecified value."""
+    return pick(words, np.where((values >= 0) & (values < len(words)), values, 0))
+
+
+def _times(nanoseconds: Any) -> Any:
+    return np.ascontiguousarray(nanoseconds)
+
+
+def _resource_columns(data: Any, tables: Tables, numbers: Strings, resource: Any) -> tuple[Maps, Strings]:
+    """Attributes and service name of every span's resource: spelled once a resource, then repeated."""
+    table = tables.resource_attributes
+    count = int(tables.counts[t.RESOURCES])
+    first, length = tables.resources[:count, t.R_ATTRIBUTE], tables.resources[:count, t.R_ATTRIBUTE_N]
+    rows = np.arange(tables.counts[t.RESOURCE_ATTRIBUTES])
+    keys, values = text.attributes(data, table, rows, numbers, tables.stack)
+    found = lift.find(table, first, length)
+    services = lift.texts(found, _SERVICE, rows, values)
+    repeated, ends = runs(first[resource], length[resource])
+    return Maps(ends, pick(keys, repeated), pick(values, repeated)), pick(services, resource)
+
+
+def _maps(data: Any, table: Any, first: Any, count: Any, numbers: Strings, stack: Any) -> Maps:
+    rows, ends = runs(first, count)
+    return Maps(ends, *text.attributes(data, table, rows, numbers, stack))
+
+
+def _event_columns(data: Any, tables: Tables, numbers: Strings, records: Any) -> dict[str, Column]:
+    rows, ends = runs(records[:, t.S_EVENT], records[:, t.S_EVENT_N])
+    events = tables.events[rows]
+    maps = _maps(data, tables.event_attributes, events[:, t.E_ATTRIBUTE], events[:, t.E_ATTRIBUTE_N], numbers, tables.stack)
+    return {
+        "Events.Timestamp": Lists(ends, _times(events[:, t.E_TIME])),
+        "Events.Name": Lists(ends, gather(data, events[:, t.E_NAME], events[:, t.E_NAME_N])),
+        "Events.Attributes": MapLists(ends, maps),
+    }
+
+
+def _link_columns(data: Any, tables: Tables, numbers: Strings, records: Any) -> dict[str, Column]:
+    rows, ends = runs(records[:, t.S_LINK], records[:, t.S_LINK_N])
+    links = tables.links[rows]
+    maps = _maps(data, tables.link_attributes, links[:, t.L_ATTRIBUTE], links[:, t.L_ATTRIBUTE_N], numbers, tables.stack)
+    return {
+        "Links.TraceId": Lists(ends, hex_ids(data, links[:, t.L_TRACE], links[:, t.L_TRACE_N], 16)),
+        "Links.SpanId": Lists(ends, hex_ids(data, links[:, t.L_ID], links[:, t.L_ID_N], 8)),
+        "Links.TraceState": Lists(ends, gather(data, links[:, t.L_STATE], links[:, t.L_STATE_N])),
+        "Links.Attributes": MapLists(ends, maps),
+    }
+
+
+def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) -> tuple[Maps, dict[str, Column]]:
+    """SpanAttributes without the token series, and the columns lifted from them."""
+    table = tables.span_attributes
+    first, count = kept.records[:, t.S_ATTRIBUTE], kept.records[:, t.S_ATTRIBUTE_N]
+    rows, ends = visible_runs(first, count, table, t.A_NAME, names.SERIES_FROM)
+    keys, values = text.attributes(data, table, rows, numbers, tables.stack)
+    positions = np.full(table.shape[0], -1, np.int64)
+    positions[rows] = np.arange(rows.size)
+    return Maps(ends, keys, values), lift.lifted(data, table, kept.found, positions, values)
+
+
+def keep(tables: Tables) -> Kept:
+    """The spans nothing is wrong with, in the sender's order."""
+    records = tables.spans[: int(tables.counts[t.SPANS])]
+    records = records[records[:, t.S_FAULT] == t.NO_FAULT]
+    found = lift.find(tables.span_attributes, records[:, t.S_ATTRIBUTE], records[:, t.S_ATTRIBUTE_N])
+    return Kept(records, found)
+
+
+def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, *, received_ns: int, tenant: str) -> Block:
+    """One otel_traces row a kept span. received_ns: nanoseconds since 1970. tenant: from the credential."""
+    records = kept.records
+    count = len(records)
+    scopes = tables.scopes[records[:, t.S_SCOPE]]
+    resources, services = _resource_columns(data, tables, numbers, records[:, t.S_RESOURCE])
+    attributes, lifted = _span_attributes(data, tables, numbers, kept)
+    starts, stops = records[:, t.S_START].astype(np.uint64), records[:, t.S_STOP].view(np.uint64)
+    made: dict[str, Column] = {
+        "Timestamp": _times(records[:, t.S_START]),
+        "TraceId": hex_ids(data, records[:, t.S_TRACE], records[:, t.S_TRACE_N], 16),
+        "SpanId": hex_ids(data, records[:, t.S_ID], records[:, t.S_ID_N], 8),
+        "ParentSpanId": hex_ids(data, records[:, t.S_PARENT], records[:, t.S_PARENT_N], 8),
+        "TraceState": gather(data, records[:, t.S_STATE], records[:, t.S_STATE_N]),
+        "SpanName": gather(data, records[:, t.S_NAME], records[:, t.S_NAME_N]),
+        "SpanKind": _enumeration(_KINDS, records[:, t.S_KIND]),
+        "ServiceName": services,
+        "ResourceAttributes": resources,
+        "ScopeName": gather(data, scopes[:, t.C_NAME], scopes[:, t.C_NAME_N]),
+        "ScopeVersion": gather(data, scopes[:, t.C_VERSION], scopes[:, t.C_VERSION_N]),
+        "SpanAttributes": attributes,
+        "Duration": np.where(stops > starts, stops - starts, np.uint64(0)),
+        "StatusCode": _enumeration(_STATUSES, records[:, t.S_CODE]),
+        "StatusMessage": gather(data, records[:, t.S_MESSAGE], records[:, t.S_MESSAGE_N]),
+        "TenantId": Strings.repeat(tenant, count),
+        "IngestedAt": np.full(count, received_ns // 1_000_000, np.int64),
+        **_event_columns(data, tables, numbers, records),
+        **_link_columns(data, tables, numbers, records),
+        **lifted,
+    }
+    return Block(columns.TRACES.name, count, {column.name: made[column.name] for column in columns.TRACES.columns})

@@ -1,0 +1,252 @@
+"""The gen_ai_tokens block: the token series of every generation, cut into one row a sequence.
+
+A span whose series contradict one another keeps its row in otel_traces and loses its series, with a word in the answer; it never
+costs a neighbour anything. Reading one series is packed.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cutaway import conventions
+from cutaway_collector import columns
+from cutaway_collector.blocks import Block, Column, Lists, Nullable, Strings
+from cutaway_collector.decode import names, packed
+from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.limits import Limits
+from cutaway_collector.decode.strings import check_column, gather, pick
+from cutaway_collector.decode.wire import kernel
+
+_TOKEN: Final = 0
+_LAYER: Final = 1
+_HEAD: Final = 2
+_WANTS: Final = {"Array(UInt32)": packed.WANT_UINT32, "Array(Float32)": packed.WANT_FLOAT32, "Array(String)": packed.WANT_TEXT}
+_LEVELS: Final = {conventions.ATTENTION_ENTROPY: _LAYER, conventions.ATTENTION_ENTROPY_HEADS: _HEAD}
+_WANT: Final = np.array([_WANTS[column.type] for column in columns.SERIES], np.int64)
+_LEVEL: Final = np.array([_LEVELS.get(column.series, _TOKEN) for column in columns.SERIES], np.int64)
+_SEQUENCE_OUTPUT: Final = names.index(conventions.SEQUENCE_OUTPUT_TOKENS)
+_SEQUENCE_INPUT: Final = names.index(conventions.SEQUENCE_INPUT_TOKENS)
+_FROM: Final = names.SERIES_FROM
+
+_BAD_SERIES: Final = 1
+_BAD_LENGTH: Final = 2
+_BAD_CUT: Final = 3
+_TOO_LONG: Final = 4
+REASONS: Final[dict[int, str]] = {
+    _BAD_SERIES: "a series is neither packed values of its type with a valid header nor a plain array of them",
+    _BAD_LENGTH: "their lengths, layers or heads differ from one another or from the sum of the sequences' output tokens",
+    _BAD_CUT: "the token counts of the sequences are not arrays of whole numbers, one a sequence",
+    _TOO_LONG: "a sequence has more tokens, or the span more sequences, than the limits allow",
+}
+"""Why the series of a span are left out."""
+
+# One carrier: a kept span that has series.
+K_TOKENS: Final = 0
+K_LAYERS: Final = 1
+K_HEADS: Final = 2
+K_SEQUENCES: Final = 3
+K_FAULT: Final = 4
+K_WIDTH: Final = 5
+
+
+class Plan(NamedTuple):
+    """What a first look at the series settled.
+
+    carriers: int64 [n], kept spans that have series. shape: int64 [n, K_WIDTH]. codes: int64 [n, series], 0 where absent, else a
+    dtype code or packed.PLAIN. rows: int64 [n, series], rows of the span-attribute table.
+    """
+
+    carriers: Any
+    shape: Any
+    codes: Any
+    rows: Any
+
+
+@kernel
+def _sequences(data: Any, table: Any, row: int, tokens_max: int, sequences_max: int) -> tuple[int, int, int]:
+    """(sequences, sum of their tokens, fault) of an int[] attribute."""
+    if table[row, t.A_KIND] != t.ARRAY:
+        return 0, 0, _BAD_CUT
+    at = table[row, t.A_VALUE]
+    end = at + table[row, t.A_VALUE_N]
+    count = 0
+    total = 0
+    while True:
+        kind, value, _, at = packed.element(data, at, end)
+        if kind < 0:
+            return count, total, 0
+        if kind != t.INT or value < 0:
+            return 0, 0, _BAD_CUT
+        count += 1
+        if value > tokens_max or count > sequences_max:
+            return 0, 0, _TOO_LONG
+        total += value
+
+
+@kernel
+def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> tuple[int, int]:
+    """(dtype code, fault) of one series; its token count, layers and heads are settled in `shape` or compared with it."""
+    at, length = table[row, t.A_VALUE], table[row, t.A_VALUE_N]
+    if table[row, t.A_KIND] == t.RAW:
+        code, tokens, layers, heads = packed.header(data, at, length, want)
+        if code == 0:
+            return 0, _BAD_SERIES
+    elif table[row, t.A_KIND] == t.ARRAY:
+        count = packed.plain_length(data, at, length, want)
+        if count < 0 or level == _HEAD:
+            return 0, _BAD_SERIES
+        code, tokens, layers, heads = packed.PLAIN, count, 1, 1
+        if level == _LAYER:
+            # A flat array does not say its layers: the token count of the other series does.
+            tokens = shape[K_TOKENS]
+            if tokens < 0 or (tokens == 0 and count > 0) or (tokens > 0 and (count % tokens != 0 or not 0 < count // tokens < 65536)):
+                return 0, _BAD_LENGTH
+            layers = count // tokens if tokens > 0 else 1
+    else:
+        return 0, _BAD_SERIES
+    if shape[K_TOKENS] < 0:
+        shape[K_TOKENS] = tokens
+    if level != _TOKEN and shape[K_LAYERS] == 0:
+        shape[K_LAYERS] = layers
+    agrees = tokens == shape[K_TOKENS] and layers == (1 if level == _TOKEN else shape[K_LAYERS]) and (level == _HEAD or heads == 1)
+    if level == _HEAD:
+        shape[K_HEADS] = heads
+    return code, 0 if agrees else _BAD_LENGTH
+
+
+@kernel
+def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, level: Any, tokens_max: int, sequences_max: int) -> Any:
+    shape = np.zeros((carriers.size, K_WIDTH), np.int64)
+    codes = np.zeros((carriers.size, want.size), np.int64)
+    for index in range(carriers.size):
+        span = carriers[index]
+        mine = shape[index]
+        mine[K_TOKENS] = -1
+        mine[K_SEQUENCES] = 1
+        bad = 0
+        if found[span, _SEQUENCE_OUTPUT] >= 0:
+            mine[K_SEQUENCES], mine[K_TOKENS], bad = _sequences(data, table, found[span, _SEQUENCE_OUTPUT], tokens_max, sequences_max)
+        for series in range(want.size):
+            row = found[span, _FROM + series]
+            if row >= 0 and bad == 0:
+                codes[index, series], bad = _one(data, table, row, want[series], level[series], mine)
+        if bad == 0 and found[span, _SEQUENCE_OUTPUT] < 0 and mine[K_TOKENS] > tokens_max:
+            bad = _TOO_LONG
+        if bad == 0 and found[span, _SEQUENCE_INPUT] >= 0:
+            count, _, bad = _sequences(data, table, found[span, _SEQUENCE_INPUT], 2**32 - 1, sequences_max)
+            if bad == 0 and count != mine[K_SEQUENCES]:
+                bad = _BAD_CUT
+        mine[K_FAULT] = bad
+    return shape, codes
+
+
+def plan(data: Any, table: Any, found: Any, limits: Limits) -> Plan:
+    """Looks at every series of every kept span. found: see lift.find."""
+    rows = found[:, _FROM:]
+    carriers = np.flatnonzero((rows >= 0).any(axis=1))
+    shape, codes = _examine(
+        data, table, found, carriers, _WANT, _LEVEL, limits.sequence_tokens_max, limits.sequences_max
+    )
+    return Plan(carriers, shape, codes, rows[carriers])
+
+
+def sound(made: Plan) -> Plan:
+    """The plan without the spans whose series are left out."""
+    good = made.shape[:, K_FAULT] == 0
+    return Plan(made.carriers[good], made.shape[good], made.codes[good], made.rows[good])
+
+
+@kernel
+def _cut(data: Any, table: Any, found: Any, carriers: Any, shape: Any, usage: Any) -> Any:
+    """int64 [sequences, 4]: index among the carriers, SeqIndex, input tokens, output tokens."""
+    cut = np.zeros((shape[:, K_SEQUENCES].sum(), 4), np.int64)
+    to = 0
+    for index in range(carriers.size):
+        span = carriers[index]
+        sequences = shape[index, K_SEQUENCES]
+        for step in range(sequences):
+            cut[to + step, 0], cut[to + step, 1] = index, step
+        if sequences == 1:
+            cut[to, 2], cut[to, 3] = min(usage[span], np.uint64(2**32 - 1)), shape[index, K_TOKENS]
+        for name, column in ((_SEQUENCE_INPUT, 2), (_SEQUENCE_OUTPUT, 3)):
+            row = found[span, name]
+            if row < 0:
+                continue
+            at = table[row, t.A_VALUE]
+            end = at + table[row, t.A_VALUE_N]
+            for step in range(sequences):
+                _, value, _, at = packed.element(data, at, end)
+                cut[to + step, column] = value
+        to += sequences
+    return cut
+
+
+@kernel
+def _words(data: Any, table: Any, rows: Any, codes: Any, want: int, counts: Any, scratch: Any, as_double: Any) -> Any:
+    out = np.empty(counts.sum(), np.uint32)
+    to = 0
+    for index in range(rows.size):
+        if codes[index] != 0:
+            at, length = table[rows[index], t.A_VALUE], table[rows[index], t.A_VALUE_N]
+            to = packed.copy(data, at, length, codes[index], want, out, to, scratch, as_double)
+    return out
+
+
+@kernel
+def _pieces(data: Any, table: Any, rows: Any, codes: Any, counts: Any) -> tuple[Any, Any]:
+    starts = np.empty(counts.sum(), np.int64)
+    lengths = np.empty(starts.size, np.int64)
+    to = 0
+    for index in range(rows.size):
+        if codes[index] != 0:
+            at = table[rows[index], t.A_VALUE]
+            end = at + table[rows[index], t.A_VALUE_N]
+            for _ in range(counts[index]):
+                _, starts[to], lengths[to], at = packed.element(data, at, end)
+                to += 1
+    return starts, lengths
+
+
+def _series_columns(data: Any, table: Any, made: Plan, cut: Any) -> dict[str, Column]:
+    scratch = np.zeros(1, np.int64)
+    layers, heads = made.shape[:, K_LAYERS], made.shape[:, K_HEADS]
+    result: dict[str, Column] = {}
+    for index, column in enumerate(columns.SERIES):
+        rows, codes = np.ascontiguousarray(made.rows[:, index]), np.ascontiguousarray(made.codes[:, index])
+        stride = {_TOKEN: np.ones_like(layers), _LAYER: layers, _HEAD: layers * heads}[int(_LEVEL[index])] * (codes != 0)
+        offsets = np.zeros(len(cut) + 1, np.int64)
+        np.cumsum(cut[:, 3] * stride[cut[:, 0]], out=offsets[1:])
+        counts = made.shape[:, K_TOKENS] * stride
+        if _WANT[index] == packed.WANT_TEXT:
+            result[column.name] = Lists(offsets, gather(data, *_pieces(data, table, rows, codes, counts)))
+            continue
+        words = _words(data, table, rows, codes, int(_WANT[index]), counts, scratch, scratch.view(np.float64))
+        result[column.name] = Lists(offsets, words if _WANT[index] == packed.WANT_UINT32 else words.view(np.float32))
+    return result
+
+
+def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> Block:
+    """One gen_ai_tokens row a sequence. `made` is sound; `spans` is the otel_traces block of the same kept spans."""
+    inputs = spans.columns["InputTokens"]
+    assert isinstance(inputs, Nullable)
+    check_column(int(made.shape[:, K_SEQUENCES].sum()) * 8 * len(columns.TOKENS.columns))
+    cut = _cut(data, table, found, made.carriers, made.shape, np.where(inputs.missing, np.uint64(0), inputs.values))
+    owner = made.carriers[cut[:, 0]]
+    result: dict[str, Column] = {}
+    for name in ("TenantId", "ServiceName", "GenAiModel", "TraceId", "SpanId"):
+        strings = spans.columns[name]
+        assert isinstance(strings, Strings)
+        result[name] = pick(strings, owner)
+    times = spans.columns["Timestamp"]
+    assert isinstance(times, np.ndarray)
+    present = made.codes[:, _LEVEL != _TOKEN].any(axis=1)
+    result["Timestamp"] = times[owner]
+    result["SeqIndex"] = cut[:, 1].astype(np.uint16)
+    result["InputTokens"] = cut[:, 2].astype(np.uint32)
+    result["OutputTokens"] = cut[:, 3].astype(np.uint32)
+    result["AttentionLayers"] = np.where(present, made.shape[:, K_LAYERS], 0)[cut[:, 0]].astype(np.uint16)
+    result["AttentionHeads"] = made.shape[:, K_HEADS][cut[:, 0]].astype(np.uint16)
+    result.update(_series_columns(data, table, made, cut))
+    return Block(columns.TOKENS.name, len(cut), {column.name: result[column.name] for column in columns.TOKENS.columns})

@@ -1,0 +1,168 @@
+"""The intermediate tables between wire bytes and columns: one int64 row a span, attribute, event, link, resource and scope.
+
+A row holds positions in the request, not copies. Nothing here reads bytes: otlp.py fills the tables, rows.py empties them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cutaway_collector.errors import TooLarge
+
+# One span. *_N is the length in bytes, or the number of rows, of what the field before it begins.
+S_TRACE: Final = 0
+S_TRACE_N: Final = 1
+S_ID: Final = 2
+S_ID_N: Final = 3
+S_PARENT: Final = 4
+S_PARENT_N: Final = 5
+S_STATE: Final = 6
+S_STATE_N: Final = 7
+S_NAME: Final = 8
+S_NAME_N: Final = 9
+S_MESSAGE: Final = 10
+S_MESSAGE_N: Final = 11
+S_ATTRIBUTE: Final = 12
+S_ATTRIBUTE_N: Final = 13
+S_EVENT: Final = 14
+S_EVENT_N: Final = 15
+S_LINK: Final = 16
+S_LINK_N: Final = 17
+S_KIND: Final = 18
+S_CODE: Final = 19
+S_START: Final = 20
+S_STOP: Final = 21
+S_SCOPE: Final = 22
+S_RESOURCE: Final = 23
+S_FAULT: Final = 24
+S_WIDTH: Final = 25
+
+# One attribute. A_VALUE: position for text, bytes, arrays and maps; the 64 bits themselves for bool, int and double.
+A_KEY: Final = 0
+A_KEY_N: Final = 1
+A_KIND: Final = 2
+A_VALUE: Final = 3
+A_VALUE_N: Final = 4
+A_NUMBER: Final = 5
+"""Index in `numbers` of the first double in the value."""
+A_NAME: Final = 6
+"""Index in names.NAMES, or -1."""
+A_WIDTH: Final = 7
+
+# Kinds of value, which are the field numbers of AnyValue's oneof.
+EMPTY: Final = 0
+TEXT: Final = 1
+BOOL: Final = 2
+INT: Final = 3
+DOUBLE: Final = 4
+ARRAY: Final = 5
+MAP: Final = 6
+RAW: Final = 7
+INDEXED: Final = 8
+"""`string_value_strindex`: points into a dictionary that traces do not carry, so it reads as empty."""
+
+# One event.
+E_TIME: Final = 0
+E_NAME: Final = 1
+E_NAME_N: Final = 2
+E_ATTRIBUTE: Final = 3
+E_ATTRIBUTE_N: Final = 4
+E_WIDTH: Final = 5
+
+# One link.
+L_TRACE: Final = 0
+L_TRACE_N: Final = 1
+L_ID: Final = 2
+L_ID_N: Final = 3
+L_STATE: Final = 4
+L_STATE_N: Final = 5
+L_ATTRIBUTE: Final = 6
+L_ATTRIBUTE_N: Final = 7
+L_WIDTH: Final = 8
+
+# One resource (or its absence), one scope (or its absence).
+R_ATTRIBUTE: Final = 0
+R_ATTRIBUTE_N: Final = 1
+R_FAULT: Final = 2
+R_WIDTH: Final = 3
+C_NAME: Final = 0
+C_NAME_N: Final = 1
+C_VERSION: Final = 2
+C_VERSION_N: Final = 3
+C_WIDTH: Final = 4
+
+# Slots of `counts`.
+SPANS: Final = 0
+SPAN_ATTRIBUTES: Final = 1
+EVENTS: Final = 2
+EVENT_ATTRIBUTES: Final = 3
+LINKS: Final = 4
+LINK_ATTRIBUTES: Final = 5
+RESOURCES: Final = 6
+RESOURCE_ATTRIBUTES: Final = 7
+SCOPES: Final = 8
+NUMBERS: Final = 9
+DEEP: Final = 10
+"""Not a count: set when a value nests deeper than the limit, cleared by whoever asks."""
+COUNTS: Final = 11
+
+# Why a span is turned away alone.
+NO_FAULT: Final = 0
+BAD_TRACE_ID: Final = 1
+BAD_SPAN_ID: Final = 2
+BAD_START: Final = 3
+TOO_MANY_ATTRIBUTES: Final = 4
+TOO_DEEP: Final = 5
+
+
+class Tables(NamedTuple):
+    """Every table holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the array.
+
+    numbers: int64, the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables hold; then
+    the caller makes them as large as wanted and fills again. stack: [depth, 4] for nested values. names: see names.py.
+    """
+
+    spans: Any
+    span_attributes: Any
+    events: Any
+    event_attributes: Any
+    links: Any
+    link_attributes: Any
+    resources: Any
+    resource_attributes: Any
+    scopes: Any
+    numbers: Any
+    counts: Any
+    stack: Any
+    names: Any
+    name_ends: Any
+    name_lengths: Any
+
+
+_WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 0)
+_BYTES_A_ROW: Final = (96, 20, 160, 64, 160, 160, 2048, 256, 1024, 64)
+"""A guess at how many request bytes bring one row: small enough that ordinary requests fit at once, and unused pages cost nothing."""
+
+
+def guess(request_bytes: int) -> list[int]:
+    """First capacities of the tables for a request of that many bytes, in the order of `counts`."""
+    return [request_bytes // share + 16 for share in _BYTES_A_ROW]
+
+
+def check_affordable(capacities: list[int], bytes_max: int) -> None:
+    """Raises TooLarge when tables of that many rows would take more than `bytes_max`."""
+    wanted = sum(rows * max(width, 1) * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
+    if wanted > bytes_max:
+        raise TooLarge(
+            f"decoding a request may take {bytes_max} bytes, this one needs {wanted} for {capacities[SPANS]} spans: send fewer at once"
+        )
+
+
+def allocate(capacities: list[int], depth_max: int, names: tuple[Any, Any, Any]) -> Tables:
+    """Tables of `capacities[i]` rows each plus the spare one."""
+    arrays = [
+        np.empty((rows + 1, width) if width else rows + 1, np.int64) for rows, width in zip(capacities, _WIDTHS, strict=True)
+    ]
+    return Tables(*arrays, np.zeros(COUNTS, np.int64), np.zeros((depth_max + 2, 4), np.int64), *names)

@@ -1,0 +1,214 @@
+"""Attribute values as text: every kind of OTLP value in the spelling of the OpenTelemetry ClickHouse exporter.
+
+bool true/false, integers decimal, doubles as numbers.py says, bytes base64, an empty value "". Arrays and maps are JSON, in the
+sender's order, doubles spelled the same way (NaN and the infinities quoted), bytes as base64 strings, nothing escaped that JSON does
+not require. Text that is not valid UTF-8 is stored as it came. Compiled, without recursion.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from cutaway_collector.blocks import Strings
+from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.values import any_value, pair
+from cutaway_collector.decode.wire import kernel, size, skip, tag
+
+_ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
+_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
+_TRUE: Final = np.frombuffer(b"true", np.uint8)
+_FALSE: Final = np.frombuffer(b"false", np.uint8)
+_NULL: Final = np.frombuffer(b"null", np.uint8)
+_UNICODE: Final = np.frombuffer(b"u00", np.uint8)
+_SHORT: Final = np.frombuffer(b"\0\0\0\0\0\0\0\0btn\0fr", np.uint8)
+"""The letter of the short escape of a control character, where JSON has one."""
+_QUOTE: Final = 34
+
+
+@kernel
+def _byte(out: Any, at: int, byte: int) -> int:
+    """Writes one byte where there is room: with an empty `out` the same code measures instead of writing."""
+    if at < out.size:
+        out[at] = byte
+    return at + 1
+
+
+@kernel
+def _bytes(out: Any, at: int, data: Any, start: int, length: int) -> int:
+    if at + length <= out.size:
+        for step in range(length):
+            out[at + step] = data[start + step]
+    return at + length
+
+
+@kernel
+def _integer(out: Any, at: int, value: int) -> int:
+    rest = np.uint64(value)
+    if value < 0:
+        at = _byte(out, at, 45)
+        rest = np.uint64(0) - rest
+    digits = 1
+    bound = rest
+    while bound >= np.uint64(10):
+        bound //= np.uint64(10)
+        digits += 1
+    if at + digits <= out.size:
+        for step in range(digits):
+            out[at + digits - 1 - step] = np.uint8(rest % np.uint64(10)) + 48
+            rest //= np.uint64(10)
+    return at + digits
+
+
+@kernel
+def _base64(out: Any, at: int, data: Any, start: int, length: int) -> int:
+    total = (length + 2) // 3 * 4
+    if at + total > out.size:
+        return at + total
+    for step in range(0, length, 3):
+        left = length - step
+        bits = np.int64(data[start + step]) << 16
+        if left > 1:
+            bits |= np.int64(data[start + step + 1]) << 8
+        if left > 2:
+            bits |= np.int64(data[start + step + 2])
+        out[at] = _ALPHABET[bits >> 18]
+        out[at + 1] = _ALPHABET[(bits >> 12) & 63]
+        out[at + 2] = _ALPHABET[(bits >> 6) & 63] if left > 1 else 61
+        out[at + 3] = _ALPHABET[bits & 63] if left > 2 else 61
+        at += 4
+    return at
+
+
+@kernel
+def _quoted(out: Any, at: int, data: Any, start: int, length: int) -> int:
+    """A JSON string. Control characters, quote and backslash are escaped; other bytes stay as they are."""
+    at = _byte(out, at, _QUOTE)
+    for step in range(length):
+        byte = data[start + step]
+        if byte >= 32 and byte != 34 and byte != 92:
+            at = _byte(out, at, byte)
+            continue
+        at = _byte(out, at, 92)
+        if byte == 34 or byte == 92:
+            at = _byte(out, at, byte)
+        elif byte < _SHORT.size and _SHORT[byte] != 0:
+            at = _byte(out, at, _SHORT[byte])
+        else:
+            at = _bytes(out, at, _UNICODE, 0, 3)
+            at = _byte(out, at, _HEX[byte >> 4])
+            at = _byte(out, at, _HEX[byte & 15])
+    return _byte(out, at, _QUOTE)
+
+
+@kernel
+def _number(out: Any, at: int, spelled: Any, ends: Any, number: int) -> int:
+    """A double inside JSON, where NaN and the infinities need quotes."""
+    start = ends[number]
+    length = ends[number + 1] - start
+    last = spelled[start + length - 1]
+    if 48 <= last <= 57:
+        return _bytes(out, at, spelled, start, length)
+    at = _byte(out, at, _QUOTE)
+    return _byte(out, _bytes(out, at, spelled, start, length), _QUOTE)
+
+
+@kernel
+def _leaf(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int) -> int:
+    """A value inside JSON that holds no other."""
+    if kind == t.TEXT:
+        return _quoted(out, at, data, value, length)
+    if kind == t.BOOL:
+        return _bytes(out, at, _TRUE, 0, 4) if value != 0 else _bytes(out, at, _FALSE, 0, 5)
+    if kind == t.INT:
+        return _integer(out, at, value)
+    if kind == t.DOUBLE:
+        return _number(out, at, spelled, ends, number)
+    if kind == t.RAW:
+        at = _byte(out, at, _QUOTE)
+        return _byte(out, _base64(out, at, data, value, length), _QUOTE)
+    return _bytes(out, at, _NULL, 0, 4)
+
+
+@kernel
+def _nested(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any) -> int:
+    """An array or map as JSON. The walk has been made once (values.nested), so nothing here can fail or be too deep."""
+    depth = 0
+    here, end = value, value + length
+    first = True
+    at = _byte(out, at, 91 if kind == t.ARRAY else 123)
+    while True:
+        if here >= end:
+            at = _byte(out, at, 93 if kind == t.ARRAY else 125)
+            if depth == 0:
+                return at
+            depth -= 1
+            kind, here, end = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+            first = False
+            continue
+        field, wire, here = tag(data, here, end)
+        if field != 1 or wire != 2:
+            here = skip(data, here, end, wire)
+            continue
+        inner_length, here = size(data, here, end)
+        if not first:
+            at = _byte(out, at, 44)
+        first = False
+        if kind == t.ARRAY:
+            inner, value, length, _ = any_value(data, here, here + inner_length)
+        else:
+            key, key_length, inner, value, length, _ = pair(data, here, here + inner_length)
+            at = _byte(out, _quoted(out, at, data, key, key_length), 58)
+        here += inner_length
+        if inner == t.ARRAY or inner == t.MAP:
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = kind, here, end
+            depth += 1
+            kind, here, end = inner, value, value + length
+            first = True
+            at = _byte(out, at, 91 if kind == t.ARRAY else 123)
+        else:
+            at = _leaf(out, at, data, inner, value, length, spelled, ends, number)
+            if inner == t.DOUBLE:
+                number += 1
+
+
+@kernel
+def _value(out: Any, at: int, data: Any, row: Any, spelled: Any, ends: Any, stack: Any) -> int:
+    """The text of one attribute's value. Returns the position after it, whether or not there was room."""
+    kind, value, length, number = row[t.A_KIND], row[t.A_VALUE], row[t.A_VALUE_N], row[t.A_NUMBER]
+    if kind == t.TEXT:
+        return _bytes(out, at, data, value, length)
+    if kind == t.RAW:
+        return _base64(out, at, data, value, length)
+    if kind == t.DOUBLE:
+        return _bytes(out, at, spelled, ends[number], ends[number + 1] - ends[number])
+    if kind == t.ARRAY or kind == t.MAP:
+        return _nested(out, at, data, kind, value, length, spelled, ends, number, stack)
+    if kind == t.EMPTY:
+        return at
+    return _leaf(out, at, data, kind, value, length, spelled, ends, number)
+
+
+@kernel
+def _spell(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any, Any, Any]:
+    nothing = np.empty(0, np.uint8)
+    key_ends = np.zeros(rows.size + 1, np.int64)
+    value_ends = np.zeros(rows.size + 1, np.int64)
+    for index in range(rows.size):
+        row = table[rows[index]]
+        key_ends[index + 1] = key_ends[index] + row[t.A_KEY_N]
+        value_ends[index + 1] = _value(nothing, value_ends[index], data, row, spelled, ends, stack)
+    keys = np.empty(key_ends[-1], np.uint8)
+    values = np.empty(value_ends[-1], np.uint8)
+    for index in range(rows.size):
+        row = table[rows[index]]
+        _bytes(keys, key_ends[index], data, row[t.A_KEY], row[t.A_KEY_N])
+        _value(values, value_ends[index], data, row, spelled, ends, stack)
+    return keys, key_ends, values, value_ends
+
+
+def attributes(data: Any, table: Any, rows: Any, numbers: Strings, stack: Any) -> tuple[Strings, Strings]:
+    """Keys and values of those rows of an attribute table. `numbers`: every double of the request as text (numbers.spell)."""
+    keys, key_ends, values, value_ends = _spell(data, table, rows, numbers.data, numbers.offsets, stack)
+    return Strings(keys, key_ends), Strings(values, value_ends)

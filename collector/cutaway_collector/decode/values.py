@@ -1,0 +1,180 @@
+"""AnyValue on the wire: what kind of value an attribute holds, where it lies, and every double inside it.
+
+Compiled and without recursion: nested arrays and maps are walked with a stack as deep as the limit allows. Spelling is text.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cutaway_collector.decode.names import SERIES_FROM, lookup
+from cutaway_collector.decode.tables import (
+    A_KEY,
+    A_KEY_N,
+    A_KIND,
+    A_NAME,
+    A_NUMBER,
+    A_VALUE,
+    A_VALUE_N,
+    ARRAY,
+    BOOL,
+    DEEP,
+    DOUBLE,
+    EMPTY,
+    INDEXED,
+    INT,
+    MAP,
+    NUMBERS,
+    RAW,
+    SPAN_ATTRIBUTES,
+    TEXT,
+)
+from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint
+
+
+@kernel
+def any_value(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
+    """One AnyValue -> (kind, value, length, next position). Two members of its oneof are legal but irregular: see otlp.py."""
+    kind = EMPTY
+    value = np.int64(0)
+    length = np.int64(0)
+    seen = False
+    while at < end:
+        start = at
+        field, wire, at = tag(data, at, end)
+        if at < 0:
+            return EMPTY, 0, 0, at
+        member = False
+        if wire == BYTES and (field == TEXT or field == RAW or field == ARRAY or field == MAP):
+            length, at = size(data, at, end)
+            member = True
+            kind = field
+            value = at
+            if at >= 0:
+                at += length
+        elif wire == VARINT and (field == BOOL or field == INT or field == INDEXED):
+            bits, at = varint(data, at, end)
+            member = True
+            kind = EMPTY if field == INDEXED else field
+            value = np.int64(bits != np.uint64(0)) if field == BOOL else np.int64(bits)
+        elif wire == FIXED64 and field == DOUBLE:
+            bits, at = fixed64(data, at, end)
+            member = True
+            kind = field
+            value = np.int64(bits)
+        else:
+            at = skip(data, at, end, wire)
+        if at < 0:
+            return EMPTY, 0, 0, at
+        if member and seen:
+            return EMPTY, 0, 0, fault(IRREGULAR, start)
+        seen = seen or member
+    return kind, value, length, at
+
+
+@kernel
+def pair(data: Any, at: int, end: int) -> tuple[int, int, int, int, int, int]:
+    """One KeyValue -> (key, key length, kind, value, length, next position). A value before its key or twice is irregular."""
+    key = np.int64(0)
+    key_length = np.int64(0)
+    kind = EMPTY
+    value = np.int64(0)
+    length = np.int64(0)
+    seen = False
+    while at < end:
+        start = at
+        field, wire, at = tag(data, at, end)
+        if at < 0:
+            return 0, 0, EMPTY, 0, 0, at
+        if wire == BYTES and (field == 1 or field == 2):
+            inner, at = size(data, at, end)
+            if at < 0:
+                return 0, 0, EMPTY, 0, 0, at
+            if seen:
+                return 0, 0, EMPTY, 0, 0, fault(IRREGULAR, start)
+            if field == 1:
+                key, key_length = at, inner
+                at += inner
+            else:
+                seen = True
+                kind, value, length, at = any_value(data, at, at + inner)
+        else:
+            at = skip(data, at, end, wire)
+        if at < 0:
+            return 0, 0, EMPTY, 0, 0, at
+    return key, key_length, kind, value, length, at
+
+
+@kernel
+def keep_number(bits: int, numbers: Any, counts: Any) -> None:
+    """Appends one double to those that will be spelled."""
+    numbers[min(counts[NUMBERS], numbers.size - 1)] = bits
+    counts[NUMBERS] += 1
+
+
+@kernel
+def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, stack: Any, keep: bool) -> int:
+    """Walks an array or map and all within it; keeps its doubles in order when asked; marks DEEP instead of going too deep."""
+    depth = 1
+    while True:
+        if at >= end:
+            depth -= 1
+            if depth == 0:
+                return at
+            kind, at, end = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+            continue
+        field, wire, at = tag(data, at, end)
+        if at < 0:
+            return at
+        if field != 1 or wire != BYTES:
+            at = skip(data, at, end, wire)
+            if at < 0:
+                return at
+            continue
+        length, at = size(data, at, end)
+        if at < 0:
+            return at
+        if kind == ARRAY:
+            inner, value, value_length, after = any_value(data, at, at + length)
+        else:
+            _, _, inner, value, value_length, after = pair(data, at, at + length)
+        if after < 0:
+            return after
+        at += length
+        if inner == DOUBLE and keep:
+            keep_number(value, numbers, counts)
+        elif inner == ARRAY or inner == MAP:
+            if depth >= stack.shape[0] - 2:
+                counts[DEEP] = 1
+                continue
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = kind, at, end
+            depth += 1
+            kind, at, end = inner, value, value + value_length
+
+
+@kernel
+def attribute(data: Any, at: int, end: int, table: Any, slot: int, tables: Any) -> int:
+    """One KeyValue into the next row of `table`; doubles of token series are not kept, for they never become text."""
+    key, key_length, kind, value, length, after = pair(data, at, end)
+    if after < 0:
+        return after
+    row = min(tables.counts[slot], table.shape[0] - 1)
+    tables.counts[slot] += 1
+    name = lookup(data, key, key_length, tables.names, tables.name_ends, tables.name_lengths)
+    table[row, A_KEY] = key
+    table[row, A_KEY_N] = key_length
+    table[row, A_KIND] = kind
+    table[row, A_VALUE] = value
+    table[row, A_VALUE_N] = length
+    table[row, A_NUMBER] = tables.counts[NUMBERS]
+    table[row, A_NAME] = name
+    if kind == DOUBLE:
+        keep_number(value, tables.numbers, tables.counts)
+    elif kind == ARRAY or kind == MAP:
+        spelled = slot != SPAN_ATTRIBUTES or name < SERIES_FROM
+        inside = nested(data, value, value + length, kind, tables.numbers, tables.counts, tables.stack, spelled)
+        if inside < 0:
+            return inside
+    return after

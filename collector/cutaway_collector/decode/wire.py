@@ -1,0 +1,134 @@
+"""The protobuf wire format, one primitive a function, compiled: varints, tags, lengths, fixed words, unknown fields.
+
+It knows no message. Every reader takes the bytes, a position and the end of the enclosing message, never reads past that end, and
+returns the next position; a negative position is a fault that says why and where (`fault`), so no exception crosses compiled code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numba as nb
+import numpy as np
+
+VARINT: Final = 0
+FIXED64: Final = 1
+BYTES: Final = 2
+GROUP: Final = 3
+FIXED32: Final = 5
+
+IRREGULAR: Final = 0
+CUT: Final = 1
+LONG_VARINT: Final = 2
+TAG: Final = 3
+LENGTH: Final = 4
+
+REASONS: Final[dict[int, str]] = {
+    CUT: "a value is cut off by the end of its message",
+    LONG_VARINT: "a varint is longer than ten bytes",
+    TAG: "a field has number 0, a wire type that does not exist, or ends a group that never began",
+    LENGTH: "a length is larger than what remains of its message",
+}
+"""Why bytes are not protobuf. IRREGULAR has no entry: such bytes are legal, only laid out as no encoder does (see otlp.py)."""
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles for the types it meets, keeps the machine code on disk, and lets other threads run meanwhile."""
+    compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True)(function)
+    return compiled
+
+
+@kernel
+def fault(reason: int, at: int) -> int:
+    """A negative position that carries a reason and a byte offset; `explain` reads it back."""
+    return -(at * 8 + reason) - 1
+
+
+def explain(position: int) -> tuple[int, int]:
+    """(reason, byte offset) of a negative position."""
+    code = -position - 1
+    return code & 7, code >> 3
+
+
+@kernel
+def varint(data: Any, at: int, end: int) -> tuple[Any, int]:
+    """Up to ten bytes, seven bits each, least significant first -> (uint64, next position)."""
+    value = np.uint64(0)
+    shift = np.uint64(0)
+    start = at
+    while at < end:
+        byte = data[at]
+        at += 1
+        value |= np.uint64(byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        if at - start == 10:
+            return value, fault(LONG_VARINT, start)
+        shift += np.uint64(7)
+    return value, fault(CUT, start)
+
+
+@kernel
+def tag(data: Any, at: int, end: int) -> tuple[int, int, int]:
+    """(field number, wire type, next position). At most five bytes, as every protobuf implementation has it."""
+    if at < end and data[at] < 0x80:
+        low = np.int64(data[at])
+        if low < 8:
+            return 0, 0, fault(TAG, at)
+        return low >> 3, low & 7, at + 1
+    value, after = varint(data, at, end)
+    if after < 0:
+        return 0, 0, after
+    if after - at > 5 or value > np.uint64(0xFFFFFFFF) or value < np.uint64(8):
+        return 0, 0, fault(TAG, at)
+    whole = np.int64(value)
+    return whole >> 3, whole & 7, after
+
+
+@kernel
+def size(data: Any, at: int, end: int) -> tuple[int, int]:
+    """(length of what follows, next position); the length is compared with what remains before it is ever added."""
+    if at < end and data[at] < 0x80:
+        short = np.int64(data[at])
+        if short > end - at - 1:
+            return 0, fault(LENGTH, at)
+        return short, at + 1
+    value, after = varint(data, at, end)
+    if after < 0:
+        return 0, after
+    if after - at > 5 or value > np.uint64(end - after):
+        return 0, fault(LENGTH, at)
+    return np.int64(value), after
+
+
+@kernel
+def word(data: Any, at: int) -> Any:
+    """Eight little-endian bytes as uint64. The caller has checked that they are there."""
+    value = np.uint64(0)
+    for index in range(8):
+        value |= np.uint64(data[at + index]) << np.uint64(8 * index)
+    return value
+
+
+@kernel
+def fixed64(data: Any, at: int, end: int) -> tuple[Any, int]:
+    """(uint64, next position)."""
+    if end - at < 8:
+        return np.uint64(0), fault(CUT, at)
+    return word(data, at), at + 8
+
+
+@kernel
+def skip(data: Any, at: int, end: int, wire: int) -> int:
+    """Next position after a field nobody asked for. Groups, long out of use, are left to the regularising road."""
+    if wire == VARINT:
+        _, at = varint(data, at, end)
+        return at
+    if wire == BYTES:
+        length, at = size(data, at, end)
+        return at if at < 0 else at + length
+    if wire == FIXED64 or wire == FIXED32:
+        width = 8 if wire == FIXED64 else 4
+        return at + width if end - at >= width else fault(CUT, at)
+    return fault(IRREGULAR, at) if wire == GROUP else fault(TAG, at)
