@@ -16,6 +16,7 @@ Policies, each with a test:
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +43,7 @@ _DEFAULTS: Final = Limits()
 
 
 def _fill(payload: bytes, limits: Limits) -> tuple[Any, Tables, int]:
-    """(bytes, tables, end or fault): walks once with a guess at the sizes, and once more with exact ones when the guess was small."""
+    """(bytes, tables, end or fault): walks once with guessed sizes, once more with exact ones if the guess was small."""
     data = np.frombuffer(payload, np.uint8)
     capacities = t.guess(data.size)
     tables = t.allocate(capacities, limits.attribute_depth_max, names.PACKED)
@@ -66,12 +67,12 @@ def _regular(payload: bytes) -> bytes:
     message = ExportTraceServiceRequest()
     try:
         message.ParseFromString(payload)
-        message.DiscardUnknownFields()  # type: ignore[no-untyped-call]  # the stubs leave it unannotated
+        message.DiscardUnknownFields()
         return message.SerializeToString()
     except (DecodeError, EncodeError):
         raise MalformedRequest(
-            "the body is not an ExportTraceServiceRequest: the protobuf library cannot read it. Fields out of order or in pieces are "
-            "only accepted when every text is UTF-8 and messages nest less than 100 deep"
+            "the body is not an ExportTraceServiceRequest: the protobuf library cannot read it. Fields out of order or in "
+            "pieces are only accepted when every text is UTF-8 and messages nest less than 100 deep"
         ) from None
 
 
@@ -79,10 +80,8 @@ def _words(tables: Tables, limits: Limits, plan: series.Plan) -> tuple[int, str]
     """(spans turned away, what to tell the sender)."""
     faults = np.bincount(tables.spans[: int(tables.counts[t.SPANS]), t.S_FAULT], minlength=len(_REJECTED) + 1)
     rejected = int(faults[1:].sum())
-    said = [
-        f"{faults[code]} span(s) rejected: {rule.format(attributes_max=limits.attributes_max, attribute_depth_max=limits.attribute_depth_max)}"
-        for code, rule in _REJECTED.items() if faults[code]
-    ]
+    maxima = asdict(limits)
+    said = [f"{faults[code]} span(s) rejected: {rule.format_map(maxima)}" for code, rule in _REJECTED.items() if faults[code]]
     left_out = np.bincount(plan.shape[:, series.K_FAULT], minlength=len(series.REASONS) + 1)
     said += [
         f"token series of {left_out[code]} span(s) left out, the spans are kept: {reason}"

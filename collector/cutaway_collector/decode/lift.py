@@ -23,7 +23,9 @@ _TEXTUAL: Final = tuple(column for column in columns.LIFTED if not column.type.s
 _WHOLE: Final = np.array([column.type == "Nullable(UInt64)" for column in _NUMERIC])
 _CHOICES: Final = max(len(column.attributes) for column in columns.LIFTED)
 _DECIMAL: Final = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
-_SPECIAL: Final = {b"nan": float("nan"), b"inf": float("inf"), b"infinity": float("inf"), b"-inf": float("-inf"), b"-infinity": float("-inf")}
+_SPECIAL: Final = {
+    b"nan": float("nan"), b"inf": float("inf"), b"infinity": float("inf"), b"-inf": float("-inf"), b"-infinity": float("-inf"),
+}
 _DIGITS: Final = re.compile(rb"\+?\d{1,20}\Z")
 
 
@@ -56,7 +58,7 @@ def find(table: Any, first: Any, count: Any) -> Any:
 
 
 @kernel
-def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[bool, Any, float]:
+def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[Any, Any, Any]:
     """(is a number of the wanted type, as uint64, as float64). `as_double`: one-word scratch, int64 viewed as float64."""
     if kind == t.INT:
         return not whole or bits >= 0, np.uint64(bits), float(bits)

@@ -50,7 +50,7 @@ PACKED: Final = _pack()
 
 
 @kernel
-def lookup(data: Any, at: int, length: int, names: Any, ends: Any, by_length: Any) -> int:
+def lookup(data: Any, at: int, length: int, names: Any, ends: Any, by_length: Any) -> Any:
     """Index of the name spelled at `data[at:at + length]`, or -1. Compares from the end, where names differ most."""
     if length >= by_length.shape[0]:
         return -1

@@ -27,11 +27,11 @@ _INFINITY: Final = np.frombuffer(b"Infinity", np.uint8)
 
 
 @kernel
-def _read(text: Any, at: int, digits: Any) -> tuple[int, int, int]:
+def _read(text: Any, at: int, digits: Any) -> tuple[Any, Any, Any]:
     """Digits of one positive JSON number -> (digits, decimal exponent of 0.DIGITS, next position). 0 digits is zero."""
     count = 0
     point = 0
-    exponent = 0
+    exponent: Any = 0
     whole = True
     while at < text.size and text[at] != _COMMA and text[at] != 93:
         byte = text[at]
@@ -61,7 +61,7 @@ def _read(text: Any, at: int, digits: Any) -> tuple[int, int, int]:
 
 
 @kernel
-def _put(out: Any, at: int, digits: Any, start: int, stop: int) -> int:
+def _put(out: Any, at: int, digits: Any, start: int, stop: int) -> Any:
     for index in range(start, stop):
         out[at] = digits[index]
         at += 1
@@ -69,7 +69,7 @@ def _put(out: Any, at: int, digits: Any, start: int, stop: int) -> int:
 
 
 @kernel
-def _zeros(out: Any, at: int, count: int) -> int:
+def _zeros(out: Any, at: int, count: int) -> Any:
     for _ in range(count):
         out[at] = _ZERO
         at += 1
@@ -77,7 +77,7 @@ def _zeros(out: Any, at: int, count: int) -> int:
 
 
 @kernel
-def _lay_out(out: Any, at: int, digits: Any, count: int, point: int) -> int:
+def _lay_out(out: Any, at: int, digits: Any, count: int, point: int) -> Any:
     """0.DIGITS times ten to the power of `point`, in the layout the module describes. Returns the position after it."""
     if count == 0:
         return _zeros(out, at, 1)

@@ -85,17 +85,17 @@ TIME_MAX_NS: Final = 2**63 - 1
 
 
 @kernel
-def _nonzero(data: Any, at: int, length: int, width: int) -> bool:
+def _nonzero(data: Any, at: int, length: int, width: int) -> Any:
     if length != width:
         return False
+    bits = np.uint8(0)
     for index in range(width):
-        if data[at + index] != 0:
-            return True
-    return False
+        bits |= data[at + index]
+    return bits != 0
 
 
 @kernel
-def _attribute_fault(count: int, limit: int, counts: Any) -> int:
+def _attribute_fault(count: int, limit: int, counts: Any) -> Any:
     """What is wrong with the attributes just read; clears the mark for the next owner."""
     deep = counts[DEEP] != 0
     counts[DEEP] = 0
@@ -105,7 +105,7 @@ def _attribute_fault(count: int, limit: int, counts: Any) -> int:
 
 
 @kernel
-def _status(data: Any, at: int, end: int, record: Any) -> int:
+def _status(data: Any, at: int, end: int, record: Any) -> Any:
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -127,7 +127,7 @@ def _status(data: Any, at: int, end: int, record: Any) -> int:
 
 
 @kernel
-def _event(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> int:
+def _event(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
     """One event into its row; what is wrong with it is put on its span."""
     event = tables.events[min(tables.counts[EVENTS], tables.events.shape[0] - 1)]
     tables.counts[EVENTS] += 1
@@ -159,7 +159,7 @@ def _event(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -
 
 
 @kernel
-def _link(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> int:
+def _link(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
     """One link into its row; what is wrong with it is put on its span."""
     link = tables.links[min(tables.counts[LINKS], tables.links.shape[0] - 1)]
     tables.counts[LINKS] += 1
@@ -193,7 +193,7 @@ def _link(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) ->
 
 
 @kernel
-def _span_bytes(data: Any, at: int, length: int, field: int, record: Any, tables: Any, limit: int) -> int:
+def _span_bytes(data: Any, at: int, length: int, field: int, record: Any, tables: Any, limit: int) -> Any:
     """One length-delimited field of Span: `data[at:at + length]`."""
     after = at + length
     if field == 9:
@@ -220,7 +220,7 @@ def _span_bytes(data: Any, at: int, length: int, field: int, record: Any, tables
 
 
 @kernel
-def _span(data: Any, at: int, end: int, tables: Any, scope: int, resource: int, inherited: int, limit: int) -> int:
+def _span(data: Any, at: int, end: int, tables: Any, scope: int, resource: int, inherited: int, limit: int) -> Any:
     record = tables.spans[min(tables.counts[SPANS], tables.spans.shape[0] - 1)]
     counts = tables.counts
     counts[SPANS] += 1
@@ -264,7 +264,7 @@ def _span(data: Any, at: int, end: int, tables: Any, scope: int, resource: int, 
 
 
 @kernel
-def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> int:
+def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> Any:
     """Name and version; attributes are checked and dropped, for the exporter's schema has no column for them."""
     while at < end:
         field, wire, at = tag(data, at, end)
@@ -294,7 +294,7 @@ def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> int:
 
 
 @kernel
-def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inherited: int, limit: int) -> int:
+def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inherited: int, limit: int) -> Any:
     scope = tables.counts[SCOPES]
     record = tables.scopes[min(scope, tables.scopes.shape[0] - 1)]
     tables.counts[SCOPES] += 1
@@ -324,7 +324,7 @@ def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inher
 
 
 @kernel
-def _resource(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> int:
+def _resource(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -343,7 +343,7 @@ def _resource(data: Any, at: int, end: int, tables: Any, record: Any, limit: int
 
 
 @kernel
-def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> int:
+def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> Any:
     resource = tables.counts[RESOURCES]
     record = tables.resources[min(resource, tables.resources.shape[0] - 1)]
     tables.counts[RESOURCES] += 1
@@ -374,7 +374,7 @@ def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> in
 
 
 @kernel
-def request(data: Any, tables: Any, attributes_max: int) -> int:
+def request(data: Any, tables: Any, attributes_max: int) -> Any:
     """Fills `tables` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
     at = np.int64(0)
     end = np.int64(data.size)

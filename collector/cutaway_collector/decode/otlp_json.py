@@ -170,7 +170,7 @@ _REQUEST: Final = {"resourceSpans": _repeated(_message(1, _RESOURCE_SPANS))}
 
 
 def to_protobuf(payload: bytes) -> bytes:
-    """JSON -> the same message as protobuf bytes. Raises MalformedRequest with the JSON path (or byte offset) and the rule broken."""
+    """JSON -> the same message as protobuf bytes. Raises MalformedRequest with JSON path, or offset, and the rule broken."""
     try:
         parsed = orjson.loads(payload)
     except orjson.JSONDecodeError as error:

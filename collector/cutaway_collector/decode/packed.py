@@ -29,17 +29,17 @@ PLAIN: Final = 255
 
 
 @kernel
-def _u32(data: Any, at: int) -> int:
+def _u32(data: Any, at: int) -> Any:
     return np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
 
 
 @kernel
-def header(data: Any, at: int, length: int, want: int) -> tuple[int, int, int, int]:
+def header(data: Any, at: int, length: int, want: int) -> tuple[Any, Any, Any, Any]:
     """(dtype code, tokens, layers, heads) of a packed series, or code 0 when it is not one of the wanted type and exact length."""
     if length < HEADER_BYTES or data[at] != _VERSION or data[at + 2] != 0 or data[at + 3] != 0:
         return 0, 0, 0, 0
     code = np.int64(data[at + 1])
-    if not (code == U4 if want == WANT_UINT32 else want == WANT_FLOAT32 and (code == F4 or code == F2)):
+    if not (code == U4 if want == WANT_UINT32 else want == WANT_FLOAT32 and code in (F4, F2)):
         return 0, 0, 0, 0
     tokens, layers, heads = _u32(data, at + 4), _u32(data, at + 8), _u32(data, at + 12)
     body = length - HEADER_BYTES
@@ -53,7 +53,7 @@ def header(data: Any, at: int, length: int, want: int) -> tuple[int, int, int, i
 
 
 @kernel
-def element(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
+def element(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any]:
     """Next value of an ArrayValue that was walked before: (kind or -1 at the end, value, length, next position)."""
     while at < end:
         field, wire, at = tag(data, at, end)
@@ -67,7 +67,7 @@ def element(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
 
 
 @kernel
-def plain_length(data: Any, at: int, length: int, want: int) -> int:
+def plain_length(data: Any, at: int, length: int, want: int) -> Any:
     """How many values a plain array holds, or -1 when one of them is not of the wanted type."""
     end = at + length
     count = 0
@@ -87,7 +87,7 @@ def plain_length(data: Any, at: int, length: int, want: int) -> int:
 
 
 @kernel
-def _half(bits: int) -> int:
+def _half(bits: int) -> Any:
     """The bits of the float32 equal to a float16."""
     sign = (bits & 0x8000) << 16
     exponent = (bits >> 10) & 31
@@ -106,8 +106,8 @@ def _half(bits: int) -> int:
 
 
 @kernel
-def copy(data: Any, at: int, length: int, code: int, want: int, out: Any, to: int, scratch: Any, as_double: Any) -> int:
-    """Copies one series as 32-bit words into `out`, uint32. Returns the position after it. scratch: int64 [1], as_double its view."""
+def copy(data: Any, at: int, length: int, code: int, want: int, out: Any, to: int, scratch: Any, as_double: Any) -> Any:
+    """Copies one series as 32-bit words into `out`, uint32; returns the position after. as_double: view of scratch, int64 [1]."""
     as_float = out.view(np.float32)
     end = at + length
     if code == PLAIN:

@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 @kernel
-def _sequences(data: Any, table: Any, row: int, tokens_max: int, sequences_max: int) -> tuple[int, int, int]:
+def _sequences(data: Any, table: Any, row: int, tokens_max: int, sequences_max: int) -> tuple[Any, Any, Any]:
     """(sequences, sum of their tokens, fault) of an int[] attribute."""
     if table[row, t.A_KIND] != t.ARRAY:
         return 0, 0, _BAD_CUT
@@ -86,7 +86,7 @@ def _sequences(data: Any, table: Any, row: int, tokens_max: int, sequences_max: 
 
 
 @kernel
-def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> tuple[int, int]:
+def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> tuple[Any, Any]:
     """(dtype code, fault) of one series; its token count, layers and heads are settled in `shape` or compared with it."""
     at, length = table[row, t.A_VALUE], table[row, t.A_VALUE_N]
     if table[row, t.A_KIND] == t.RAW:
@@ -101,9 +101,9 @@ def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> 
         if level == _LAYER:
             # A flat array does not say its layers: the token count of the other series does.
             tokens = shape[K_TOKENS]
-            if tokens < 0 or (tokens == 0 and count > 0) or (tokens > 0 and (count % tokens != 0 or not 0 < count // tokens < 65536)):
-                return 0, _BAD_LENGTH
             layers = count // tokens if tokens > 0 else 1
+            if tokens < 0 or layers < 1 or layers > 65535 or tokens * layers != count:
+                return 0, _BAD_LENGTH
     else:
         return 0, _BAD_SERIES
     if shape[K_TOKENS] < 0:
@@ -126,13 +126,14 @@ def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, level:
         mine[K_TOKENS] = -1
         mine[K_SEQUENCES] = 1
         bad = 0
-        if found[span, _SEQUENCE_OUTPUT] >= 0:
-            mine[K_SEQUENCES], mine[K_TOKENS], bad = _sequences(data, table, found[span, _SEQUENCE_OUTPUT], tokens_max, sequences_max)
+        output = found[span, _SEQUENCE_OUTPUT]
+        if output >= 0:
+            mine[K_SEQUENCES], mine[K_TOKENS], bad = _sequences(data, table, output, tokens_max, sequences_max)
         for series in range(want.size):
             row = found[span, _FROM + series]
             if row >= 0 and bad == 0:
                 codes[index, series], bad = _one(data, table, row, want[series], level[series], mine)
-        if bad == 0 and found[span, _SEQUENCE_OUTPUT] < 0 and mine[K_TOKENS] > tokens_max:
+        if bad == 0 and output < 0 and mine[K_TOKENS] > tokens_max:
             bad = _TOO_LONG
         if bad == 0 and found[span, _SEQUENCE_INPUT] >= 0:
             count, _, bad = _sequences(data, table, found[span, _SEQUENCE_INPUT], 2**32 - 1, sequences_max)

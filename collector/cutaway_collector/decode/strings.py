@@ -43,8 +43,8 @@ def check_column(column_bytes: int) -> None:
     """Raises TooLarge when a column would outgrow COLUMN_BYTES_MAX."""
     if column_bytes > COLUMN_BYTES_MAX:
         raise TooLarge(
-            f"a column of one request may take {COLUMN_BYTES_MAX} bytes, this one needs {column_bytes}: send fewer spans at once, or "
-            "smaller resource attributes"
+            f"a column of one request may take {COLUMN_BYTES_MAX} bytes, this one needs {column_bytes}: send fewer spans at "
+            "once, or smaller resource attributes"
         )
 
 

@@ -120,8 +120,8 @@ TOO_DEEP: Final = 5
 class Tables(NamedTuple):
     """Every table holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the array.
 
-    numbers: int64, the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables hold; then
-    the caller makes them as large as wanted and fills again. stack: [depth, 4] for nested values. names: see names.py.
+    numbers: int64, the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables
+    hold; then the caller makes them as large as wanted and fills again. stack: [depth, 4] for nested values. names: see names.py.
     """
 
     spans: Any
@@ -143,7 +143,7 @@ class Tables(NamedTuple):
 
 _WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 0)
 _BYTES_A_ROW: Final = (96, 20, 160, 64, 160, 160, 2048, 256, 1024, 64)
-"""A guess at how many request bytes bring one row: small enough that ordinary requests fit at once, and unused pages cost nothing."""
+"""How many request bytes bring one row, guessed low: ordinary requests fit at once, and pages not touched cost nothing."""
 
 
 def guess(request_bytes: int) -> list[int]:
@@ -156,7 +156,8 @@ def check_affordable(capacities: list[int], bytes_max: int) -> None:
     wanted = sum(rows * max(width, 1) * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
     if wanted > bytes_max:
         raise TooLarge(
-            f"decoding a request may take {bytes_max} bytes, this one needs {wanted} for {capacities[SPANS]} spans: send fewer at once"
+            f"decoding a request may take {bytes_max} bytes, this one needs {wanted} for {capacities[SPANS]} spans: "
+            "send fewer at once"
         )
 
 
@@ -165,4 +166,4 @@ def allocate(capacities: list[int], depth_max: int, names: tuple[Any, Any, Any])
     arrays = [
         np.empty((rows + 1, width) if width else rows + 1, np.int64) for rows, width in zip(capacities, _WIDTHS, strict=True)
     ]
-    return Tables(*arrays, np.zeros(COUNTS, np.int64), np.zeros((depth_max + 2, 4), np.int64), *names)
+    return Tables._make([*arrays, np.zeros(COUNTS, np.int64), np.zeros((depth_max + 2, 4), np.int64), *names])

@@ -1,8 +1,8 @@
 """Attribute values as text: every kind of OTLP value in the spelling of the OpenTelemetry ClickHouse exporter.
 
 bool true/false, integers decimal, doubles as numbers.py says, bytes base64, an empty value "". Arrays and maps are JSON, in the
-sender's order, doubles spelled the same way (NaN and the infinities quoted), bytes as base64 strings, nothing escaped that JSON does
-not require. Text that is not valid UTF-8 is stored as it came. Compiled, without recursion.
+sender's order, doubles spelled the same way (NaN and the infinities quoted), bytes as base64 strings, nothing escaped that JSON
+does not require. Text that is not valid UTF-8 is stored as it came. Compiled, without recursion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUOTE: Final = 34
 
 
 @kernel
-def _byte(out: Any, at: int, byte: int) -> int:
+def _byte(out: Any, at: int, byte: int) -> Any:
     """Writes one byte where there is room: with an empty `out` the same code measures instead of writing."""
     if at < out.size:
         out[at] = byte
@@ -36,7 +36,7 @@ def _byte(out: Any, at: int, byte: int) -> int:
 
 
 @kernel
-def _bytes(out: Any, at: int, data: Any, start: int, length: int) -> int:
+def _bytes(out: Any, at: int, data: Any, start: int, length: int) -> Any:
     if at + length <= out.size:
         for step in range(length):
             out[at + step] = data[start + step]
@@ -44,7 +44,7 @@ def _bytes(out: Any, at: int, data: Any, start: int, length: int) -> int:
 
 
 @kernel
-def _integer(out: Any, at: int, value: int) -> int:
+def _integer(out: Any, at: int, value: int) -> Any:
     rest = np.uint64(value)
     if value < 0:
         at = _byte(out, at, 45)
@@ -62,7 +62,7 @@ def _integer(out: Any, at: int, value: int) -> int:
 
 
 @kernel
-def _base64(out: Any, at: int, data: Any, start: int, length: int) -> int:
+def _base64(out: Any, at: int, data: Any, start: int, length: int) -> Any:
     total = (length + 2) // 3 * 4
     if at + total > out.size:
         return at + total
@@ -82,7 +82,7 @@ def _base64(out: Any, at: int, data: Any, start: int, length: int) -> int:
 
 
 @kernel
-def _quoted(out: Any, at: int, data: Any, start: int, length: int) -> int:
+def _quoted(out: Any, at: int, data: Any, start: int, length: int) -> Any:
     """A JSON string. Control characters, quote and backslash are escaped; other bytes stay as they are."""
     at = _byte(out, at, _QUOTE)
     for step in range(length):
@@ -103,7 +103,7 @@ def _quoted(out: Any, at: int, data: Any, start: int, length: int) -> int:
 
 
 @kernel
-def _number(out: Any, at: int, spelled: Any, ends: Any, number: int) -> int:
+def _number(out: Any, at: int, spelled: Any, ends: Any, number: int) -> Any:
     """A double inside JSON, where NaN and the infinities need quotes."""
     start = ends[number]
     length = ends[number + 1] - start
@@ -115,7 +115,7 @@ def _number(out: Any, at: int, spelled: Any, ends: Any, number: int) -> int:
 
 
 @kernel
-def _leaf(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int) -> int:
+def _leaf(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int) -> Any:
     """A value inside JSON that holds no other."""
     if kind == t.TEXT:
         return _quoted(out, at, data, value, length)
@@ -132,7 +132,9 @@ def _leaf(out: Any, at: int, data: Any, kind: int, value: int, length: int, spel
 
 
 @kernel
-def _nested(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any) -> int:
+def _nested(
+    out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any
+) -> Any:
     """An array or map as JSON. The walk has been made once (values.nested), so nothing here can fail or be too deep."""
     depth = 0
     here, end = value, value + length
@@ -174,7 +176,7 @@ def _nested(out: Any, at: int, data: Any, kind: int, value: int, length: int, sp
 
 
 @kernel
-def _value(out: Any, at: int, data: Any, row: Any, spelled: Any, ends: Any, stack: Any) -> int:
+def _value(out: Any, at: int, data: Any, row: Any, spelled: Any, ends: Any, stack: Any) -> Any:
     """The text of one attribute's value. Returns the position after it, whether or not there was room."""
     kind, value, length, number = row[t.A_KIND], row[t.A_VALUE], row[t.A_VALUE_N], row[t.A_NUMBER]
     if kind == t.TEXT:

@@ -35,10 +35,10 @@ from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fau
 
 
 @kernel
-def any_value(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
+def any_value(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any]:
     """One AnyValue -> (kind, value, length, next position). Two members of its oneof are legal but irregular: see otlp.py."""
     kind = EMPTY
-    value = np.int64(0)
+    value: Any = np.int64(0)
     length = np.int64(0)
     seen = False
     while at < end:
@@ -47,14 +47,14 @@ def any_value(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
         if at < 0:
             return EMPTY, 0, 0, at
         member = False
-        if wire == BYTES and (field == TEXT or field == RAW or field == ARRAY or field == MAP):
+        if wire == BYTES and field in (TEXT, RAW, ARRAY, MAP):
             length, at = size(data, at, end)
             member = True
             kind = field
             value = at
             if at >= 0:
                 at += length
-        elif wire == VARINT and (field == BOOL or field == INT or field == INDEXED):
+        elif wire == VARINT and field in (BOOL, INT, INDEXED):
             bits, at = varint(data, at, end)
             member = True
             kind = EMPTY if field == INDEXED else field
@@ -75,12 +75,12 @@ def any_value(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
 
 
 @kernel
-def pair(data: Any, at: int, end: int) -> tuple[int, int, int, int, int, int]:
+def pair(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any, Any, Any]:
     """One KeyValue -> (key, key length, kind, value, length, next position). A value before its key or twice is irregular."""
-    key = np.int64(0)
+    key: Any = np.int64(0)
     key_length = np.int64(0)
     kind = EMPTY
-    value = np.int64(0)
+    value: Any = np.int64(0)
     length = np.int64(0)
     seen = False
     while at < end:
@@ -115,7 +115,7 @@ def keep_number(bits: int, numbers: Any, counts: Any) -> None:
 
 
 @kernel
-def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, stack: Any, keep: bool) -> int:
+def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, stack: Any, keep: bool) -> Any:
     """Walks an array or map and all within it; keeps its doubles in order when asked; marks DEEP instead of going too deep."""
     depth = 1
     while True:
@@ -145,7 +145,7 @@ def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, s
         at += length
         if inner == DOUBLE and keep:
             keep_number(value, numbers, counts)
-        elif inner == ARRAY or inner == MAP:
+        elif inner in (ARRAY, MAP):
             if depth >= stack.shape[0] - 2:
                 counts[DEEP] = 1
                 continue
@@ -155,7 +155,7 @@ def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, s
 
 
 @kernel
-def attribute(data: Any, at: int, end: int, table: Any, slot: int, tables: Any) -> int:
+def attribute(data: Any, at: int, end: int, table: Any, slot: int, tables: Any) -> Any:
     """One KeyValue into the next row of `table`; doubles of token series are not kept, for they never become text."""
     key, key_length, kind, value, length, after = pair(data, at, end)
     if after < 0:
@@ -172,7 +172,7 @@ def attribute(data: Any, at: int, end: int, table: Any, slot: int, tables: Any) 
     table[row, A_NAME] = name
     if kind == DOUBLE:
         keep_number(value, tables.numbers, tables.counts)
-    elif kind == ARRAY or kind == MAP:
+    elif kind in (ARRAY, MAP):
         spelled = slot != SPAN_ATTRIBUTES or name < SERIES_FROM
         inside = nested(data, value, value + length, kind, tables.numbers, tables.counts, tables.stack, spelled)
         if inside < 0:

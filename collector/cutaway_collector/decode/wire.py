@@ -40,7 +40,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @kernel
-def fault(reason: int, at: int) -> int:
+def fault(reason: int, at: int) -> Any:
     """A negative position that carries a reason and a byte offset; `explain` reads it back."""
     return -(at * 8 + reason) - 1
 
@@ -52,7 +52,7 @@ def explain(position: int) -> tuple[int, int]:
 
 
 @kernel
-def varint(data: Any, at: int, end: int) -> tuple[Any, int]:
+def varint(data: Any, at: int, end: int) -> tuple[Any, Any]:
     """Up to ten bytes, seven bits each, least significant first -> (uint64, next position)."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -70,7 +70,7 @@ def varint(data: Any, at: int, end: int) -> tuple[Any, int]:
 
 
 @kernel
-def tag(data: Any, at: int, end: int) -> tuple[int, int, int]:
+def tag(data: Any, at: int, end: int) -> tuple[Any, Any, Any]:
     """(field number, wire type, next position). At most five bytes, as every protobuf implementation has it."""
     if at < end and data[at] < 0x80:
         low = np.int64(data[at])
@@ -87,7 +87,7 @@ def tag(data: Any, at: int, end: int) -> tuple[int, int, int]:
 
 
 @kernel
-def size(data: Any, at: int, end: int) -> tuple[int, int]:
+def size(data: Any, at: int, end: int) -> tuple[Any, Any]:
     """(length of what follows, next position); the length is compared with what remains before it is ever added."""
     if at < end and data[at] < 0x80:
         short = np.int64(data[at])
@@ -112,7 +112,7 @@ def word(data: Any, at: int) -> Any:
 
 
 @kernel
-def fixed64(data: Any, at: int, end: int) -> tuple[Any, int]:
+def fixed64(data: Any, at: int, end: int) -> tuple[Any, Any]:
     """(uint64, next position)."""
     if end - at < 8:
         return np.uint64(0), fault(CUT, at)
@@ -120,7 +120,7 @@ def fixed64(data: Any, at: int, end: int) -> tuple[Any, int]:
 
 
 @kernel
-def skip(data: Any, at: int, end: int, wire: int) -> int:
+def skip(data: Any, at: int, end: int, wire: int) -> Any:
     """Next position after a field nobody asked for. Groups, long out of use, are left to the regularising road."""
     if wire == VARINT:
         _, at = varint(data, at, end)
@@ -128,7 +128,7 @@ def skip(data: Any, at: int, end: int, wire: int) -> int:
     if wire == BYTES:
         length, at = size(data, at, end)
         return at if at < 0 else at + length
-    if wire == FIXED64 or wire == FIXED32:
+    if wire in (FIXED64, FIXED32):
         width = 8 if wire == FIXED64 else 4
         return at + width if end - at >= width else fault(CUT, at)
     return fault(IRREGULAR, at) if wire == GROUP else fault(TAG, at)
