@@ -18,9 +18,6 @@ from cutaway.steps import Call, Prepared, Recording
 
 _CODES: Final = {np.dtype(name): code for code, name in c.SERIES_DTYPES.items()}
 
-SERIES_RESERVED_BYTES: Final = 64 * 1024
-"""Room left beside the series for every other attribute of the span."""
-
 
 def pack(values: NDArray[Any]) -> bytes:
     """[token], [token, layer] or [token, layer, head] of float32, uint32 or float16 -> header and little-endian values.
@@ -161,9 +158,24 @@ def _fit(found: dict[str, bytes], name: str, values: NDArray[Any] | None, room: 
     return room - size
 
 
-def messages_json(messages: list[dict[str, Any]]) -> str:
-    """Messages as the GenAI conventions' JSON: [{"role", "parts": [{"type": "text", "content"}], "finish_reason"?}]."""
-    return json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
+def messages_json(messages: list[dict[str, Any]], characters_max: int) -> tuple[str, bool]:
+    """Messages as the GenAI conventions' JSON: [{"role", "parts": [{"type": "text", "content"}], "finish_reason"?}].
+
+    Contents together are cut to `characters_max`, the later ones first; the second value says whether something was cut.
+    """
+    room, cut = characters_max, False
+    limited = []
+    for message in messages:
+        parts = []
+        for part in message["parts"]:
+            text = part.get("content", "")
+            if len(text) > room:
+                cut = True
+                part = {**part, "content": text[:room] + "\u2026"}
+            room = max(0, room - len(text))
+            parts.append(part)
+        limited.append({**message, "parts": parts})
+    return json.dumps(limited, ensure_ascii=False, separators=(",", ":")), cut
 
 
 def text_message(role: str, content: str, finish_reason: str | None = None) -> dict[str, Any]:

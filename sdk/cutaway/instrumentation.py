@@ -6,24 +6,26 @@ Not a stage of its own: it holds the process's one configuration and hands each 
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from typing import Any, Final
 
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from cutaway import content, encode, export, guard
 from cutaway import conventions as c
-from cutaway import encode, export, guard
 from cutaway import settings as settings_module
 from cutaway.errors import MissingDependency
 from cutaway.settings import Settings
-from cutaway.steps import Call, Clock, Recording, Scope
+from cutaway.steps import Call, Clock, Prepared, Recording, Scope
 
 _NOWHERE: Final = Scope()
 scope: Final[ContextVar[Scope]] = ContextVar("cutaway_scope", default=_NOWHERE)
@@ -154,7 +156,7 @@ def instrument(tokenizer: Any = None) -> None:
 
 def uninstrument() -> None:
     """Puts transformers' own methods back."""
-    if "cutaway.tap" in __import__("sys").modules:
+    if "cutaway.tap" in sys.modules:
         from cutaway import tap
 
         tap.remove()
@@ -220,13 +222,18 @@ def _listener(model: Any, call: Call) -> Any:
 def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None) -> None:
     """Everything that is known goes on the span, and the span ends whatever happens."""
     chosen = settings()
+    capture = chosen.capture_within(scope.get().capture)
+    failed = error is not None
     try:
         try:
-            recording: Recording = recorder.finish(sequences, failed=error is not None)
+            recording: Recording = recorder.finish(sequences, failed)
         except Exception as fault:
             guard.contain("collecting signals", fault)
-            recording = recorder.finish(sequences, failed=error is not None, fault=guard.reason(fault))
-        series = encode.series_attributes(recording, chosen.capture != "numbers", chosen.attention == "heads", chosen.series_bytes_max)
+            recording = recorder.finish(sequences, failed, guard.reason(fault))
+        series = encode.series_attributes(recording, capture != "numbers", chosen.attention == "heads", chosen.series_bytes_max)
+        if capture == "text":
+            with guard.guarded("capturing text"):
+                _capture_text(span, call, recorder.asked, recording, chosen)
         attributes: dict[str, Any] = encode.request_attributes(call, recorder.asked)
         attributes |= encode.answer_attributes(recording, call)
         if recording.reasons:
@@ -236,6 +243,41 @@ def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: B
         if error is not None:
             fail(span, error)
         span.end()
+
+
+def _capture_text(span: otel.Span, call: Call, asked: Prepared | None, recording: Recording, chosen: Settings) -> None:
+    """Prompts, answers and token texts, on the span, on an event, or both."""
+    if call.tokenizer is None:
+        message = "text was asked for but no tokenizer is known: pass one to configure, instrument, trace or generate"
+        guard.once("no tokenizer", message)
+        recording.reasons.append(message)
+        return
+    if recording.token_ids is None:
+        return
+    ends = list(accumulate(recording.output_tokens))
+    answers = [recording.token_ids[end - length:end].tolist() for end, length in zip(ends, recording.output_tokens, strict=True)]
+    texts = [content.decode(call.tokenizer, ids) for ids in answers]
+    messages: dict[str, Any] = {}
+    if call.messages:
+        messages[c.INPUT_MESSAGES] = content.chat_messages(call.messages)
+    elif asked is not None and asked.input_ids is not None:
+        asked_texts = content.prompts(call.tokenizer, asked.input_ids, asked.input_mask, asked.rows)
+        messages[c.INPUT_MESSAGES] = [encode.text_message("user", text) for text in asked_texts]
+    messages[c.OUTPUT_MESSAGES] = [
+        encode.text_message("assistant", text, reason) for text, reason in zip(texts, recording.finish_reasons, strict=False)
+    ]
+    attributes: dict[str, Any] = {}
+    for name, value in messages.items():
+        limited, cut = encode.messages_json(value, chosen.text_characters_max)
+        attributes[name] = limited
+        if cut:
+            recording.reasons.append(f"{name} cut to text_characters_max = {chosen.text_characters_max}")
+    if chosen.content in ("EVENT_ONLY", "SPAN_AND_EVENT"):
+        span.add_event(c.CONTENT_EVENT, attributes)
+    if chosen.content != "EVENT_ONLY":
+        if sum(map(len, texts)) <= chosen.text_characters_max:
+            attributes[c.TOKEN_TEXT] = [piece for ids in answers for piece in content.pieces(call.tokenizer, ids)]
+        span.set_attributes(attributes)
 
 
 def fail(span: otel.Span, error: BaseException) -> None:

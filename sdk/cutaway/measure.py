@@ -52,9 +52,10 @@ def attention_entropy(query: Tensor, key: Tensor, scale: float, bias: Tensor | N
     at_once = max(1, SCORES_BYTES_MAX // max(1, 4 * rows * heads * positions))
     if count > at_once:
         cuts = [slice(i, i + at_once) for i in range(0, count, at_once)]
-        return torch.cat(
-            [attention_entropy(query[:, :, cut], key, scale, None if bias is None else bias[..., cut, :], softcap) for cut in cuts], dim=-1
-        )
+        parts = [
+            attention_entropy(query[:, :, cut], key, scale, None if bias is None else bias[..., cut, :], softcap) for cut in cuts
+        ]
+        return torch.cat(parts, dim=-1)
     grouped = query.reshape(rows, groups, heads // groups * count, width).float()
     scores = torch.matmul(grouped, key.float().transpose(-1, -2)).view(rows, heads, count, positions).mul_(scale)
     if softcap is not None:

@@ -48,6 +48,8 @@ class Settings:
     content: str = _setting("", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
                             "where text goes when captured: `SPAN_ONLY`, `EVENT_ONLY` or `SPAN_AND_EVENT` (each turns capture of text on); "
                             "`true` is SPAN_ONLY", "empty: `capture` decides, and text goes on the span")
+    text_characters_max: int = _setting(200_000, "CUTAWAY_TEXT_CHARACTERS_MAX", "characters of one captured prompt or answer",
+                                        "longer texts are cut: a request stays under 4 MiB")
     attention: str = _setting("heads", "CUTAWAY_ATTENTION", "`off`, `layers` (mean over heads) or `heads` (every head, float16)",
                               "heads cost only bytes, and only where they fit `series_bytes_max`")
     series_bytes_max: int = _setting(2 * MIB, "CUTAWAY_SERIES_BYTES_MAX", "bytes of packed series on one span",
@@ -80,10 +82,10 @@ class Settings:
         if self.endpoint and "://" in self.endpoint and urlsplit(self.endpoint).scheme not in ("http", "https"):
             raise ConfigurationError(f"endpoint begins with http:// or https://; it is {self.endpoint!r}: try http://localhost:4318")
 
-    @property
-    def captures_text(self) -> bool:
-        """Whether prompts and answers may leave the process."""
-        return self.content in CONTENT_MODES[1:] or (self.capture == "text" and self.content != "NO_CONTENT")
+    def capture_within(self, override: str | None) -> str:
+        """The capture in force inside a scope that asks for `override`: an operator's NO_CONTENT wins over everything."""
+        wanted = override or ("text" if self.content in CONTENT_MODES[1:] else self.capture)
+        return "ids" if wanted == "text" and self.content == "NO_CONTENT" else wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
 
 def _parse(row: SettingRow, text: str, env: str) -> Any:
     if row.name == "content":
-        mode = {"TRUE": "SPAN_ONLY", "FALSE": "NO_CONTENT"}.get(text.upper(), text.upper())
-        return mode
+        return {"TRUE": "SPAN_ONLY", "FALSE": "NO_CONTENT"}.get(text.upper(), text.upper())
     if isinstance(row.default, bool):
         return text.lower() == "true"
     if isinstance(row.default, int):

@@ -179,6 +179,10 @@ class _HearingCriteria(StoppingCriteriaList):
 _active: ContextVar[_Session | None] = ContextVar("cutaway_session", default=None)
 _inside: ContextVar[bool] = ContextVar("cutaway_inside", default=False)
 _lock = threading.Lock()
+_PATCHED: Final[tuple[tuple[type, str], ...]] = (
+    (GenerationMixin, "generate"), (GenerationMixin, "_get_logits_processor"), (GenerationMixin, "_get_stopping_criteria"),
+    (AttentionInterface, "get_interface"), (TextGenerationPipeline, "_forward"),
+)
 _originals: dict[tuple[type, str], Any] = {}
 
 
@@ -223,7 +227,8 @@ def _prepare(session: _Session, config: Any, details: dict[str, Any]) -> Prepare
         rows=1 if inputs is None else int(inputs.shape[0]), prompt_length=prompt_length,
         input_length=prompt_length if inputs is None or inputs.ndim < 2 else int(inputs.shape[1]),
         input_mask=_mask_of(model_kwargs), input_ids=inputs if of_ids else None, encoder_decoder=encoder_decoder,
-        deferrable=_only_appends(model_kwargs.get("past_key_values")), time_limited=config.max_time is not None,
+        deferrable=(config.num_beams or 1) == 1 and _only_appends(model_kwargs.get("past_key_values")),
+        time_limited=config.max_time is not None,
     )
 
 
@@ -342,7 +347,7 @@ def _like(function: Any, original: Any) -> Patched:
     """A replacement that says it is one: same name and documentation, the original under `__wrapped__`."""
     function.__name__, function.__qualname__ = original.__name__, original.__qualname__
     function.__doc__, function.__wrapped__ = original.__doc__, original
-    return cast(Patched, function)
+    return cast("Patched", function)
 
 
 def install(opener: Opener, pipeline_scope: PipelineScope) -> None:
@@ -350,16 +355,13 @@ def install(opener: Opener, pipeline_scope: PipelineScope) -> None:
     with _lock:
         if _originals:
             return
-        for owner, name in (
-            (GenerationMixin, "generate"), (GenerationMixin, "_get_logits_processor"), (GenerationMixin, "_get_stopping_criteria"),
-            (AttentionInterface, "get_interface"), (TextGenerationPipeline, "_forward"),
-        ):
-            _originals[(owner, name)] = owner.__dict__[name]
+        _originals.update({(owner, name): vars(owner)[name] for owner, name in _PATCHED})
         replacements = (
-            _patched_generate(opener), _patched_processors(), _patched_criteria(), _patched_interface(), _patched_pipeline(pipeline_scope),
+            _patched_generate(opener), _patched_processors(), _patched_criteria(), _patched_interface(),
+            _patched_pipeline(pipeline_scope),
         )
-        for (owner, name), replacement in zip(_originals, replacements, strict=True):
-            setattr(owner, name, replacement)
+        for (patched, name), replacement in zip(_PATCHED, replacements, strict=True):
+            setattr(patched, name, replacement)
 
 
 def remove() -> None:
