@@ -65,7 +65,8 @@ def _maps(maps: Sequence[Mapping[str, str]]) -> Maps:
 
 
 def _lists(lists: Sequence[Sequence[str]]) -> Lists:
-    return Lists(np.cumsum([0, *(len(part) for part in lists)], dtype=np.int64), Strings.of([text for part in lists for text in part]))
+    offsets = np.cumsum([0, *(len(part) for part in lists)], dtype=np.int64)
+    return Lists(offsets, Strings.of([text for part in lists for text in part]))
 
 
 def spans_block(spans: Sequence[Span]) -> Block:

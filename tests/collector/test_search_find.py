@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,21 @@ def _spans() -> list[Span]:
                 "gen_ai.response.finish_reasons": json.dumps(dice.choice([["stop"], ["length"], ["stop", "length"]])),
             }
         if generation and number % 5:
-            attributes |= {TTFT: str(dice.choice([0.1, 0.5, 0.75, 2.0])), PERPLEXITY: str(dice.choice([1.5, 12.0, 20.0, 20.5, 400.0]))}
+            attributes[TTFT] = str(dice.choice([0.1, 0.5, 0.75, 2.0]))
+            attributes[PERPLEXITY] = str(dice.choice([1.5, 12.0, 20.0, 20.5, 400.0]))
         if number % 50 == 1:
             attributes[PERPLEXITY] = "nan"
         if number % 11 == 0:
             attributes["note"] = dice.choice(["Schöne GRÜSSE", "50%_off", "plain note"])
         failed = number % 13 == 0
+        environment = {ENVIRONMENT: dice.choice(["dev", "prod"])} if number % 2 else {}
         spans.append(Span(
-            number, name=dice.choice(["chat gpt2", "tool.call", "retrieve docs"]), trace=1 + number // 4, parent=number - 1 if number % 4 else 0,
-            service=dice.choice(["api", "batch"]), start_ns=START_NS + (number // 2) * SECOND, duration_ns=dice.randrange(1, 4) * 500_000_000,
-            status="Error" if failed else dice.choice(["Unset", "Ok"]), message="CUDA out of memory" if failed else "",
-            attributes=attributes, resource={"host.name": f"node-{number % 3}"} | ({ENVIRONMENT: dice.choice(["dev", "prod"])} if number % 2 else {}),
+            number, name=dice.choice(["chat gpt2", "tool.call", "retrieve docs"]), trace=1 + number // 4,
+            parent=number - 1 if number % 4 else 0, service=dice.choice(["api", "batch"]),
+            start_ns=START_NS + (number // 2) * SECOND,
+            duration_ns=dice.randrange(1, 4) * 500_000_000, status="Error" if failed else dice.choice(["Unset", "Ok"]),
+            message="CUDA out of memory" if failed else "", attributes=attributes,
+            resource={"host.name": f"node-{number % 3}"} | environment,
             events=[Event("exception", {"exception.type": "OutOfMemoryError"})] if failed else [],
         ))
     return spans
@@ -165,8 +170,9 @@ def test_a_row_carries_the_span(store: Store) -> None:
     span = SPANS[1]
     row = find(store, SearchRequest(q=f"span:{span.span_id}"), rows_max=10)["rows"][0]
     assert row == {
-        "trace_id": span.trace_id, "span_id": span.span_id, "parent_span_id": f"{span.parent:016x}", "name": span.name, "kind": "Internal",
-        "service": span.service, "start_ns": span.start_ns, "duration_ns": span.duration_ns, "status": span.status, "status_message": "",
+        "trace_id": span.trace_id, "span_id": span.span_id, "parent_span_id": f"{span.parent:016x}", "name": span.name,
+        "kind": "Internal", "service": span.service, "start_ns": span.start_ns, "duration_ns": span.duration_ns,
+        "status": span.status, "status_message": "",
         "model": model(span), "operation": "text_completion", "input_tokens": int(span.attributes[INPUT]),
         "output_tokens": int(span.attributes[OUTPUT]), "ttft_s": number(span, TTFT), "tpot_s": None,
         "perplexity": number(span, PERPLEXITY), "surprisal_mean": None, "surprisal_max": None, "entropy_mean": None,
@@ -181,7 +187,7 @@ def _walk(store: Store, request: SearchRequest) -> list[int]:
     out: list[int] = []
     after: str | None = ""
     while after is not None:
-        answer = find(store, SearchRequest(request.q, request.start_ns, request.end_ns, request.limit, after, request.sort), rows_max=500)
+        answer = find(store, replace(request, after=after), rows_max=500)
         assert len(answer["rows"]) <= request.limit
         out += [int(row["span_id"], 16) for row in answer["rows"]]
         after = answer["next"]

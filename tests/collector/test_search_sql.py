@@ -1,4 +1,4 @@
-"""SQL of the search: made of constants and placeholders whatever is typed, and every registry expression runs on the real schema."""
+"""SQL of the search: constants and placeholders whatever is typed, and every registry expression runs on the real schema."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from cutaway_collector.search.sql import Parameters, condition
 from search_helpers import START_NS, Span, stored
 
 INJECTIONS = (
-    "'; DROP TABLE otel_traces; --", "x' OR '1'='1", "\\' OR 1=1 --", "{p0:String}", "{p1:Identifier}", "`; SELECT 1", "/* */ UNION ALL SELECT 1",
-    "$$x$$", "%(p0)s", "%", "_", "\\", "\\\\", "\\N", "\n", "\t", "\0", "\r\n", "'", '"', "'' ''", "🙂", "e\u0301", "\u202e", "NULL", "a'b\\",
+    "'; DROP TABLE otel_traces; --", "x' OR '1'='1", "\\' OR 1=1 --", "{p0:String}", "{p1:Identifier}", "`; SELECT 1",
+    "/* */ UNION ALL SELECT 1", "$$x$$", "%(p0)s", "%", "_", "\\", "\\\\", "\\N", "\n", "\t", "\0", "\r\n", "'", '"', "'' ''",
+    "🙂", "e\u0301", "\u202e", "NULL", "a'b\\",
     "🦄' AND sleep(3)='", "\x7f", "x\\", "=", "a=b",
 )
 TEXT = st.one_of(st.sampled_from(INJECTIONS), st.text(max_size=20))
@@ -39,8 +40,10 @@ def queries(draw: st.DrawFn, depth: int = 0) -> str:
     value = quoted(draw(TEXT))
     name = draw(st.one_of(WORDS, TEXT.filter(bool).map(quoted)))
     leaf = draw(st.sampled_from([
-        value, f"{name}:{value}", f"{name}:!={value}", f"{name}:>5", f"{name}:[1 TO 2]", f"{name}:({value}, {value})", f"has:{name}",
-        f"{name}:a*b", f"{name}:/a.b/", f"-{name}:{value}", "is:error", "lla*", draw(TEXT), "trace:>1", f"{name}:7",
+        value, f"{name}:{value}", f"{name}:!={value}", f"{name}:>5", f"{name}:[1 TO 2]", f"{name}:({value}, {value})",
+        f"has:{name}",
+        f"{name}:a*b", f"{name}:/a.b/", f"-{name}:{value}", "is:error", "lla*", draw(TEXT), "trace:>1",
+        f"{name}:7",
     ]))
     if depth > 1:
         return leaf

@@ -20,11 +20,13 @@ GENERATION = Span(2, name="chat gpt2", parent=1, start_ns=START_NS + 5, attribut
     "gen_ai.operation.name": "chat", MODEL: "gpt2", OUTPUT: "6", TTFT: "0.25", "cutaway.attention.status": "recorded",
 })
 SPANS = [
-    Span(1, name="answer", start_ns=START_NS, attributes={"a": "1"}, resource={"host.name": "node"}, events=[Event("seen", {"k": "v"})], links=[77]),
+    Span(1, name="answer", start_ns=START_NS, attributes={"a": "1"}, resource={"host.name": "node"},
+         events=[Event("seen", {"k": "v"})], links=[77]),
     GENERATION,
     Span(3, name="late", parent=1, start_ns=START_NS + 3 * 10**9, status="Error", message="no"),
     Span(4, name="other trace", trace=2),
-    Span(5, name="no heads", trace=3, attributes={MODEL: "m", "cutaway.attention.status": "off", "cutaway.status.reason": "switched off"}),
+    Span(5, name="no heads", trace=3, attributes={
+        MODEL: "m", "cutaway.attention.status": "off", "cutaway.status.reason": "switched off"}),
     *(Span(100 + index, name="paged", trace=9, service="paged", start_ns=START_NS + index) for index in range(6)),
 ]
 RNG = np.random.default_rng(3)
@@ -38,6 +40,7 @@ def _tokens(span: Span, heads: bool) -> Block:
     surprisals = np.arange(total, dtype=np.float32) / 3
     surprisals[0] = np.nan
     count = len(LENGTHS)
+    by_head = np.concatenate([values.ravel() for values in BY_HEAD])
     return Block("gen_ai_tokens", count, {
         "Timestamp": np.full(count, span.start_ns, np.int64),
         "TraceId": Strings.of([span.trace_id] * count),
@@ -52,7 +55,7 @@ def _tokens(span: Span, heads: bool) -> Block:
         "AttentionLayers": np.full(count, LAYERS, np.uint16),
         "AttentionHeads": np.full(count, HEADS if heads else 0, np.uint16),
         "AttentionEntropies": Lists(offsets * LAYERS, np.concatenate([h.mean(axis=2).ravel() for h in BY_HEAD])),
-        "AttentionEntropyHeads": Lists(offsets * LAYERS * HEADS * heads, np.concatenate([h.ravel() for h in BY_HEAD])[: None if heads else 0]),
+        "AttentionEntropyHeads": Lists(offsets * LAYERS * HEADS * heads, by_head[: None if heads else 0]),
     })
 
 
@@ -123,7 +126,8 @@ def test_a_generation_has_its_series(store: Store) -> None:
     """Series come back as sent, a sequence at a time; NaN is None; series that were not sent are empty."""
     found = generation(store, GENERATION.span_id)
     assert found is not None
-    assert (found["trace_id"], found["model"], found["output_tokens"], found["start_ns"]) == (GENERATION.trace_id, "gpt2", 6, GENERATION.start_ns)
+    assert (found["trace_id"], found["start_ns"]) == (GENERATION.trace_id, GENERATION.start_ns)
+    assert (found["model"], found["output_tokens"]) == ("gpt2", 6)
     first, second = found["sequences"]
     assert (first["index"], first["input_tokens"], first["output_tokens"]) == (0, 10, 4)
     assert (first["token_ids"], second["token_ids"]) == ([100, 101, 102, 103], [104, 105])
@@ -169,7 +173,8 @@ def test_scores_are_the_newest_and_not_the_deleted(store: Store) -> None:
     """A newer scorer version replaces the older, deleted scores are gone, a value that is no number is None."""
     found = generation(store, GENERATION.span_id)
     assert found is not None
-    assert {score["name"]: (score["value"], score["scorer_version"]) for score in found["scores"]} == {"loop": (0.9, "2"), "void": (None, "1")}
+    scores = {score["name"]: (score["value"], score["scorer_version"]) for score in found["scores"]}
+    assert scores == {"loop": (0.9, "2"), "void": (None, "1")}
     assert {key: found["scores"][0][key] for key in ("span_id", "sequence", "label", "source")} == {
         "span_id": GENERATION.span_id, "sequence": 0, "label": "", "source": "collector"}
 

@@ -19,6 +19,10 @@ GENERATION_OPERATIONS: Final = ("chat", "generate_content", "text_completion")
 """`gen_ai.operation.name` values of spans in which a model generates; tools, agents and embeddings carry others."""
 
 
+WHOLE_UNITS: Final = frozenset({"ns", "tokens"})
+"""Units counted in whole numbers: their columns are UInt64, all other numbers Float64."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One searchable name.

@@ -59,7 +59,7 @@ def _order(sort: str) -> _Order:
                          hint=f"did you mean {near}?" if near else "try -perplexity")
     if field.kind == "list":
         raise QueryError(f"rows cannot be sorted by {field.name}: it is a list")
-    placeholder = "String" if field.kind == "text" else "UInt64" if field.unit in ("ns", "tokens") else "Float64"
+    placeholder = "String" if field.kind == "text" else "UInt64" if field.unit in fields.WHOLE_UNITS else "Float64"
     return _Order(field.sort_expression, placeholder, sort.startswith("-"), True)
 
 

@@ -36,9 +36,10 @@ class Parameters:
         """Binds a string."""
         return self.bind(value, "String")
 
-    def number(self, value: int | float) -> str:
-        """Binds a whole number as Int64, any other as Float64."""
-        return self.bind(value, "Int64") if isinstance(value, int) else self.bind(value, "Float64")
+    def number(self, value: int | float, unit: str) -> str:
+        """Binds a number in the type of a column of that unit: only then do the minmax indexes skip granules."""
+        whole = unit in fields.WHOLE_UNITS and isinstance(value, int)
+        return self.bind(value, "Int64") if whole else self.bind(float(value), "Float64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,11 @@ class Key:
         return f"if(mapContains({first}, {key}), {first}[{key}], {rest[0]}[{key}])" if rest else f"{first}[{key}]"
 
     def equals(self, value: str, parameters: Parameters) -> str:
-        """SQL condition: the attribute is exactly `value`. Lets the bloom filters over `key=value` skip granules."""
+        """SQL condition: the attribute is exactly `value`. The last part is implied, and makes the item indexes skip granules."""
+        equal = f"{self.present(parameters)} AND {self.expression(parameters)} = {parameters.text(value)}"
         item = parameters.text(f"{self.key}={value}")
-        hint = " OR ".join(f"has({column.removesuffix('s')}Items, {item})" for column in self.maps())
-        return f"(indexHint({hint}) AND {self.present(parameters)} AND {self.expression(parameters)} = {parameters.text(value)})"
+        items = " OR ".join(f"has({column.removesuffix('s')}Items, {item})" for column in self.maps())
+        return f"({equal} AND ({items}))"
 
 
 Target: TypeAlias = Field | Key
@@ -140,7 +142,7 @@ def _match_one(target: Target, value: Literal | Regex, parameters: Parameters) -
         if isinstance(value, Regex):
             raise QueryError(f"{target.name} is a number, a regular expression does not fit it", column=value.at,
                              hint=f"try {target.name}:>{values.example(target.unit)}")
-        return f"({target.expression} = {parameters.number(values.number(value, target.unit, target.name))})"
+        return f"({target.expression} = {parameters.number(values.number(value, target.unit, target.name), target.unit)})"
     match = _text_match(value, parameters, target)
     if target.kind == "list":
         return f"arrayExists(item -> {match('item')}, {target.expression})"
@@ -154,7 +156,7 @@ def _match_attribute(target: Key, value: Literal | Regex, parameters: Parameters
     equal = target.equals(values.plain(value), parameters)
     if value.quoted or not values.looks_numeric(value):
         return equal
-    number = parameters.number(values.number(value, "", target.name))
+    number = parameters.number(values.number(value, "", target.name), "")
     return f"({equal} OR toFloat64OrNull({target.expression(parameters)}) = {number})"
 
 
@@ -186,13 +188,13 @@ def _compare(target: Target, term: Term, parameters: Parameters) -> str:
         raise QueryError(f"{term.operator} compares with one number", column=term.value.at,
                          hint=f"try {term.field}:{term.operator}20")
     expression, unit, name = _number_of(target, term.at, parameters)
-    return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name))})"
+    return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name), unit)})"
 
 
 def _range(target: Target, value: Range, term: Term, parameters: Parameters) -> str:
     expression, unit, name = _number_of(target, term.at, parameters)
     ends = [
-        f"{expression} {operator} {parameters.number(values.number(end, unit, name))}"
+        f"{expression} {operator} {parameters.number(values.number(end, unit, name), unit)}"
         for operator, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"
     ]
     if not ends:
