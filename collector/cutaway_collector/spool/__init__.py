@@ -19,6 +19,7 @@ from typing import Final
 
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.directories import own_directory, private_directory
+from cutaway_collector.settings import Settings
 from cutaway_collector.spool.ledger import FrozenBatch, open_ledger
 from cutaway_collector.spool.records import CorruptRecord, Record
 from cutaway_collector.spool.segments import Segments
@@ -51,6 +52,17 @@ class Spool:
             raise
         # A new name at every start: a directory restored from a backup can then never repeat a token that was used meanwhile.
         self._session = uuid.uuid4().hex
+
+    @classmethod
+    def of(cls, settings: Settings) -> Spool:
+        """The spool the settings name: `spool`, else DIR/spool with --data, else a folder of the user's state directory."""
+        if settings.spool:
+            place = Path(settings.spool)
+        elif settings.data:
+            place = Path(settings.data) / "spool"
+        else:
+            place = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cutaway" / "spool"
+        return cls(place, bytes_max=settings.spool_bytes_max)
 
     @property
     def size_bytes(self) -> int:
@@ -86,18 +98,10 @@ class Spool:
 
     def freeze(self, sequences: Sequence[int]) -> FrozenBatch:
         """Binds records into a batch under a new token, on disk before it returns. Raises sqlite3.Error."""
-        batch = self._batch(sequences)
+        ordered = tuple(sorted(sequences))
+        batch = FrozenBatch(ordered, f"{self._session}:{ordered[0]}-{ordered[-1]}")
         self._ledger.freeze(batch)
         return batch
-
-    def split(self, batch: FrozenBatch) -> tuple[FrozenBatch, FrozenBatch]:
-        """Puts two batches of half the records, with new tokens, in the place of one. Raises sqlite3.Error, ValueError."""
-        middle = len(batch.sequences) // 2
-        if middle == 0:
-            raise ValueError("a batch of one record cannot be split")
-        halves = self._batch(batch.sequences[:middle]), self._batch(batch.sequences[middle:])
-        self._ledger.split(batch, halves)
-        return halves
 
     def finish(self, batch: FrozenBatch) -> None:
         """The batch is stored: its records may go. Raises sqlite3.Error."""
@@ -115,7 +119,7 @@ class Spool:
             payload = record.payload
         except (CorruptRecord, KeyError) as error:
             note["unreadable"] = str(error)
-        stem = self._dead / f"{sequence:020d}-{self._session[:8]}"
+        stem = self._dead / f"{sequence:020d}"
         _write(stem.with_suffix(".otlp"), payload)
         _write(stem.with_suffix(".json"), json.dumps(note).encode())
 
@@ -124,10 +128,6 @@ class Spool:
         self._segments.close()
         self._ledger.close()
         os.close(self._lock)
-
-    def _batch(self, sequences: Sequence[int]) -> FrozenBatch:
-        ordered = tuple(sorted(sequences))
-        return FrozenBatch(ordered, f"{self._session}:{ordered[0]}-{ordered[-1]}")
 
 
 def _write(path: Path, data: bytes) -> None:

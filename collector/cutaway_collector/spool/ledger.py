@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,11 +71,9 @@ class Ledger:
 
     def freeze(self, batch: FrozenBatch) -> None:
         """Binds records to a token, for good."""
-        self._write([batch], [])
-
-    def split(self, batch: FrozenBatch, parts: Iterable[FrozenBatch]) -> None:
-        """Puts `parts`, which together hold the records of `batch`, in its place."""
-        self._write(parts, [batch.first])
+        with self._lock, self._db:
+            self._db.execute("INSERT INTO batches (first, last, ranges, token) VALUES (?, ?, ?, ?)",
+                             (batch.first, batch.sequences[-1], to_ranges(batch.sequences), batch.token))
 
     def finish(self, batch: FrozenBatch, oldest_kept: int) -> None:
         """Marks the batch done and forgets done batches that end before `oldest_kept`, the first record still on disk."""
@@ -105,14 +103,6 @@ class Ledger:
         """Closes the database."""
         with self._lock:
             self._db.close()
-
-    def _write(self, batches: Iterable[FrozenBatch], gone: Iterable[int]) -> None:
-        with self._lock, self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany("DELETE FROM batches WHERE first = ?", [(first,) for first in gone])
-            self._db.executemany(
-                "INSERT INTO batches (first, last, ranges, token) VALUES (?, ?, ?, ?)",
-                [(batch.first, batch.sequences[-1], to_ranges(batch.sequences), batch.token) for batch in batches])
 
     def _read(self, sql: str) -> list[tuple[Any, ...]]:
         with self._lock:

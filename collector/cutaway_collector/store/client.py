@@ -23,7 +23,7 @@ from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
-from cutaway_collector.store.native import encode
+from cutaway_collector.store.native import encode, warm_up
 
 _PARTITIONS_PER_INSERT_MAX: Final = 1000
 """Days one insert may touch. The engine's 100 refuses honest back-fills; no limit would let one request make 100 000 parts."""
@@ -147,8 +147,8 @@ class ClickHouseStore:
                     client.close()
 
 
-def open_store(settings: Settings) -> ClickHouseStore:
-    """Connects to `settings.clickhouse`, else owns `settings.data`, and creates the schema where it is missing.
+def open_store(settings: Settings, *, create: bool = True) -> ClickHouseStore:
+    """Connects to `settings.clickhouse`, else owns `settings.data`; `create` makes the tables that are missing.
 
     Raises SettingsError (neither or both given), DataDirectoryBusy, StoreError (a server cannot be reached or refuses).
     """
@@ -156,7 +156,11 @@ def open_store(settings: Settings) -> ClickHouseStore:
         raise SettingsError("a store needs either data (a directory) or clickhouse (a URL): give exactly one of them")
     store = _server(settings) if settings.clickhouse else _embedded(Path(settings.data), settings)
     try:
-        schema.create(store, settings)
+        if create:
+            schema.create(store, settings)
+            warm_up()
+        else:
+            store.query("SELECT 1")
     except BaseException:
         store.close()
         raise

@@ -27,16 +27,25 @@ _LIMITS: Final[dict[int | None, str]] = {
 
 
 def insert_error(message: str, code: int | None) -> StoreError:
-    """An insert failed. Without a code the connection failed, which passes; a code that blames the data does not."""
-    retryable = code is None or (code in ENVIRONMENT and _TOO_MANY_PARTITIONS not in message)
+    """An insert failed. What the environment did passes; a code that blames the data does not."""
+    if code is None:
+        return unreachable(message)
+    retryable = code in ENVIRONMENT and _TOO_MANY_PARTITIONS not in message
     return StoreError(f"the store refused an insert: {_short(message)}", retryable=retryable)
 
 
 def query_error(message: str, code: int | None) -> StoreError:
     """A query failed. Its own limits and mistakes do not pass by asking again; a lost connection or a busy engine may."""
+    if code is None:
+        return unreachable(message)
     if code in _LIMITS:
         return StoreError(_LIMITS[code], retryable=False)
-    return StoreError(f"the store refused a query: {_short(message)}", retryable=code is None or code in _PASSING)
+    return StoreError(f"the store refused a query: {_short(message)}", retryable=code in _PASSING)
+
+
+def unreachable(message: str) -> StoreError:
+    """No answer from the engine at all: the connection failed, which passes."""
+    return StoreError(f"the store cannot be reached: {_short(message.rpartition('Caused by ')[2])}", retryable=True)
 
 
 def _short(message: str) -> str:

@@ -45,6 +45,11 @@ def encode(block: Block) -> bytes:
     return b"".join(parts)
 
 
+def warm_up() -> None:
+    """Compiles the encoder (seconds the first time, then read from numba's cache), so that no insert waits for it."""
+    _append_strings([], Strings.of(["warm"]))
+
+
 def plain_type(type: str) -> str:
     """The type as we send it: without LowCardinality and SimpleAggregateFunction, which the engine adds by a cast."""
     plain = _LOW_CARDINALITY.sub(r"\1", type)

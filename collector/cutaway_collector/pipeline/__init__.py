@@ -1,0 +1,289 @@
+"""From a request to rows: decode, spool, acknowledge; then batch, insert, score, forget. The flow to read first.
+
+    submit   decodes on the caller's thread, keeps the raw bytes on disk, returns the receipt; rows wait in memory
+    writer   one thread: takes what is due, freezes the batch and its token, inserts it, lets the spool forget it
+
+Not a receiver and not a store. An acknowledged request is stored once: a batch is repeated under its token until the store has it,
+also by the next process, and rows that the store will never take become dead letters that are counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from cutaway_collector import decode as decoding
+from cutaway_collector import score as scoring
+from cutaway_collector.batch import Batcher, Pending
+from cutaway_collector.contracts import Decoded, Encoding, Receipt, Scorer, Store
+from cutaway_collector.errors import Overloaded, RequestError, StoreError
+from cutaway_collector.pipeline.insert import BatchInsert, Outcome, ScoreBlock
+from cutaway_collector.pipeline.metrics import Metrics
+from cutaway_collector.settings import Settings
+from cutaway_collector.spool import CorruptRecord, FrozenBatch, Spool
+
+_LOG: Final = logging.getLogger(__name__)
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_LONGEST_S: Final = 5.0
+_T = TypeVar("_T")
+
+
+class Decode(Protocol):
+    """decode.decode: one request to rows. Raises MalformedRequest."""
+
+    def __call__(
+        self, payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str, limits: decoding.Limits
+    ) -> Decoded:
+        """Rows of the request, and what was turned away."""
+        ...
+
+
+class _Stopping(Exception):
+    """The writer was told to stop while it waited to try again; the spool keeps the batch for the next start."""
+
+
+class Pipeline:
+    """Made running; what an earlier process left in the spool is stored first. Thread-safe.
+
+    store, spool: open, and closed by the caller after `close`. scorers: whose scores are stored behind each batch.
+    """
+
+    def __init__(
+        self, store: Store, spool: Spool, settings: Settings, *, scorers: Iterable[Scorer] = (),
+        decode: Decode = decoding.decode, score_block: ScoreBlock = scoring.score_block,
+    ) -> None:
+        self._spool = spool
+        self._decode = decode
+        self._limits = decoding.Limits(attribute_depth_max=settings.attribute_depth_max, attributes_max=settings.attributes_max,
+                                       sequence_tokens_max=settings.sequence_tokens_max)
+        self._settings = settings
+        self._changed = threading.Condition()
+        self._fresh = Batcher(rows_max=settings.batch_rows_max, bytes_max=settings.batch_bytes_max,
+                              age_s_max=settings.batch_age_ms_max / 1000)
+        self._backlog = deque(spool.loose())
+        self._held_bytes = 0
+        self._storing = 0
+        self._closing = False
+        self._stop = threading.Event()
+        self._failure = ""
+        self._metrics = Metrics(queue_bytes=lambda: self._held_bytes, spool_bytes=lambda: spool.size_bytes, waiting=self._waiting)
+        self._insert = BatchInsert(store, scorers, score_block, self._metrics)
+        self._unfinished = spool.frozen()
+        self._storing = sum(len(batch.sequences) for batch in self._unfinished)
+        self._writer = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._writer.start()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The pipeline's own Prometheus registry."""
+        return self._metrics.registry
+
+    def submit(self, payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
+        """contracts.Submit: returns once the request is on disk; its spans are searchable within a batch's age and an insert.
+
+        Raises MalformedRequest, TooLarge (nothing kept), Overloaded (nothing kept, come back later).
+        """
+        outcome = "failed"
+        try:
+            receipt = self._accept(payload, encoding, tenant)
+            outcome = "accepted"
+            return receipt
+        except RequestError as error:
+            outcome = "overloaded" if isinstance(error, Overloaded) else "refused"
+            raise
+        finally:
+            self._metrics.requests.labels(encoding, outcome).inc()
+            self._metrics.bytes.inc(len(payload))
+
+    def status(self) -> tuple[bool, dict[str, Any]]:
+        """(whether requests would be accepted, details as plain JSON values)."""
+        with self._changed:
+            failure, alive, closing, held = self._failure, self._writer.is_alive(), self._closing, self._held_bytes
+        spool_bytes = self._spool.size_bytes
+        room = spool_bytes < self._settings.spool_bytes_max and (bool(failure) or held < self._settings.queue_bytes_max)
+        return alive and not closing and room, {
+            "store": "unreachable" if failure else "reachable", "last_error": failure, "writer": "running" if alive else "stopped",
+            "stopping": closing, "waiting_requests": self._waiting(), "queue_bytes": held, "spool_bytes": spool_bytes,
+            "dead_letters": self._spool.dead_letters,
+        }
+
+    def close(self, deadline_s: float) -> bool:
+        """Refuses new requests and stores what waits. True when all is stored; the spool keeps the rest for the next start."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._writer.join(deadline_s)
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._writer.join(5)
+        waiting = self._waiting()
+        if waiting:
+            _LOG.warning("stopped with %d requests waiting: they are in the spool and will be stored at the next start", waiting)
+        return waiting == 0
+
+    # --- the caller's threads ---------------------------------------------------------------------------------------------
+
+    def _accept(self, payload: bytes, encoding: Encoding, tenant: str) -> Receipt:
+        self._make_room(0)
+        received_ns = time.time_ns()
+        decoded = self._decode(payload, encoding, received_ns=received_ns, tenant=tenant, limits=self._limits)
+        self._metrics.rejected.inc(decoded.rejected)
+        rows = decoded.spans.rows
+        if rows == 0:
+            return Receipt(0, decoded.rejected, decoded.message)
+        nbytes = decoded.spans.nbytes() + decoded.tokens.nbytes()
+        keep = self._make_room(nbytes)
+        try:
+            sequence = self._spool.append(payload, encoding, tenant, received_ns)
+        except BaseException:
+            self._give_back(nbytes if keep else 0)
+            raise
+        self._metrics.accepted.inc(rows)
+        with self._changed:
+            if keep:
+                self._fresh.add(Pending(sequence, decoded, nbytes, time.monotonic()))
+            else:
+                self._backlog.append(sequence)
+            # The writer sleeps until the oldest request is due: only the first of a batch, or the last that fits, changes that.
+            if len(self._fresh) <= 1 or self._fresh.is_full():
+                self._changed.notify_all()
+        return Receipt(rows, decoded.rejected, decoded.message)
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Reserves memory for decoded rows. False: none left, but the store is away, so the spool alone keeps the request."""
+        with self._changed:
+            if self._closing or not self._writer.is_alive():
+                raise Overloaded("the collector is stopping: send this request again in a moment")
+            if self._held_bytes and self._held_bytes + nbytes > self._settings.queue_bytes_max:
+                if self._failure:
+                    return False
+                raise Overloaded(f"{self._held_bytes} decoded bytes wait to be stored, queue_bytes_max allows "
+                                 f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
+            self._held_bytes += nbytes
+            return True
+
+    def _give_back(self, nbytes: int) -> None:
+        with self._changed:
+            self._held_bytes -= nbytes
+
+    def _waiting(self) -> int:
+        with self._changed:
+            return len(self._fresh) + len(self._backlog) + self._storing
+
+    # --- the writer's thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            for batch in self._unfinished:
+                self._store(batch.sequences, self._load(batch.sequences), batch)
+            while (work := self._next()) is not None:
+                self._store(*work)
+        except _Stopping:
+            return
+
+    def _next(self) -> tuple[Sequence[int], list[Pending]] | None:
+        """Waits for a batch. What has just arrived goes first, for someone is looking for it; then the backlog."""
+        with self._changed:
+            while not self._stop.is_set():
+                due_s = self._fresh.due_in_s(time.monotonic())
+                if due_s is not None and (due_s <= 0 or self._closing):
+                    items = self._fresh.take()
+                    self._storing = len(items)
+                    return [item.sequence for item in items], items
+                if self._backlog:
+                    break
+                if self._closing:
+                    return None
+                self._changed.wait(due_s)
+            else:
+                return None
+        return self._from_backlog()
+
+    def _from_backlog(self) -> tuple[Sequence[int], list[Pending]]:
+        line = Batcher(rows_max=self._settings.batch_rows_max, bytes_max=self._settings.batch_bytes_max, age_s_max=0)
+        sequences: list[int] = []
+        while self._backlog and not line.is_full() and not self._stop.is_set():
+            with self._changed:
+                sequence = self._backlog.popleft()
+                self._storing += 1
+            sequences.append(sequence)
+            for item in self._load([sequence]):
+                line.add(item)
+        # One read too many may have overfilled the batch by a request; it goes along, for its sequence is already counted.
+        items: list[Pending] = []
+        while len(line):
+            items += line.take()
+        return sequences, items
+
+    def _load(self, sequences: Sequence[int]) -> list[Pending]:
+        """Requests back from the spool; one that cannot be read or decoded any more becomes a dead letter."""
+        items: list[Pending] = []
+        for sequence in sequences:
+            try:
+                record = self._spool.read(sequence)
+                decoded = self._decode(record.payload, record.encoding, received_ns=record.received_ns, tenant=record.tenant,
+                                       limits=self._limits)
+            except (CorruptRecord, KeyError, RequestError) as error:
+                self._bury(sequence, f"{type(error).__name__}: {error}")
+                continue
+            nbytes = decoded.spans.nbytes() + decoded.tokens.nbytes()
+            with self._changed:
+                self._held_bytes += nbytes
+            items.append(Pending(sequence, decoded, nbytes, time.monotonic()))
+        return items
+
+    def _store(self, sequences: Sequence[int], items: list[Pending], frozen: FrozenBatch | None = None) -> None:
+        """Stores one batch, however long it takes; raises _Stopping when told to stop meanwhile."""
+        batch = frozen or self._until_done(lambda: self._spool.freeze(sequences))
+        try:
+            outcome = self._until_done(lambda: self._insert.run(items, batch.token))
+        except _Stopping:
+            raise
+        except Exception as error:
+            _LOG.exception("a batch could not be built: its %d requests become dead letters", len(items))
+            spans = sum(item.rows for item in items)
+            outcome = Outcome(0, spans, {item.sequence: f"{type(error).__name__}: {error}" for item in items})
+        for sequence, reason in outcome.refused.items():
+            self._bury(sequence, reason)
+        self._metrics.stored.inc(outcome.spans_stored)
+        self._metrics.lost.inc(outcome.spans_lost)
+        self._until_done(lambda: self._spool.finish(batch))
+        with self._changed:
+            self._held_bytes -= sum(item.nbytes for item in items)
+            self._storing = max(0, self._storing - len(sequences))
+
+    def _bury(self, sequence: int, reason: str) -> None:
+        _LOG.error("request %d becomes a dead letter: %s", sequence, reason)
+        self._until_done(lambda: self._spool.bury(sequence, reason))
+        self._metrics.dead_letters.inc()
+
+    def _until_done(self, action: Callable[[], _T]) -> _T:
+        """Repeats what may fail for a while (a store away, a full disk) until it succeeds. Raises _Stopping."""
+        delay_s = _RETRY_FIRST_S
+        while True:
+            try:
+                result = action()
+            except (StoreError, sqlite3.Error, OSError) as error:
+                self._note_failure(str(error))
+            else:
+                self._note_failure("")
+                return result
+            if self._stop.wait(delay_s):
+                raise _Stopping
+            delay_s = min(delay_s * 2, _RETRY_LONGEST_S)
+
+    def _note_failure(self, failure: str) -> None:
+        with self._changed:
+            before, self._failure = self._failure, failure
+        if failure and not before:
+            _LOG.warning("storing waits and is tried again: %s", failure)
+        elif before and not failure:
+            _LOG.info("storing goes on")
