@@ -18,8 +18,8 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import create_app
 
-NOW_NS = 1_790_003_600_000_000_000
-"""What the pages take for the present: an hour after most of the world happened."""
+NOW_NS = spans_of.START_NS + 1_200_000_000_000
+"""What the pages take for the present: twenty minutes after the newest spans."""
 LAYERS, HEADS = 30, 9
 CHAT, SLOW, BATCH, FAILED, LONG, BARE = 101, 102, 103, 104, 105, 106
 """Numbers of the generations' spans."""

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+STRIP_STEPS_MAX: Final = 1200
 CLASSES: Final = 16
 """Colour classes q0 .. q15 of the stylesheet, q15 for the most striking values."""
 
@@ -31,11 +32,11 @@ class Signal:
 
 
 SIGNALS: Final[tuple[Signal, ...]] = (
-    Signal("surprisal", "Surprisal", "nats", "−log p of the token that was chosen: how unexpected it was"),
-    Signal("entropy", "Entropy", "nats", "spread of the whole next-token distribution: how undecided the model was"),
-    Signal("margin", "Margin", "nats", "log-probability of the first choice minus the second: a small margin is a close call", reverse=True),
-    Signal("rank", "Rank", "", "how many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
-    Signal("inter_token_s", "Time", "s", "time since the previous token; for the first token, since the call"),
+    Signal("surprisal", "Surprisal", "nats", "How unexpected the chosen token was: −log p"),
+    Signal("entropy", "Entropy", "nats", "How undecided the model was: spread of the whole next-token distribution"),
+    Signal("margin", "Margin", "nats", "First choice over second, in log-probability: a small margin is a close call", reverse=True),
+    Signal("rank", "Rank", "", "How many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
+    Signal("inter_token_s", "Time", "s", "Time since the previous token; for the first token, since the call"),
 )
 BY_KEY: Final = {signal.key: signal for signal in SIGNALS}
 
@@ -127,10 +128,13 @@ def classify(values: npt.NDArray[np.float64], ends: Scale, signal: Signal) -> li
 
 
 def strip_path(values: npt.NDArray[np.float64], height: float = 100.0) -> tuple[str, float]:
-    """values [n] -> an SVG path of n unit-wide steps on a canvas n x height, filled from the floor, and the value at its top.
+    """values [n] -> an SVG path of min(n, STRIP_STEPS_MAX) unit-wide steps, filled from the floor at `height`, and the value at its top.
 
     The top is the 99.5th percentile: first-token times and single outliers touch the ceiling instead of flattening the rest.
     """
+    if values.size > STRIP_STEPS_MAX:  # more steps than a screen has pixels: keep the peak of each, a mean would hide it
+        edges = np.linspace(0, values.size, STRIP_STEPS_MAX + 1).astype(np.int64)[:-1]
+        values = np.maximum.reduceat(np.nan_to_num(values), edges)
     finite = values[np.isfinite(values)]
     top = float(np.percentile(finite, 99.5)) if finite.size else 0.0
     if top <= 0:

@@ -113,6 +113,7 @@ class GenerationPage:
     previous_url: str
     next_url: str
     strip_path: str
+    strip_steps: int
     strip_top: str
     heat: Heat | None
     heat_reason: str
@@ -220,7 +221,7 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         legend=_legend(choice.signal, ends), signals=tokens.SIGNALS,
         tokens=_tokens(sequence, choice.signal, classes, start, stop), token_count=length, start=start,
         previous_url=link(start=max(0, start - TOKENS_SHOWN_MAX)) if start else "",
-        next_url=link(start=stop) if stop < length else "", strip_path=path, strip_top=_printed(choice.signal, top),
+        next_url=link(start=stop) if stop < length else "", strip_path=path, strip_steps=min(stop - start, tokens.STRIP_STEPS_MAX), strip_top=_printed(choice.signal, top),
         heat=heat, heat_reason=reason, text_captured=bool(sequence.get("tokens")), scores=tuple(found["scores"]),
         attributes=properties(attributes, linked=False), twin_url=urls.generation(found["span_id"], json=True),
     )

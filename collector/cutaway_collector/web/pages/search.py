@@ -200,9 +200,11 @@ def _store_empty(site: Site) -> bool:
 
 
 def _hits(rows: list[dict[str, Any]], now_ns: int) -> tuple[Hit, ...]:
-    longest = max((row["duration_ns"] for row in rows), default=0) or 1
+    # A bar as long as the table's third quartile is half full: one straggler must not shrink all others to dots.
+    durations = sorted(row["duration_ns"] for row in rows)
+    full = 2 * durations[len(durations) * 3 // 4] if durations else 0
     return tuple(
-        Hit(row, _target(row), urls.trace(row["trace_id"], span=row["span_id"]), max(0.8, 100 * row["duration_ns"] / longest),
+        Hit(row, _target(row), urls.trace(row["trace_id"], span=row["span_id"]), min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),
             _heat(row["surprisal_mean"]), format.ago(row["start_ns"], now_ns))
         for row in rows
     )

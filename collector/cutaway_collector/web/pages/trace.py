@@ -5,26 +5,34 @@ Not a flame graph and not live: it shows the spans that are stored now, at most 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from cutaway_collector import search as verb
-from cutaway_collector.web import charts, query_edit, urls, waterfall
+from cutaway_collector.web import charts, query_edit, tokens, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.site import Arguments, Site
 
 ROWS_SHOWN_MAX: Final = 1000
 """Rows drawn at once: what a browser lays out without a pause. Further rows are a link away."""
+STRIPES_MAX: Final = 8
+STRIPE_TOKENS_MAX: Final = 2048
+STRIPE_CELLS: Final = 80
+STRIPE_FULL_NATS: Final = 6.0
+"""Surprisal at the end of the stripe's colours; fixed, so that the generations of a trace compare."""
 VALUE_CHARS_MAX: Final = 20_000
 _HEX: Final = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One attribute. `cut` is how many characters were left out; `url` searches for spans that share it ("" for long values)."""
+    """One attribute. `short` leaves out the prefix its group shares; `cut` is how many characters were left out; `url` searches for spans that share it ("" for long values)."""
 
     key: str
+    short: str
     value: str
     cut: int
     url: str
@@ -63,12 +71,22 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Stripe:
+    """A stretch of a generation's bar: place and width in percent of the bar, colour class of its largest surprisal."""
+
+    x: float
+    width: float
+    heat: int
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A waterfall row and where it leads."""
 
     row: waterfall.Row
     url: str
     selected: bool
+    stripe: tuple[Stripe, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +142,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     first = _first_row(args.get("rows", ""), tree, chosen if args.get("span") else "")
     shown = tree.rows[first : first + ROWS_SHOWN_MAX]
     spans = [row.span for row in tree.rows]
+    stripes = _stripes(site, shown)
     produced = [span["output_tokens"] for span in spans if span["output_tokens"] is not None]
     perplexities = [span["perplexity"] for span in spans if span["perplexity"] is not None]
     identity = found["trace_id"]
@@ -134,12 +153,37 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         services=tuple((service, index % 8) for index, service in enumerate(tree.services)),
         models=tuple(dict.fromkeys(span["model"] for span in spans if span["model"])),
         output_tokens=sum(produced) if produced else None, worst_perplexity=max(perplexities) if perplexities else None,
-        lines=tuple(Line(row, urls.trace(identity, span=row.span["span_id"], rows=first), row.span["span_id"] == chosen) for row in shown),
+        lines=tuple(Line(row, urls.trace(identity, span=row.span["span_id"], rows=first), row.span["span_id"] == chosen,
+                         stripes.get(row.span["span_id"], ())) for row in shown),
         first_row=first, previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
         next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
         ticks=charts.duration_ticks(tree.total_ns), opened=_opened(tree, chosen),
         search_url=urls.search(q=f"trace:{identity}", from_="all"), twin_url=f"/trace/{identity}.json",
     )
+
+
+def _stripes(site: Site, rows: Sequence[waterfall.Row]) -> dict[str, tuple[Stripe, ...]]:
+    """Surprisal along the decoding of the first few generations: where in time the model hesitated. Span id -> stripe."""
+    wanted = [row.span for row in rows if 1 < (row.span["output_tokens"] or 0) <= STRIPE_TOKENS_MAX and row.span["surprisal_mean"] is not None]
+    out = {}
+    for span in wanted[:STRIPES_MAX]:
+        found = verb.generation(site.store, span["span_id"])
+        sequence = found["sequences"][0] if found and found["sequences"] else None
+        if sequence and sequence["signals"]["surprisal"] and sequence["signals"]["inter_token_s"]:
+            out[span["span_id"]] = _stripe(sequence["signals"]["surprisal"], sequence["signals"]["inter_token_s"], span["duration_ns"])
+    return out
+
+
+def _stripe(surprisal: Sequence[float | None], gaps_s: Sequence[float | None], duration_ns: int) -> tuple[Stripe, ...]:
+    """Tokens end at the running sum of their gaps; each of STRIPE_CELLS cells shows the largest surprisal that falls into it."""
+    length = min(len(surprisal), len(gaps_s))
+    ends = np.nancumsum(tokens.as_array(gaps_s, length)) * 1e9 / max(duration_ns, 1)
+    cells = np.full(STRIPE_CELLS, -1.0)
+    at = np.clip((ends * STRIPE_CELLS).astype(np.int64), 0, STRIPE_CELLS - 1)
+    np.maximum.at(cells, at, np.nan_to_num(tokens.as_array(surprisal, length)))
+    heat = np.minimum(cells / STRIPE_FULL_NATS * tokens.CLASSES, tokens.CLASSES - 1).astype(np.int64)
+    size = 100 / STRIPE_CELLS
+    return tuple(Stripe(index * size, size, int(heat[index])) for index in range(STRIPE_CELLS) if cells[index] >= 0)
 
 
 def _chosen(tree: waterfall.Waterfall, wanted: str) -> str:
@@ -188,16 +232,16 @@ def _groups(attributes: Mapping[str, Any]) -> tuple[Group, ...]:
     for label, prefix in kinds:
         mine = {key: left.pop(key) for key in sorted(left) if key.startswith(prefix)}
         if mine:
-            out.append(Group(label, properties(mine, linked=True)))
+            out.append(Group(label, properties(mine, linked=True, prefix=prefix)))
     return tuple(out)
 
 
-def properties(attributes: Mapping[str, Any], *, linked: bool) -> tuple[Property, ...]:
+def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "") -> tuple[Property, ...]:
     """Attributes in alphabetical order, as text; `linked` gives short ones a search for their like."""
     out = []
     for key in sorted(attributes):
         value = str(attributes[key])
         short = linked and len(value) <= 120 and "\n" not in value
         url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
-        out.append(Property(key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url))
+        out.append(Property(key, key.removeprefix(prefix) or key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url))
     return tuple(out)
