@@ -47,12 +47,12 @@ def _fill(payload: bytes, limits: Limits) -> tuple[Any, Tables, int]:
     data = np.frombuffer(payload, np.uint8)
     capacities = t.guess(data.size)
     tables = t.allocate(capacities, limits.attribute_depth_max, names.PACKED)
-    end = otlp.request(data, tables, limits.attributes_max)
+    end = otlp.request(data, tables.work, limits.attributes_max)
     wanted = tables.counts[: len(capacities)].tolist()
     if end >= 0 and any(want > held for want, held in zip(wanted, capacities, strict=True)):
         t.check_affordable(wanted, limits.working_bytes_max)
         tables = t.allocate(wanted, limits.attribute_depth_max, names.PACKED)
-        end = otlp.request(data, tables, limits.attributes_max)
+        end = otlp.request(data, tables.work, limits.attributes_max)
         if end < 0 or tables.counts[: len(capacities)].tolist() != wanted:
             raise AssertionError("two walks over the same bytes must count the same")
     return data, tables, end

@@ -11,6 +11,7 @@ import numpy as np
 
 from cutaway import conventions
 from cutaway_collector import columns
+from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.wire import kernel
 
 _LIFTED: Final = tuple(dict.fromkeys(name for column in columns.LIFTED for name in column.attributes))
@@ -50,18 +51,20 @@ PACKED: Final = _pack()
 
 
 @kernel
-def lookup(data: Any, at: int, length: int, names: Any, ends: Any, by_length: Any) -> Any:
+def lookup(data: Any, at: int, length: int, work: Any) -> Any:
     """Index of the name spelled at `data[at:at + length]`, or -1. Compares from the end, where names differ most."""
-    if length >= by_length.shape[0]:
+    if length >= work[t.NAME_LENGTHS]:
         return -1
-    for slot in range(by_length.shape[1]):
-        candidate = by_length[length, slot]
+    each = work[t.NAME_SLOTS_EACH]
+    slots = work[t.NAME_SLOTS] + length * each
+    for slot in range(slots, slots + each):
+        candidate = work[slot]
         if candidate < 0:
             return -1
-        start = ends[candidate] - length
+        start = work[t.NAMES] + work[work[t.NAME_ENDS] + candidate] - length
         back = length - 1
-        while back >= 0 and data[at + back] == names[start + back]:
+        while back >= 0 and data[at + back] == work[start + back]:
             back -= 1
         if back < 0:
-            return np.int64(candidate)
+            return candidate
     return -1

@@ -19,12 +19,15 @@ from cutaway_collector.decode.tables import (
     C_NAME_N,
     C_VERSION,
     C_VERSION_N,
+    C_WIDTH,
+    COUNTS,
     DEEP,
     E_ATTRIBUTE,
     E_ATTRIBUTE_N,
     E_NAME,
     E_NAME_N,
     E_TIME,
+    E_WIDTH,
     EVENT_ATTRIBUTES,
     EVENTS,
     L_ATTRIBUTE,
@@ -35,12 +38,14 @@ from cutaway_collector.decode.tables import (
     L_STATE_N,
     L_TRACE,
     L_TRACE_N,
+    L_WIDTH,
     LINK_ATTRIBUTES,
     LINKS,
     NO_FAULT,
     R_ATTRIBUTE,
     R_ATTRIBUTE_N,
     R_FAULT,
+    R_WIDTH,
     RESOURCE_ATTRIBUTES,
     RESOURCES,
     S_ATTRIBUTE,
@@ -68,13 +73,14 @@ from cutaway_collector.decode.tables import (
     S_STOP,
     S_TRACE,
     S_TRACE_N,
+    S_WIDTH,
     SCOPES,
     SPAN_ATTRIBUTES,
     SPANS,
     TOO_DEEP,
     TOO_MANY_ATTRIBUTES,
 )
-from cutaway_collector.decode.values import attribute, nested, pair
+from cutaway_collector.decode.values import attribute, claim, nested, pair
 from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint
 
 START_MIN_NS: Final = 31_536_000 * 10**9
@@ -82,6 +88,14 @@ START_MIN_NS: Final = 31_536_000 * 10**9
 START_MAX_NS: Final = 9_214_646_400 * 10**9
 """2262-01-01: DateTime64(9) ends a little later."""
 TIME_MAX_NS: Final = 2**63 - 1
+
+
+@kernel
+def _new(work: Any, slot: int, width: int) -> Any:
+    row = claim(work, slot, width)
+    for column in range(width):
+        work[row + column] = 0
+    return row
 
 
 @kernel
@@ -95,17 +109,17 @@ def _nonzero(data: Any, at: int, length: int, width: int) -> Any:
 
 
 @kernel
-def _attribute_fault(count: int, limit: int, counts: Any) -> Any:
+def _attribute_fault(count: int, limit: int, work: Any) -> Any:
     """What is wrong with the attributes just read; clears the mark for the next owner."""
-    deep = counts[DEEP] != 0
-    counts[DEEP] = 0
+    deep = work[DEEP] != 0
+    work[DEEP] = 0
     if count > limit:
         return TOO_MANY_ATTRIBUTES
     return TOO_DEEP if deep else NO_FAULT
 
 
 @kernel
-def _status(data: Any, at: int, end: int, record: Any) -> Any:
+def _status(data: Any, at: int, end: int, work: Any, record: int) -> Any:
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -114,11 +128,11 @@ def _status(data: Any, at: int, end: int, record: Any) -> Any:
             length, at = size(data, at, end)
             if at < 0:
                 return at
-            record[S_MESSAGE], record[S_MESSAGE_N] = at, length
+            work[record + S_MESSAGE], work[record + S_MESSAGE_N] = at, length
             at += length
         elif field == 3 and wire == VARINT:
             bits, at = varint(data, at, end)
-            record[S_CODE] = np.int64(np.int32(bits))
+            work[record + S_CODE] = np.int64(np.int32(bits))
         else:
             at = skip(data, at, end, wire)
         if at < 0:
@@ -127,44 +141,40 @@ def _status(data: Any, at: int, end: int, record: Any) -> Any:
 
 
 @kernel
-def _event(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
+def _event(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> Any:
     """One event into its row; what is wrong with it is put on its span."""
-    event = tables.events[min(tables.counts[EVENTS], tables.events.shape[0] - 1)]
-    tables.counts[EVENTS] += 1
-    event[:] = 0
-    event[E_ATTRIBUTE] = first = tables.counts[EVENT_ATTRIBUTES]
+    event = _new(work, EVENTS, E_WIDTH)
+    work[event + E_ATTRIBUTE] = first = work[EVENT_ATTRIBUTES]
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
             return at
         if field == 1 and wire == FIXED64:
             bits, at = fixed64(data, at, end)
-            event[E_TIME] = np.int64(min(bits, np.uint64(TIME_MAX_NS)))
+            work[event + E_TIME] = np.int64(min(bits, np.uint64(TIME_MAX_NS)))
         elif wire == BYTES and (field == 2 or field == 3):
             length, at = size(data, at, end)
             if at < 0:
                 return at
             if field == 2:
-                event[E_NAME], event[E_NAME_N] = at, length
+                work[event + E_NAME], work[event + E_NAME_N] = at, length
                 at += length
             else:
-                at = attribute(data, at, at + length, tables.event_attributes, EVENT_ATTRIBUTES, tables)
+                at = attribute(data, at, at + length, work, EVENT_ATTRIBUTES)
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    event[E_ATTRIBUTE_N] = tables.counts[EVENT_ATTRIBUTES] - first
-    record[S_FAULT] = max(record[S_FAULT], _attribute_fault(event[E_ATTRIBUTE_N], limit, tables.counts))
+    work[event + E_ATTRIBUTE_N] = work[EVENT_ATTRIBUTES] - first
+    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[event + E_ATTRIBUTE_N], limit, work))
     return at
 
 
 @kernel
-def _link(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
+def _link(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> Any:
     """One link into its row; what is wrong with it is put on its span."""
-    link = tables.links[min(tables.counts[LINKS], tables.links.shape[0] - 1)]
-    tables.counts[LINKS] += 1
-    link[:] = 0
-    link[L_ATTRIBUTE] = first = tables.counts[LINK_ATTRIBUTES]
+    link = _new(work, LINKS, L_WIDTH)
+    work[link + L_ATTRIBUTE] = first = work[LINK_ATTRIBUTES]
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -174,59 +184,56 @@ def _link(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) ->
             if at < 0:
                 return at
             if field == 4:
-                at = attribute(data, at, at + length, tables.link_attributes, LINK_ATTRIBUTES, tables)
+                at = attribute(data, at, at + length, work, LINK_ATTRIBUTES)
             else:
                 if field == 1:
-                    link[L_TRACE], link[L_TRACE_N] = at, length
+                    work[link + L_TRACE], work[link + L_TRACE_N] = at, length
                 elif field == 2:
-                    link[L_ID], link[L_ID_N] = at, length
+                    work[link + L_ID], work[link + L_ID_N] = at, length
                 else:
-                    link[L_STATE], link[L_STATE_N] = at, length
+                    work[link + L_STATE], work[link + L_STATE_N] = at, length
                 at += length
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    link[L_ATTRIBUTE_N] = tables.counts[LINK_ATTRIBUTES] - first
-    record[S_FAULT] = max(record[S_FAULT], _attribute_fault(link[L_ATTRIBUTE_N], limit, tables.counts))
+    work[link + L_ATTRIBUTE_N] = work[LINK_ATTRIBUTES] - first
+    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[link + L_ATTRIBUTE_N], limit, work))
     return at
 
 
 @kernel
-def _span_bytes(data: Any, at: int, length: int, field: int, record: Any, tables: Any, limit: int) -> Any:
+def _span_bytes(data: Any, at: int, length: int, field: int, record: int, work: Any, limit: int) -> Any:
     """One length-delimited field of Span: `data[at:at + length]`."""
     after = at + length
     if field == 9:
-        return attribute(data, at, after, tables.span_attributes, SPAN_ATTRIBUTES, tables)
+        return attribute(data, at, after, work, SPAN_ATTRIBUTES)
     if field == 1:
-        record[S_TRACE], record[S_TRACE_N] = at, length
+        work[record + S_TRACE], work[record + S_TRACE_N] = at, length
     elif field == 2:
-        record[S_ID], record[S_ID_N] = at, length
+        work[record + S_ID], work[record + S_ID_N] = at, length
     elif field == 3:
-        record[S_STATE], record[S_STATE_N] = at, length
+        work[record + S_STATE], work[record + S_STATE_N] = at, length
     elif field == 4:
-        record[S_PARENT], record[S_PARENT_N] = at, length
+        work[record + S_PARENT], work[record + S_PARENT_N] = at, length
     elif field == 5:
-        record[S_NAME], record[S_NAME_N] = at, length
+        work[record + S_NAME], work[record + S_NAME_N] = at, length
     elif field == 11 or field == 13:
         # Attributes of the span itself may lie before and after: its own mark must not be lost to the event's.
-        deep = tables.counts[DEEP]
-        tables.counts[DEEP] = 0
-        after = _event(data, at, after, tables, record, limit) if field == 11 else _link(data, at, after, tables, record, limit)
-        tables.counts[DEEP] = deep
+        deep = work[DEEP]
+        work[DEEP] = 0
+        after = _event(data, at, after, work, record, limit) if field == 11 else _link(data, at, after, work, record, limit)
+        work[DEEP] = deep
     elif field == 15:
-        after = _status(data, at, after, record)
+        after = _status(data, at, after, work, record)
     return after
 
 
 @kernel
-def _span(data: Any, at: int, end: int, tables: Any, scope: int, resource: int, inherited: int, limit: int) -> Any:
-    record = tables.spans[min(tables.counts[SPANS], tables.spans.shape[0] - 1)]
-    counts = tables.counts
-    counts[SPANS] += 1
-    record[:] = 0
-    record[S_SCOPE], record[S_RESOURCE], record[S_FAULT] = scope, resource, inherited
-    record[S_ATTRIBUTE], record[S_EVENT], record[S_LINK] = counts[SPAN_ATTRIBUTES], counts[EVENTS], counts[LINKS]
+def _span(data: Any, at: int, end: int, work: Any, scope: int, resource: int, inherited: int, limit: int) -> Any:
+    record = _new(work, SPANS, S_WIDTH)
+    work[record + S_SCOPE], work[record + S_RESOURCE], work[record + S_FAULT] = scope, resource, inherited
+    work[record + S_ATTRIBUTE], work[record + S_EVENT], work[record + S_LINK] = work[SPAN_ATTRIBUTES], work[EVENTS], work[LINKS]
     start = np.uint64(0)
     stop = np.uint64(0)
     while at < end:
@@ -236,35 +243,35 @@ def _span(data: Any, at: int, end: int, tables: Any, scope: int, resource: int, 
         if wire == BYTES:
             length, at = size(data, at, end)
             if at >= 0:
-                at = _span_bytes(data, at, length, field, record, tables, limit)
+                at = _span_bytes(data, at, length, field, record, work, limit)
         elif wire == FIXED64 and field == 7:
             start, at = fixed64(data, at, end)
         elif wire == FIXED64 and field == 8:
             stop, at = fixed64(data, at, end)
         elif wire == VARINT and field == 6:
             bits, at = varint(data, at, end)
-            record[S_KIND] = np.int64(np.int32(bits))
+            work[record + S_KIND] = np.int64(np.int32(bits))
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    record[S_ATTRIBUTE_N] = counts[SPAN_ATTRIBUTES] - record[S_ATTRIBUTE]
-    record[S_EVENT_N] = counts[EVENTS] - record[S_EVENT]
-    record[S_LINK_N] = counts[LINKS] - record[S_LINK]
-    record[S_FAULT] = max(record[S_FAULT], _attribute_fault(record[S_ATTRIBUTE_N], limit, counts))
-    record[S_START] = np.int64(min(start, np.uint64(TIME_MAX_NS)))
-    record[S_STOP] = np.int64(stop)
+    work[record + S_ATTRIBUTE_N] = work[SPAN_ATTRIBUTES] - work[record + S_ATTRIBUTE]
+    work[record + S_EVENT_N] = work[EVENTS] - work[record + S_EVENT]
+    work[record + S_LINK_N] = work[LINKS] - work[record + S_LINK]
+    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[record + S_ATTRIBUTE_N], limit, work))
+    work[record + S_START] = np.int64(min(start, np.uint64(TIME_MAX_NS)))
+    work[record + S_STOP] = np.int64(stop)
     if start < np.uint64(START_MIN_NS) or start >= np.uint64(START_MAX_NS):
-        record[S_FAULT] = BAD_START
-    if not _nonzero(data, record[S_ID], record[S_ID_N], 8):
-        record[S_FAULT] = BAD_SPAN_ID
-    if not _nonzero(data, record[S_TRACE], record[S_TRACE_N], 16):
-        record[S_FAULT] = BAD_TRACE_ID
+        work[record + S_FAULT] = BAD_START
+    if not _nonzero(data, work[record + S_ID], work[record + S_ID_N], 8):
+        work[record + S_FAULT] = BAD_SPAN_ID
+    if not _nonzero(data, work[record + S_TRACE], work[record + S_TRACE_N], 16):
+        work[record + S_FAULT] = BAD_TRACE_ID
     return at
 
 
 @kernel
-def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> Any:
+def _scope(data: Any, at: int, end: int, work: Any, record: int) -> Any:
     """Name and version; attributes are checked and dropped, for the exporter's schema has no column for them."""
     while at < end:
         field, wire, at = tag(data, at, end)
@@ -275,13 +282,13 @@ def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> Any:
             if at < 0:
                 return at
             if field == 1:
-                record[C_NAME], record[C_NAME_N] = at, length
+                work[record + C_NAME], work[record + C_NAME_N] = at, length
             elif field == 2:
-                record[C_VERSION], record[C_VERSION_N] = at, length
+                work[record + C_VERSION], work[record + C_VERSION_N] = at, length
             else:
                 _, _, kind, value, value_length, inside = pair(data, at, at + length)
                 if inside >= 0 and (kind == 5 or kind == 6):
-                    inside = nested(data, value, value + value_length, kind, tables.numbers, tables.counts, tables.stack, False)
+                    inside = nested(data, value, value + value_length, kind, work, False)
                 if inside < 0:
                     return inside
             at += length
@@ -289,16 +296,14 @@ def _scope(data: Any, at: int, end: int, tables: Any, record: Any) -> Any:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    tables.counts[DEEP] = 0
+    work[DEEP] = 0
     return at
 
 
 @kernel
-def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inherited: int, limit: int) -> Any:
-    scope = tables.counts[SCOPES]
-    record = tables.scopes[min(scope, tables.scopes.shape[0] - 1)]
-    tables.counts[SCOPES] += 1
-    record[:] = 0
+def _scope_spans(data: Any, at: int, end: int, work: Any, resource: int, inherited: int, limit: int) -> Any:
+    scope = work[SCOPES]
+    record = _new(work, SCOPES, C_WIDTH)
     settled = False  # a scope may come once, and only before the first span
     while at < end:
         start = at
@@ -310,11 +315,11 @@ def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inher
             if at < 0:
                 return at
             if field == 2:
-                at = _span(data, at, at + length, tables, scope, resource, inherited, limit)
+                at = _span(data, at, at + length, work, scope, resource, inherited, limit)
             elif settled:
                 return fault(IRREGULAR, start)
             else:
-                at = _scope(data, at, at + length, tables, record)
+                at = _scope(data, at, at + length, work, record)
             settled = True
         else:
             at = skip(data, at, end, wire)
@@ -324,7 +329,7 @@ def _scope_spans(data: Any, at: int, end: int, tables: Any, resource: int, inher
 
 
 @kernel
-def _resource(data: Any, at: int, end: int, tables: Any, record: Any, limit: int) -> Any:
+def _resource(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> Any:
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -332,23 +337,21 @@ def _resource(data: Any, at: int, end: int, tables: Any, record: Any, limit: int
         if field == 1 and wire == BYTES:
             length, at = size(data, at, end)
             if at >= 0:
-                at = attribute(data, at, at + length, tables.resource_attributes, RESOURCE_ATTRIBUTES, tables)
+                at = attribute(data, at, at + length, work, RESOURCE_ATTRIBUTES)
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    record[R_ATTRIBUTE_N] = tables.counts[RESOURCE_ATTRIBUTES] - record[R_ATTRIBUTE]
-    record[R_FAULT] = _attribute_fault(record[R_ATTRIBUTE_N], limit, tables.counts)
+    work[record + R_ATTRIBUTE_N] = work[RESOURCE_ATTRIBUTES] - work[record + R_ATTRIBUTE]
+    work[record + R_FAULT] = _attribute_fault(work[record + R_ATTRIBUTE_N], limit, work)
     return at
 
 
 @kernel
-def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> Any:
-    resource = tables.counts[RESOURCES]
-    record = tables.resources[min(resource, tables.resources.shape[0] - 1)]
-    tables.counts[RESOURCES] += 1
-    record[:] = 0
-    record[R_ATTRIBUTE] = tables.counts[RESOURCE_ATTRIBUTES]
+def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
+    resource = work[RESOURCES]
+    record = _new(work, RESOURCES, R_WIDTH)
+    work[record + R_ATTRIBUTE] = work[RESOURCE_ATTRIBUTES]
     settled = False  # a resource may come once, and only before the first scope
     while at < end:
         start = at
@@ -360,11 +363,11 @@ def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> An
             if at < 0:
                 return at
             if field == 2:
-                at = _scope_spans(data, at, at + length, tables, resource, record[R_FAULT], limit)
+                at = _scope_spans(data, at, at + length, work, resource, work[record + R_FAULT], limit)
             elif settled:
                 return fault(IRREGULAR, start)
             else:
-                at = _resource(data, at, at + length, tables, record, limit)
+                at = _resource(data, at, at + length, work, record, limit)
             settled = True
         else:
             at = skip(data, at, end, wire)
@@ -374,11 +377,11 @@ def _resource_spans(data: Any, at: int, end: int, tables: Any, limit: int) -> An
 
 
 @kernel
-def request(data: Any, tables: Any, attributes_max: int) -> Any:
-    """Fills `tables` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
+def request(data: Any, work: Any, attributes_max: int) -> Any:
+    """Fills the tables of `work` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
     at = np.int64(0)
     end = np.int64(data.size)
-    tables.counts[:] = 0
+    work[:COUNTS] = 0
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -386,7 +389,7 @@ def request(data: Any, tables: Any, attributes_max: int) -> Any:
         if field == 1 and wire == BYTES:
             length, at = size(data, at, end)
             if at >= 0:
-                at = _resource_spans(data, at, at + length, tables, attributes_max)
+                at = _resource_spans(data, at, at + length, work, attributes_max)
         else:
             at = skip(data, at, end, wire)
         if at < 0:

@@ -117,11 +117,28 @@ TOO_MANY_ATTRIBUTES: Final = 4
 TOO_DEEP: Final = 5
 
 
-class Tables(NamedTuple):
-    """Every table holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the array.
+# The work arena, int64: counts, then where each table begins and its last row, then the tables themselves. One array, because every
+# array that compiled code hands on costs two atomic reference counts, and an attribute is smaller than that.
+BASE: Final = 16
+LAST: Final = 32
+STACK: Final = 48
+"""Where the stack for nested values begins: four words a level."""
+DEPTH_MAX: Final = 49
+NAMES: Final = 50
+"""Where the packed names begin (see names.py): bytes, ends, slots by length; then how many lengths and slots there are."""
+NAME_ENDS: Final = 51
+NAME_SLOTS: Final = 52
+NAME_LENGTHS: Final = 53
+NAME_SLOTS_EACH: Final = 54
+HEAD: Final = 64
 
-    numbers: int64, the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables
-    hold; then the caller makes them as large as wanted and fills again. stack: [depth, 4] for nested values. names: see names.py.
+
+class Tables(NamedTuple):
+    """Every table as a view of the arena `work`.
+
+    Each holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the table.
+    numbers: int64 [n], the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables
+    hold; then the caller makes them as large as wanted and fills again. stack: int64 [levels * 4].
     """
 
     spans: Any
@@ -136,12 +153,10 @@ class Tables(NamedTuple):
     numbers: Any
     counts: Any
     stack: Any
-    names: Any
-    name_ends: Any
-    name_lengths: Any
+    work: Any
 
 
-_WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 0)
+_WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 1)
 _BYTES_A_ROW: Final = (96, 20, 160, 64, 160, 160, 2048, 256, 1024, 64)
 """How many request bytes bring one row, guessed low: ordinary requests fit at once, and pages not touched cost nothing."""
 
@@ -153,7 +168,7 @@ def guess(request_bytes: int) -> list[int]:
 
 def check_affordable(capacities: list[int], bytes_max: int) -> None:
     """Raises TooLarge when tables of that many rows would take more than `bytes_max`."""
-    wanted = sum(rows * max(width, 1) * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
+    wanted = sum(rows * width * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
     if wanted > bytes_max:
         raise TooLarge(
             f"decoding a request may take {bytes_max} bytes, this one needs {wanted} for {capacities[SPANS]} spans: "
@@ -162,8 +177,21 @@ def check_affordable(capacities: list[int], bytes_max: int) -> None:
 
 
 def allocate(capacities: list[int], depth_max: int, names: tuple[Any, Any, Any]) -> Tables:
-    """Tables of `capacities[i]` rows each plus the spare one."""
-    arrays = [
-        np.empty((rows + 1, width) if width else rows + 1, np.int64) for rows, width in zip(capacities, _WIDTHS, strict=True)
+    """Tables of `capacities[i]` rows each plus the spare one. names: names.PACKED."""
+    sizes = [(rows + 1) * width for rows, width in zip(capacities, _WIDTHS, strict=True)]
+    extras = [4 * (depth_max + 2), *(part.size for part in names)]
+    ends = np.cumsum([HEAD, *sizes, *extras]).tolist()
+    work = np.empty(ends[-1], np.int64)
+    work[:HEAD] = 0
+    work[BASE : BASE + len(sizes)] = ends[: len(sizes)]
+    work[LAST : LAST + len(sizes)] = capacities
+    work[STACK], work[NAMES], work[NAME_ENDS], work[NAME_SLOTS] = ends[len(sizes) : -1]
+    work[DEPTH_MAX], work[NAME_LENGTHS], work[NAME_SLOTS_EACH] = depth_max, *names[2].shape
+    for start, part in zip(ends[len(sizes) + 1 : -1], names, strict=True):
+        work[start : start + part.size] = part.ravel()
+    views = [
+        work[start : start + size].reshape(-1, width) for start, size, width in zip(ends, sizes, _WIDTHS, strict=False)
     ]
-    return Tables._make([*arrays, np.zeros(COUNTS, np.int64), np.zeros((depth_max + 2, 4), np.int64), *names])
+    views[NUMBERS] = views[NUMBERS].ravel()
+    stack = work[ends[len(sizes)] : ends[len(sizes) + 1]]
+    return Tables(*views, work[:COUNTS], stack, work)  # type: ignore[call-arg]  # the views are one a field

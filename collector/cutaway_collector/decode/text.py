@@ -136,17 +136,17 @@ def _nested(
     out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any
 ) -> Any:
     """An array or map as JSON. The walk has been made once (values.nested), so nothing here can fail or be too deep."""
-    depth = 0
+    frame = 0
     here, end = value, value + length
     first = True
     at = _byte(out, at, 91 if kind == t.ARRAY else 123)
     while True:
         if here >= end:
             at = _byte(out, at, 93 if kind == t.ARRAY else 125)
-            if depth == 0:
+            if frame == 0:
                 return at
-            depth -= 1
-            kind, here, end = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+            frame -= 4
+            kind, here, end = stack[frame], stack[frame + 1], stack[frame + 2]
             first = False
             continue
         field, wire, here = tag(data, here, end)
@@ -164,8 +164,8 @@ def _nested(
             at = _byte(out, _quoted(out, at, data, key, key_length), 58)
         here += inner_length
         if inner == t.ARRAY or inner == t.MAP:
-            stack[depth, 0], stack[depth, 1], stack[depth, 2] = kind, here, end
-            depth += 1
+            stack[frame], stack[frame + 1], stack[frame + 2] = kind, here, end
+            frame += 4
             kind, here, end = inner, value, value + length
             first = True
             at = _byte(out, at, 91 if kind == t.ARRAY else 123)

@@ -18,17 +18,22 @@ from cutaway_collector.decode.tables import (
     A_NUMBER,
     A_VALUE,
     A_VALUE_N,
+    A_WIDTH,
     ARRAY,
+    BASE,
     BOOL,
     DEEP,
+    DEPTH_MAX,
     DOUBLE,
     EMPTY,
     INDEXED,
     INT,
+    LAST,
     MAP,
     NUMBERS,
     RAW,
     SPAN_ATTRIBUTES,
+    STACK,
     TEXT,
 )
 from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint
@@ -108,22 +113,25 @@ def pair(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any, Any, Any]:
 
 
 @kernel
-def keep_number(bits: int, numbers: Any, counts: Any) -> None:
-    """Appends one double to those that will be spelled."""
-    numbers[min(counts[NUMBERS], numbers.size - 1)] = bits
-    counts[NUMBERS] += 1
+def claim(work: Any, slot: int, width: int) -> Any:
+    """Address of the next row of a table, or of its spare row when it is full; counts it either way."""
+    row = work[slot]
+    work[slot] = row + 1
+    return work[BASE + slot] + min(row, work[LAST + slot]) * width
 
 
 @kernel
-def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, stack: Any, keep: bool) -> Any:
+def nested(data: Any, at: int, end: int, kind: int, work: Any, keep: bool) -> Any:
     """Walks an array or map and all within it; keeps its doubles in order when asked; marks DEEP instead of going too deep."""
-    depth = 1
+    bottom = work[STACK]
+    frame = bottom
+    top = bottom + 4 * (work[DEPTH_MAX] - 1)
     while True:
         if at >= end:
-            depth -= 1
-            if depth == 0:
+            if frame == bottom:
                 return at
-            kind, at, end = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+            frame -= 4
+            kind, at, end = work[frame], work[frame + 1], work[frame + 2]
             continue
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -144,37 +152,35 @@ def nested(data: Any, at: int, end: int, kind: int, numbers: Any, counts: Any, s
             return after
         at += length
         if inner == DOUBLE and keep:
-            keep_number(value, numbers, counts)
+            work[claim(work, NUMBERS, 1)] = value
         elif inner in (ARRAY, MAP):
-            if depth >= stack.shape[0] - 2:
-                counts[DEEP] = 1
+            if frame >= top:
+                work[DEEP] = 1
                 continue
-            stack[depth, 0], stack[depth, 1], stack[depth, 2] = kind, at, end
-            depth += 1
+            work[frame], work[frame + 1], work[frame + 2] = kind, at, end
+            frame += 4
             kind, at, end = inner, value, value + value_length
 
 
 @kernel
-def attribute(data: Any, at: int, end: int, table: Any, slot: int, tables: Any) -> Any:
-    """One KeyValue into the next row of `table`; doubles of token series are not kept, for they never become text."""
+def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
+    """One KeyValue into the next row of that table; doubles of token series are not kept, for they never become text."""
     key, key_length, kind, value, length, after = pair(data, at, end)
     if after < 0:
         return after
-    row = min(tables.counts[slot], table.shape[0] - 1)
-    tables.counts[slot] += 1
-    name = lookup(data, key, key_length, tables.names, tables.name_ends, tables.name_lengths)
-    table[row, A_KEY] = key
-    table[row, A_KEY_N] = key_length
-    table[row, A_KIND] = kind
-    table[row, A_VALUE] = value
-    table[row, A_VALUE_N] = length
-    table[row, A_NUMBER] = tables.counts[NUMBERS]
-    table[row, A_NAME] = name
+    row = claim(work, slot, A_WIDTH)
+    name = lookup(data, key, key_length, work)
+    work[row + A_KEY] = key
+    work[row + A_KEY_N] = key_length
+    work[row + A_KIND] = kind
+    work[row + A_VALUE] = value
+    work[row + A_VALUE_N] = length
+    work[row + A_NUMBER] = work[NUMBERS]
+    work[row + A_NAME] = name
     if kind == DOUBLE:
-        keep_number(value, tables.numbers, tables.counts)
+        work[claim(work, NUMBERS, 1)] = value
     elif kind in (ARRAY, MAP):
-        spelled = slot != SPAN_ATTRIBUTES or name < SERIES_FROM
-        inside = nested(data, value, value + length, kind, tables.numbers, tables.counts, tables.stack, spelled)
+        inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)
         if inside < 0:
             return inside
     return after
