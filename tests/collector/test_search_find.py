@@ -44,13 +44,14 @@ def _spans() -> list[Span]:
         if number % 11 == 0:
             attributes["note"] = dice.choice(["Schöne GRÜSSE", "50%_off", "plain note"])
         failed = number % 13 == 0
+        message = "CUDA out of memory" + "\U0001F525" * (number % 3) * 300
         environment = {ENVIRONMENT: dice.choice(["dev", "prod"])} if number % 2 else {}
         spans.append(Span(
             number, name=dice.choice(["chat gpt2", "tool.call", "retrieve docs"]), trace=1 + number // 4,
             parent=number - 1 if number % 4 else 0, service=dice.choice(["api", "batch"]),
             start_ns=START_NS + (number // 2) * SECOND,
             duration_ns=dice.randrange(1, 4) * 500_000_000, status="Error" if failed else dice.choice(["Unset", "Ok"]),
-            message="CUDA out of memory" if failed else "", attributes=attributes,
+            message=message if failed else "", attributes=attributes,
             resource={"host.name": f"node-{number % 3}"} | environment,
             events=[Event("exception", {"exception.type": "OutOfMemoryError"})] if failed else [],
         ))
@@ -208,6 +209,7 @@ def _perplexity(span: Span) -> float | None:
 
 SORTS: list[tuple[str, Callable[[Span], Any]]] = [
     ("perplexity", _perplexity), ("ttft", lambda s: number(s, TTFT)), ("duration", lambda s: s.duration_ns),
+    ("status.message", lambda s: s.message[:200] or None),
     ("model", lambda s: model(s) or None), ("tokens.out", lambda s: number(s, OUTPUT)), ("name", lambda s: s.name),
 ]
 
@@ -268,11 +270,17 @@ def test_a_cursor_belongs_to_its_search(store: Store) -> None:
             find(store, other, rows_max=500)
 
 
-def test_a_suggestion_for_a_slip(store: Store) -> None:
-    """A name that is nearly a field is searched as an attribute, with a warning that says which field it resembles."""
-    stats = find(store, SearchRequest(q="perplexty:>5"), rows_max=500)["stats"]
-    assert "perplexity" in stats["warnings"][0]
-    assert find(store, SearchRequest(q="user.id:5"), rows_max=500)["stats"]["warnings"] == []
+@pytest.mark.parametrize(("query", "said"), [
+    ("perplexty:>5", "`perplexity`"), ("(a or -modell:x)", "OR"), ("-modell:x", "`model`"), ("error:true", "is:error"),
+])
+def test_a_likely_slip_is_searched_with_a_warning(store: Store, query: str, said: str) -> None:
+    """A near miss of a field, an operator in small letters and error:true run as written, and the answer says what to write."""
+    assert any(said in warning for warning in find(store, SearchRequest(q=query), rows_max=500)["stats"]["warnings"])
+
+
+def test_an_attribute_of_ones_own_is_no_slip(store: Store) -> None:
+    """Names unlike any field, or with a scope, get no warning."""
+    assert find(store, SearchRequest(q="user.id:5 span.modell:x is:error"), rows_max=500)["stats"]["warnings"] == []
 
 
 def test_histogram_counts_every_match_in_its_bucket(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,13 @@ def test_any_text_parses_or_is_refused(query: str) -> None:
     except QueryError as error:
         column = error.column
     assert 0 <= column <= len(query)
+
+
+def test_one_parser_serves_many_threads() -> None:
+    """The pages of a threaded server share the parser: eight threads read the same trees as one."""
+    queries = [f'model:m{number}* (ttft:>{number}ms OR -"phrase {number}") x:({number}, b)' for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(parse, queries)) == [parse(query) for query in queries]
 
 
 @given(st.text(min_size=1, max_size=40).filter(lambda s: "\0" not in s))

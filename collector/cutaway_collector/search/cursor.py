@@ -16,7 +16,7 @@ from typing import Final
 
 from cutaway_collector.errors import QueryError
 
-CHARACTERS_MAX: Final = 2048
+CHARACTERS_MAX: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def digest(q: str, sort: str) -> str:
 def encode(cursor: Cursor, q: str, sort: str) -> str:
     """URL-safe text without padding."""
     fields = [digest(q, sort), cursor.key, cursor.timestamp_ns, cursor.span_id, cursor.trace_id, cursor.start_ns, cursor.end_ns]
-    return base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()).decode().rstrip("=")
 
 
 def decode(text: str, q: str, sort: str) -> Cursor:

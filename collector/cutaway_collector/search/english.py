@@ -22,7 +22,7 @@ def explain(query: str) -> str:
 
 
 def warnings(tree: Node) -> list[str]:
-    """One sentence for each name that is no field of ours but nearly is one: it is searched as an attribute."""
+    """One sentence for each part of the query that is searched as written but looks like a slip."""
     found: list[str] = []
     todo: list[Node] = [tree]
     while todo:
@@ -31,11 +31,24 @@ def warnings(tree: Node) -> list[str]:
             todo[:0] = node.parts
         elif isinstance(node, Not):
             todo.insert(0, node.part)
-        elif isinstance(node, Term | Has) and not node.scope and fields.lookup(node.field) is None:
-            near = fields.nearest(node.field)
-            if near:
-                found.append(f"`{node.field[:60]}` is not a field, so it is searched as an attribute. Did you mean `{near}`?")
+        elif warning := _warning(node):
+            found.append(warning)
     return list(dict.fromkeys(found))
+
+
+def _warning(node: Node) -> str:
+    if isinstance(node, Text) and not node.value.quoted and node.value.text in ("and", "or", "not"):
+        word = node.value.text
+        return f"`{word}` is searched as a word. The operator is written in capitals: {word.upper()}."
+    if not isinstance(node, Term | Has) or node.scope:
+        return ""
+    field = fields.lookup(node.field)
+    if field is None:
+        near = fields.nearest(node.field)
+        return near and f"`{node.field[:50]}` is no field: it is searched as an attribute. Did you mean `{near}`?"
+    if field.name == "error" and isinstance(node, Term) and isinstance(node.value, Literal) and node.value.text in ("true", "false"):
+        return "`error` is the class of the error. For spans that failed write is:error, for the others -is:error."
+    return ""
 
 
 def _clause(node: Node, *, negated: bool, nested: bool) -> str:

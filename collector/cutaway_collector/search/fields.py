@@ -23,6 +23,10 @@ WHOLE_UNITS: Final = frozenset({"ns", "tokens"})
 """Units counted in whole numbers: their columns are UInt64, all other numbers Float64."""
 
 
+SORT_CHARACTERS_MAX: Final = 200
+"""Characters of a text that count when rows are sorted by it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One searchable name.
@@ -57,7 +61,8 @@ class Field:
         if self.kind == "list":
             raise ValueError(f"a list has no order: {self.name}")
         if self.kind == "text":
-            return f"nullIf(toString({self.expression}), '')"
+            # Cut, so that the sort key of any row fits into a page cursor.
+            return f"nullIf(substringUTF8(toString({self.expression}), 1, {SORT_CHARACTERS_MAX}), '')"
         if not self.nullable:
             return f"toNullable({self.expression})"
         return f"if(isFinite({self.expression}), {self.expression}, NULL)"
