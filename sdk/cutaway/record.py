@@ -75,6 +75,7 @@ class Recorder:
         self._attention: AttentionRecorder | None = None
         self.asked: Prepared | None = None
         self.last_ids: Any = None
+        self._fault = ""
         self._row: Any = None
         self._signals: list[Any] = []
         self._done: list[Any] = []
@@ -107,6 +108,10 @@ class Recorder:
         if self._attention is not None:
             self._attention.hear(len(self._marks), layer, query, key, mask, details["scale"], details["softcap"])
 
+    def fail(self, reason: str) -> None:
+        """Listening failed: counts and ids remain, every signal of the call is dropped and reported as `error`."""
+        self._fault = reason
+
     def stop_strings(self, check: Any) -> None:
         """The criterion that finds stop strings, or None."""
         if self.asked is not None:
@@ -132,17 +137,14 @@ class Recorder:
     def finish(self, sequences: Any, failed: bool = False, fault: str = "") -> Recording:
         """`sequences`: returned ids [sequence, position], or None when there are none. Copies everything to the host, once."""
         found = Recording()
-        asked = self.asked
+        asked, fault = self.asked, fault or self._fault
         if asked is None:
             self._unprepared(found, sequences, failed)
             return self._statuses(found, fault)
         generated = self._generated_ids(sequences, asked)
         lengths, reasons = self._lengths(generated, sequences, asked, failed)
         found.output_tokens, found.finish_reasons = lengths, reasons
-        expansion = 1 if asked.mode.startswith("beam") else asked.choices
-        found.input_tokens, found.copies = self._input_tokens(asked, len(lengths)), max(1, expansion)
-        if asked.mode.startswith("beam"):
-            found.copies = max(1, asked.choices)
+        found.input_tokens, found.copies = self._input_tokens(asked, len(lengths)), max(1, asked.choices)
         found.token_ids = _joined(generated, lengths).astype(np.uint32)
         self._times(found, lengths)
         if not fault and not self._tokens_reason:
@@ -223,7 +225,7 @@ class Recorder:
             return
         found.first_token_s, found.last_token_s = moments[0], moments[-1]
         between = np.diff(np.asarray(moments, dtype=np.float64), prepend=0.0).astype(np.float32)
-        if not self._tokens_reason:
+        if not self._tokens_reason and not self._fault:
             found.inter_token_s = np.concatenate([between[:length] for length in lengths]) if lengths else between[:0]
 
     def _collect(self, found: Recording, lengths: list[int]) -> None:

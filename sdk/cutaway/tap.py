@@ -48,6 +48,9 @@ class Hearing(Listener, Protocol):
     def give_up_attention(self, reason: str) -> None:
         """Attention is not exact in this call."""
 
+    def fail(self, reason: str) -> None:
+        """Listening itself failed: nothing heard in this call can be trusted."""
+
     def stop_strings(self, check: Any) -> None:
         """The criterion that finds stop strings, ids [sequence, position] -> bool [sequence], or None."""
 
@@ -150,6 +153,7 @@ class _HearingProcessors(LogitsProcessorList):
         try:
             session.listener.logits(scores, len(self) > 0)
         except Exception as error:
+            session.listener.fail(guard.reason(error))
             guard.contain("reading scores", error)
         session.deaf = True
         try:
@@ -172,6 +176,7 @@ class _HearingCriteria(StoppingCriteriaList):
             with torch.no_grad():
                 self.session.listener.chosen(input_ids, done)
         except Exception as error:
+            self.session.listener.fail(guard.reason(error))
             guard.contain("measuring a token", error)
         return done
 
@@ -288,6 +293,7 @@ def _patched_processors() -> Callable[..., Any]:
             session.listener.prepared(_prepare(session, generation_config, details))
             return _HearingProcessors(found, session) if session.listener.hears_tokens else found
         except Exception as error:
+            session.listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)
             return found
 
@@ -307,6 +313,7 @@ def _patched_criteria() -> Callable[..., Any]:
             session.listener.stop_strings(_one_argument(checks[0]) if checks else None)
             return _HearingCriteria(found, session) if session.listener.hears_tokens else found
         except Exception as error:
+            session.listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)
             return found
 

@@ -1,0 +1,185 @@
+"""The whole way from `generate` to the span, against a teacher-forced replay and eager attention, on small random models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cutaway import attention as attention_module
+from cutaway import conventions as c
+from cutaway.testing import recorded, series, tiny_model
+from sdk_helpers import batch, replay
+
+FAMILIES = ["llama", "gpt2", "mistral", "gemma2"]
+
+
+def check(model: Any, span: Any, out: Any, ids: Any, mask: Any, attention: bool = True) -> None:
+    """Every sequence of the span equals its replay."""
+    copies = out.shape[0] // ids.shape[0]
+    for i in range(out.shape[0]):
+        length = span.attributes[c.SEQUENCE_OUTPUT_TOKENS][i]
+        answer = out[i, ids.shape[1]:ids.shape[1] + length]
+        truth = replay(model, ids[i // copies], mask[i // copies], answer, attention)
+        assert series(span, c.TOKEN_ID, i).tolist() == truth.ids.tolist()
+        np.testing.assert_allclose(series(span, c.TOKEN_SURPRISAL, i), truth.surprisal, atol=1e-4)
+        np.testing.assert_allclose(series(span, c.TOKEN_ENTROPY, i), truth.entropy, atol=1e-4)
+        np.testing.assert_allclose(series(span, c.TOKEN_MARGIN, i), truth.margin, atol=1e-4)
+        assert series(span, c.TOKEN_RANK, i).tolist() == truth.rank.tolist()
+        if attention:
+            np.testing.assert_allclose(series(span, c.ATTENTION_ENTROPY, i), truth.attention.mean(-1), atol=1e-3)
+            np.testing.assert_allclose(series(span, c.ATTENTION_ENTROPY_HEADS, i), truth.attention, atol=3e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sampling", [False, True])
+def test_signals_of_a_padded_batch_equal_a_replay(family: str, sampling: bool) -> None:
+    """Rows of unequal length, greedy and sampled, over more than two blocks: every token, layer and head is right."""
+    model = tiny_model(family)
+    ids, mask = batch()
+    torch.manual_seed(5)
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=70, do_sample=sampling, top_k=0)
+    (span,) = spans.get_finished_spans()
+
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+    check(model, span, out, ids, mask)
+
+
+@pytest.mark.parametrize("options", [
+    {"cache_implementation": "static"}, {"use_cache": False}, {"prefill_chunk_size": 4},
+    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+    {"num_return_sequences": 2, "do_sample": True}, {"guidance_scale": 1.5}, {"min_new_tokens": 12},
+], ids=lambda options: ",".join(options))
+def test_signals_hold_under_other_ways_to_decode(options: dict[str, Any]) -> None:
+    """Static cache, no cache, chunked prefill, processors, several returned sequences, guidance: raw signals are still right."""
+    model = tiny_model()
+    ids, mask = batch(2, 9)
+    if "prefill_chunk_size" in options or "guidance_scale" in options:
+        ids, mask = ids[:1], mask[:1]
+    torch.manual_seed(5)
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=40, **{"do_sample": False, **options})
+    (span,) = spans.get_finished_spans()
+
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+    check(model, span, out, ids, mask)
+
+
+def test_blocks_give_what_single_steps_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a block of steps changes no value beyond rounding."""
+    model = tiny_model()
+    ids, mask = batch()
+    values = []
+    for steps in (1, 32):
+        monkeypatch.setattr(attention_module, "BLOCK_STEPS", steps)
+        with recorded() as spans:
+            model.generate(ids, attention_mask=mask, max_new_tokens=45, do_sample=False)
+        values.append(series(spans.get_finished_spans()[0], c.ATTENTION_ENTROPY))
+
+    np.testing.assert_allclose(values[0], values[1], atol=2e-5)
+
+
+def test_span_means_are_over_generated_tokens_only() -> None:
+    """Perplexity and means come from real tokens of all sequences: finished rows and padding do not enter."""
+    model = tiny_model(vocabulary=25)
+    ids, mask = batch(vocabulary=25)
+    torch.manual_seed(11)
+    with recorded() as spans:
+        model.generate(ids, attention_mask=mask, max_new_tokens=60, do_sample=True, top_k=0)
+    (span,) = spans.get_finished_spans()
+    surprisal = series(span, c.TOKEN_SURPRISAL).astype(np.float64)
+    lengths = span.attributes[c.SEQUENCE_OUTPUT_TOKENS]
+
+    assert len(set(lengths)) > 1
+    assert sum(lengths) == len(surprisal) == span.attributes[c.USAGE_OUTPUT_TOKENS]
+    assert span.attributes[c.OUTPUT_PERPLEXITY] == pytest.approx(np.exp(surprisal.mean()))
+    parts = np.split(surprisal, np.cumsum(lengths)[:-1])
+    assert span.attributes[c.SEQUENCE_PERPLEXITY] == pytest.approx([np.exp(part.mean()) for part in parts])
+    by_layer = series(span, c.ATTENTION_ENTROPY)
+    assert span.attributes[c.ATTENTION_ENTROPY_MEAN] == pytest.approx(by_layer.mean(), abs=1e-5)
+    assert span.attributes[c.ATTENTION_ENTROPY_MIN] == pytest.approx(by_layer.min(), abs=1e-5)
+
+
+def test_families_without_the_interface_say_so() -> None:
+    """Bloom computes attention on its own: the status is `unsupported` with a reason, there is no series, tokens are recorded."""
+    model = tiny_model("bloom")
+    ids, mask = batch()
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=10, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.ATTENTION_STATUS] == "unsupported"
+    assert "attention interface" in span.attributes[c.STATUS_REASON]
+    assert c.ATTENTION_ENTROPY not in span.attributes
+    assert c.ATTENTION_ENTROPY_MEAN not in span.attributes
+    check(model, span, out, ids, mask, attention=False)
+
+
+def test_encoder_decoder_counts_the_encoder_prompt() -> None:
+    """T5: tokens are recorded and counted without padding, attention is `unsupported`."""
+    model = tiny_model("t5")
+    ids, mask = batch()
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.USAGE_INPUT_TOKENS] == int(mask.sum())
+    assert span.attributes[c.ATTENTION_STATUS] == "unsupported"
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=out[:, :-1]).logits.log_softmax(-1)
+    for i, length in enumerate(span.attributes[c.SEQUENCE_OUTPUT_TOKENS]):
+        truth = -logits[i, :length].gather(-1, out[i, 1:1 + length, None])[:, 0]
+        np.testing.assert_allclose(series(span, c.TOKEN_SURPRISAL, i), truth.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [
+    {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"prompt_lookup_num_tokens": 3},
+], ids=lambda options: ",".join(options))
+def test_what_is_not_exact_is_unsupported_and_still_counted(options: dict[str, Any]) -> None:
+    """Beams and speculative decoding: no numbers rather than wrong ones; ids and counts stay exact."""
+    model = tiny_model()
+    ids, mask = batch(1, 9)
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=15, do_sample=False, **options)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.TOKENS_STATUS] == "unsupported"
+    assert span.attributes[c.ATTENTION_STATUS] == "unsupported"
+    assert "not exact" in span.attributes[c.STATUS_REASON]
+    assert c.TOKEN_SURPRISAL not in span.attributes
+    for i in range(out.shape[0]):
+        answer = out[i, 9:].tolist()
+        answer = answer[:answer.index(2) + 1] if 2 in answer else answer
+        assert series(span, c.TOKEN_ID, i).tolist() == answer
+    assert span.attributes[c.USAGE_INPUT_TOKENS] == 9
+
+
+def test_series_that_do_not_fit_are_left_out_and_named() -> None:
+    """With little room the heads go first; the status says `truncated` and the reason names what is missing."""
+    model = tiny_model()
+    ids, mask = batch(1)
+    with recorded(series_bytes_max=800) as spans:
+        model.generate(ids, attention_mask=mask, max_new_tokens=20, min_new_tokens=20, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.TOKENS_STATUS] == "recorded"
+    assert span.attributes[c.ATTENTION_STATUS] == "truncated"
+    assert c.ATTENTION_ENTROPY in span.attributes or c.ATTENTION_ENTROPY in span.attributes[c.STATUS_REASON]
+    assert c.ATTENTION_ENTROPY_HEADS not in span.attributes
+    assert "series_bytes_max" in span.attributes[c.STATUS_REASON]
+
+
+def test_attention_can_be_switched_off() -> None:
+    """`attention="off"`: status `off`, no series, tokens as before."""
+    model = tiny_model()
+    ids, mask = batch(1)
+    with recorded(attention="off") as spans:
+        model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.ATTENTION_STATUS] == "off"
+    assert c.ATTENTION_ENTROPY not in span.attributes
+    assert span.attributes[c.TOKENS_STATUS] == "recorded"
