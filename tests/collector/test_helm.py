@@ -27,7 +27,8 @@ VALUE_SETS = {
         "settings": {"drain_seconds_max": 45}, "podLabels": {"team": "models"}, "podAnnotations": {"a": "b"},
         "extraEnv": [{"name": "TZ", "value": "UTC"}], "imagePullSecrets": [{"name": "pull"}], "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "priorityClassName": "high",
-        "serviceAccount": {"create": False, "name": "existing"}, "service": {"type": "LoadBalancer", "annotations": {"note": "inside only"}},
+        "serviceAccount": {"create": False, "name": "existing"},
+        "service": {"type": "LoadBalancer", "annotations": {"note": "inside only"}},
     },
 }
 
