@@ -45,8 +45,11 @@ def _warning(node: Node) -> str:
     field = fields.lookup(node.field)
     if field is None:
         near = fields.nearest(node.field)
-        return near and f"`{node.field[:50]}` is no field: it is searched as an attribute. Did you mean `{near}`?"
-    if field.name == "error" and isinstance(node, Term) and isinstance(node.value, Literal) and node.value.text in ("true", "false"):
+        if not near:
+            return ""
+        return f"`{node.field[:50]}` is no field: it is searched as an attribute. Did you mean `{near}`?"
+    value = node.value if isinstance(node, Term) else None
+    if field.name == "error" and isinstance(value, Literal) and value.text in ("true", "false"):
         return "`error` is the class of the error. For spans that failed write is:error, for the others -is:error."
     return ""
 
