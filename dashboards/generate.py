@@ -133,7 +133,8 @@ def panels() -> list[Panel]:
                      "StatusCode AS Status"], "Duration DESC", "Duration > 0"), {"Duration": "ns", "TTFT": "s"}),
         table("Least certain generations", "Of which answers was the model least sure? (Short ones swing more.)",
               q.top(["Perplexity", "SurprisalMax AS `Worst token`", "AttentionEntropyMin AS `Narrowest layer`",
-                     "OutputTokens AS Output"], "Perplexity DESC", finite("Perplexity")), {"Worst token": "suffix: nats", "Narrowest layer": "suffix: nats"}),
+                     "OutputTokens AS Output"], "Perplexity DESC", finite("Perplexity")),
+              {"Worst token": "suffix: nats", "Narrowest layer": "suffix: nats"}),
     ]
 
 

@@ -64,8 +64,9 @@ def engine(tmp_path_factory):
             for version in (0, 1):  # the second replaces the first
                 store.command(
                     f"INSERT INTO `{DATABASE}`.gen_ai_scores (Timestamp, ServiceName, GenAiModel, TraceId, SpanId, SeqIndex, "
-                    f"ScoreName, ScorerVersion, Source, Value, Version) SELECT Timestamp, ServiceName, GenAiModel, TraceId, SpanId, "
-                    f"0, '{name}', '1', 'collector', {version / 2}, {version} FROM `{DATABASE}`.otel_traces WHERE GenAiOperation != ''")
+                    "ScoreName, ScorerVersion, Source, Value, Version) SELECT Timestamp, ServiceName, GenAiModel, TraceId, SpanId, "
+                    f"0, '{name}', '1', 'collector', {version / 2}, {version} FROM `{DATABASE}`.otel_traces "
+                    "WHERE GenAiOperation != ''")
         yield store
         store.close()
 
