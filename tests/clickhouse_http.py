@@ -104,7 +104,8 @@ class Handler(BaseHTTPRequestHandler):
         if found and not INSERT.match(sql):
             chosen, sql = found.group(1), sql[: found.start()]
         result = connection.query(sql, chosen, params=parameters)  # type: ignore[attr-defined]  # chdb ships no types
-        return result.bytes() or b"", {"read_rows": str(result.rows_read()), "read_bytes": str(result.bytes_read())}
+        return result.bytes() or b"", {
+            "read_rows": str(result.storage_rows_read()), "read_bytes": str(result.storage_bytes_read())}
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -39,6 +39,7 @@ class ClickHouseStore:
         self._connect = connect
         self._release = release
         self._closed = False
+        self._tells_rows_read = bool(settings.clickhouse)
         self._limits = {
             "max_execution_time": settings.query_seconds_max,
             "max_rows_to_read": settings.query_rows_read_max,
@@ -85,7 +86,8 @@ class ClickHouseStore:
                 answer = client.query(sql, parameters=bound, settings=self._limits)
             except Exception as error:
                 _raise(error, faults.query_error)
-        summary = answer.summary or {}
+        # The embedded client calls the rows it returns "read": no figure is better than that one.
+        summary = answer.summary if self._tells_rows_read and answer.summary else {}
         return Result(tuple(answer.column_names), answer.result_rows, time.monotonic() - started,
                       int(summary.get("read_rows", -1)), int(summary.get("read_bytes", -1)))
 
@@ -199,7 +201,7 @@ def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
         except ClickHouseError as error:
             if "Error initializing EmbeddedServer" in str(error):
                 raise DataDirectoryBusy(str(data)) from None
-            raise
+            raise StoreError(f"the embedded engine does not open {data}: {error}", retryable=False) from None
 
     return ClickHouseStore(settings, connect, release)
 
