@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,9 +38,12 @@ class Received:
         return [span for request in self.requests for rs in request.resource_spans for ss in rs.scope_spans for span in ss.spans]
 
 
+Receiver = tuple[str, Received, Callable[[], None]]
+
+
 @pytest.fixture
-def http() -> Iterator[tuple[str, Received]]:
-    """A receiver of OTLP/HTTP on a free port."""
+def http() -> Iterator[Receiver]:
+    """A receiver of OTLP/HTTP on a free port: (endpoint, what arrived, kill)."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,10 +62,14 @@ def http() -> Iterator[tuple[str, Received]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", received
-    server.shutdown()
-    server.server_close()
-    thread.join()
+
+    def kill() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    yield f"http://127.0.0.1:{server.server_port}", received, kill
+    kill()
 
 
 class Service(TraceServiceServicer):  # type: ignore[misc]
@@ -76,7 +85,7 @@ class Service(TraceServiceServicer):  # type: ignore[misc]
 
 
 @pytest.fixture
-def grpc_server() -> Iterator[tuple[str, Received, Callable[[], None]]]:
+def grpc_server() -> Iterator[Receiver]:
     """(endpoint, what arrived, kill)."""
     received = Received()
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -118,9 +127,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_generation_arrives_by_http(http: tuple[str, Received], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generation_arrives_by_http(http: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoint and headers from the standard variables; the series arrive as bytes that unpack to the token counts."""
-    endpoint, received = http
+    endpoint, received, _ = http
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "writer")
@@ -140,7 +149,7 @@ def test_a_generation_arrives_by_http(http: tuple[str, Received], monkeypatch: p
     assert received.headers[0]["x-team"] == "blue"
 
 
-def test_a_span_arrives_by_grpc(grpc_server: tuple[str, Received, Callable[[], None]]) -> None:
+def test_a_span_arrives_by_grpc(grpc_server: Receiver) -> None:
     """Protocol grpc, headers and resource from `configure`."""
     endpoint, received, _ = grpc_server
     cutaway.configure(endpoint=endpoint, protocol="grpc", headers={"x-team": "red"}, resource_attributes={"zone": "a"})
@@ -155,23 +164,16 @@ def test_a_span_arrives_by_grpc(grpc_server: tuple[str, Received, Callable[[], N
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_killed_collector_costs_one_line(
-    grpc_server: tuple[str, Received, Callable[[], None]], http: tuple[str, Received], protocol: str, caplog: pytest.LogCaptureFixture
+    grpc_server: Receiver, http: Receiver, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The collector dies between generations: they go on, nothing is raised, and the whole outage is one warning."""
     model, ids = tiny_model(), batch(1)[0]
-    if protocol == "grpc":
-        endpoint, received, kill = grpc_server
-        cutaway.configure(endpoint=endpoint, protocol=protocol, timeout_seconds=1, flush_seconds_max=5)
-    else:
-        received = http[1]
-        cutaway.configure(endpoint=http[0], timeout_seconds=1, flush_seconds_max=5)
+    endpoint, received, kill = grpc_server if protocol == "grpc" else http
+    cutaway.configure(endpoint=endpoint, protocol=protocol, timeout_seconds=1, flush_seconds_max=5)
     cutaway.instrument()
     model.generate(ids, max_new_tokens=3, do_sample=False)
     assert cutaway.flush()
-    if protocol == "grpc":
-        kill()
-    else:
-        cutaway.configure(endpoint="http://127.0.0.1:9", timeout_seconds=1, flush_seconds_max=5)
+    kill()
     caplog.clear()
     for _ in range(3):
         out = model.generate(ids, max_new_tokens=3, do_sample=False)
@@ -181,6 +183,20 @@ def test_a_killed_collector_costs_one_line(
     assert out.shape == (1, 12)
     assert len(lines(caplog)) == 1
     assert "cannot be delivered" in lines(caplog)[0]
+
+
+def test_a_program_ends_quietly_while_its_collector_is_away() -> None:
+    """A whole process with nobody listening: exit code 0 and one line on stderr."""
+    program = (
+        "import cutaway\n"
+        "cutaway.configure(endpoint='http://127.0.0.1:9', timeout_seconds=1, flush_seconds_max=2)\n"
+        "for i in range(20):\n    with cutaway.span('x'):\n        pass\n    i % 10 or cutaway.flush(0.1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "cannot be delivered" in done.stderr
 
 
 def test_the_end_of_an_outage_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
