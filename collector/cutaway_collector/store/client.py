@@ -25,8 +25,8 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
 from cutaway_collector.store.native import encode, warm_up
 
-_PARTITIONS_PER_INSERT_MAX: Final = 1000
-"""Days one insert may touch. The engine's 100 refuses honest back-fills; no limit would let one request make 100 000 parts."""
+_PARTITIONS_PER_INSERT_MAX: Final = 100
+"""Days one insert may touch: the engine's default. Each is a part and a sync; wider inserts are refused and come back in halves."""
 _INSERT_SECONDS_MAX: Final = 120
 _CONNECT_SECONDS_MAX: Final = 5
 

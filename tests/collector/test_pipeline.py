@@ -1,0 +1,284 @@
+"""The pipeline over a real store and a real spool: acknowledged means stored once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cutaway_collector.errors import MalformedRequest, Overloaded
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import ClickHouseStore, open_store
+from pipeline_helpers import SPANS_A_REQUEST, BrokenScorer, MeanSurprisal, Tampered, request, running, sample, stored
+from store_helpers import Server, server, wait_until
+
+DAY_NS = 86_400_000_000_000
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[ClickHouseStore]:
+    opened = open_store(settings)
+    yield opened
+    opened.close()
+
+
+def test_an_acknowledged_request_is_found(store: ClickHouseStore, settings: Settings) -> None:
+    """After the receipt the spans appear in the store by themselves."""
+    with running(store, settings) as pipeline:
+        receipt = pipeline.submit(request(0), "protobuf", "team-a")
+        assert (receipt.accepted, receipt.rejected, receipt.message) == (SPANS_A_REQUEST, 0, "")
+        wait_until(lambda: stored(store) == list(range(SPANS_A_REQUEST)))
+        assert store.query("SELECT DISTINCT TenantId FROM otel.otel_traces").rows[0][0] == "team-a"
+
+
+def test_spans_turned_away_are_counted_and_their_neighbours_kept(store: ClickHouseStore, settings: Settings) -> None:
+    """The receipt says how many spans were rejected and why; the rest is stored."""
+    with running(store, settings) as pipeline:
+        receipt = pipeline.submit(request(0, broken=3), "protobuf")
+        assert (receipt.accepted, receipt.rejected) == (7, 3)
+        assert "span_id" in receipt.message
+        wait_until(lambda: stored(store) == list(range(3, 10)))
+        assert sample(pipeline, "cutaway_spans_rejected_total") == 3
+
+
+def test_a_malformed_request_leaves_nothing_behind(store: ClickHouseStore, settings: Settings) -> None:
+    """Refused as a whole: no bytes in the spool, the next request is unharmed."""
+    with running(store, settings) as pipeline:
+        with pytest.raises(MalformedRequest):
+            pipeline.submit(b"\xff\xff\xff", "protobuf")
+        assert pipeline.status()[1]["spool_bytes"] == 0
+        pipeline.submit(request(0), "protobuf")
+        wait_until(lambda: len(stored(store)) == SPANS_A_REQUEST)
+        assert sample(pipeline, "cutaway_requests_total", encoding="protobuf", outcome="refused") == 1
+
+
+def test_an_empty_request_is_a_success(store: ClickHouseStore, settings: Settings) -> None:
+    """OTLP allows a request without spans; nothing is written for it."""
+    with running(store, settings) as pipeline:
+        assert pipeline.submit(b"", "protobuf").accepted == 0
+        assert pipeline.status()[1]["spool_bytes"] == 0
+
+
+def test_scores_follow_their_spans(store: ClickHouseStore, settings: Settings) -> None:
+    """Each sequence gets a row per score, under the span it belongs to."""
+    with running(store, settings, scorers=[MeanSurprisal()]) as pipeline:
+        pipeline.submit(request(0, 4, tokens=6), "protobuf")
+        wait_until(lambda: sample(pipeline, "cutaway_scores_stored_total") == 4)
+        rows = store.query("SELECT ScoreName, Value, count() FROM otel.gen_ai_scores FINAL GROUP BY 1, 2").rows
+        assert [tuple(row) for row in rows] == [("mean_surprisal", 2.5, 4)]
+        assert store.query("SELECT count(), sum(length(Surprisals)) FROM otel.gen_ai_tokens").rows[0] == (4, 24)
+
+
+def test_a_failing_scorer_holds_nothing_up(store: ClickHouseStore, settings: Settings) -> None:
+    """Spans, tokens and the other scorers' rows are stored; the failure is counted under its name."""
+    with running(store, settings, scorers=[BrokenScorer(), MeanSurprisal()]) as pipeline:
+        pipeline.submit(request(0, 2, tokens=3), "protobuf")
+        wait_until(lambda: sample(pipeline, "cutaway_scores_stored_total") == 2)
+        assert stored(store) == [0, 1]
+        assert sample(pipeline, "cutaway_scorer_failures_total", scorer="broken") == 1
+
+
+def test_a_lost_answer_does_not_double_spans(store: ClickHouseStore, settings: Settings) -> None:
+    """An insert that was done but reported as failed is repeated under the same token, and stored once."""
+    gate = Tampered(store, lose_answers=2)
+    with running(gate, settings) as pipeline:
+        pipeline.submit(request(0), "protobuf")
+        wait_until(lambda: sample(pipeline, "cutaway_spans_stored_total") == SPANS_A_REQUEST)
+    assert stored(store) == list(range(SPANS_A_REQUEST))
+    assert len(gate.tokens) == 3
+    assert len(set(gate.tokens)) == 1
+
+
+def test_the_next_process_repeats_an_unfinished_batch_under_its_token(store: ClickHouseStore, settings: Settings) -> None:
+    """Stopped after the insert and before the note of it: the next start uses the frozen token, so nothing is stored twice."""
+    first = Tampered(store, lose_answers=1_000_000)
+    with running(first, settings, close_s=0.05) as pipeline:
+        pipeline.submit(request(0), "protobuf")
+        wait_until(lambda: len(first.tokens) >= 2)
+    second = Tampered(store)
+    with running(second, settings) as pipeline:
+        wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+    assert set(second.tokens) == set(first.tokens)
+    assert stored(store) == list(range(SPANS_A_REQUEST))
+
+
+def test_requests_that_never_reached_a_batch_are_stored_by_the_next_process(store: ClickHouseStore, settings: Settings) -> None:
+    """Acknowledged while the store was away, stored after a restart."""
+    with running(Tampered(store, hold=True), settings, close_s=0.05) as pipeline:
+        for number in range(5):
+            pipeline.submit(request(number * 10), "protobuf")
+    assert stored(store) == []
+    with running(store, settings):
+        wait_until(lambda: stored(store) == list(range(50)))
+
+
+def test_rows_the_store_refuses_are_singled_out(store: ClickHouseStore, settings: Settings) -> None:
+    """Two poisoned spans among forty: thirty-eight are stored, two are counted lost, their requests lie in the dead letters."""
+    with running(Tampered(store, poison=[7, 23]), settings) as pipeline:
+        for number in range(4):
+            pipeline.submit(request(number * 10), "protobuf")
+        wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+        assert stored(store) == [number for number in range(40) if number not in (7, 23)]
+        assert sample(pipeline, "cutaway_spans_lost_total") == 2
+        assert sample(pipeline, "cutaway_dead_letters_total") == 2
+        assert pipeline.status()[1]["dead_letters"] == 2
+    letters = sorted((Path(settings.data) / "spool" / "dead").glob("*.json"))
+    reasons = [json.loads(letter.read_text())["reason"] for letter in letters]
+    assert reasons == ["1 of 10 rows were refused: the store refuses this value"] * 2
+    assert [letter.with_suffix(".otlp").stat().st_size > 100 for letter in letters] == [True, True]
+
+
+def test_spans_strewn_over_many_days_are_stored_in_parts(store: ClickHouseStore, settings: Settings) -> None:
+    """The engine refuses an insert over more than a hundred days; halved, it takes every row."""
+    with running(store, settings) as pipeline:
+        pipeline.submit(request(0, 110, step_ns=DAY_NS), "protobuf")
+        wait_until(lambda: sample(pipeline, "cutaway_spans_stored_total") == 110)
+        assert sample(pipeline, "cutaway_dead_letters_total") == 0
+    assert len(stored(store)) == 110
+
+
+def test_a_full_queue_asks_senders_to_come_back(store: ClickHouseStore, settings: Settings) -> None:
+    """When the store is slow, decoded bytes pile up to queue_bytes_max and not beyond; afterwards requests are taken again."""
+    gate = Tampered(store)
+    gate.gate.clear()
+    small = Settings(data=settings.data, batch_age_ms_max=20, queue_bytes_max=20_000)
+    with running(gate, small) as pipeline:
+        taken = 0
+        with pytest.raises(Overloaded, match="queue_bytes_max") as caught:
+            for number in range(1000):
+                pipeline.submit(request(number * 10), "protobuf")
+                taken += 1
+        assert caught.value.retry_after_s
+        assert 0 < taken < 1000
+        assert pipeline.status()[0] is False or pipeline.status()[1]["queue_bytes"] <= 20_000
+        gate.gate.set()
+        wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+        pipeline.submit(request(taken * 10), "protobuf")
+    assert stored(store) == list(range((taken + 1) * 10))
+
+
+def test_while_the_store_is_away_the_spool_takes_what_memory_cannot(store: ClickHouseStore, settings: Settings) -> None:
+    """An outage does not refuse senders at queue_bytes_max: requests wait on disk and are decoded again later."""
+    gate = Tampered(store, hold=True)
+    small = Settings(data=settings.data, batch_age_ms_max=20, queue_bytes_max=20_000)
+    with running(gate, small) as pipeline:
+        pipeline.submit(request(0), "protobuf")
+        wait_until(lambda: pipeline.status()[1]["store"] == "unreachable")
+        for number in range(1, 50):
+            pipeline.submit(request(number * 10), "protobuf")
+        assert pipeline.status()[1]["queue_bytes"] <= 20_000
+        assert pipeline.status()[0]
+        gate.hold.clear()
+        wait_until(lambda: stored(store) == list(range(500)))
+        wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+        assert pipeline.status()[1] == {
+            "store": "reachable", "last_error": "", "writer": "running", "stopping": False, "waiting_requests": 0, "queue_bytes": 0,
+            "spool_bytes": pipeline.status()[1]["spool_bytes"], "dead_letters": 0}
+
+
+def test_a_full_spool_asks_senders_to_come_back(store: ClickHouseStore, settings: Settings) -> None:
+    """The disk has a limit too, and the refusal names it."""
+    gate = Tampered(store, hold=True)
+    small = Settings(data=settings.data, batch_age_ms_max=20, spool_bytes_max=16_384)
+    with running(gate, small) as pipeline:
+        taken = 0
+        with pytest.raises(Overloaded, match="spool_bytes_max"):
+            for number in range(1000):
+                pipeline.submit(request(number * 10), "protobuf")
+                taken += 1
+        gate.hold.clear()
+        wait_until(lambda: stored(store) == list(range(taken * 10)))
+
+        def accepted_again() -> bool:
+            try:
+                return pipeline.submit(request(taken * 10), "protobuf").accepted == SPANS_A_REQUEST
+            except Overloaded:
+                return False
+
+        wait_until(accepted_again)
+    assert stored(store) == list(range((taken + 1) * 10))
+
+
+def test_closing_stores_what_waits(store: ClickHouseStore, settings: Settings) -> None:
+    """Asked to stop with a young batch: it is stored at once, close says so, and new requests are refused."""
+    patient = Settings(data=settings.data, batch_age_ms_max=3_600_000)
+    with running(store, patient) as pipeline:
+        pipeline.submit(request(0), "protobuf")
+        assert stored(store) == []
+        assert pipeline.close(20) is True
+        assert stored(store) == list(range(SPANS_A_REQUEST))
+        with pytest.raises(Overloaded, match="stopping"):
+            pipeline.submit(request(100), "protobuf")
+
+
+def test_closing_has_a_deadline(store: ClickHouseStore, settings: Settings) -> None:
+    """With the store away, close gives up, says so, and leaves the requests to the next start."""
+    with running(Tampered(store, hold=True), settings) as pipeline:
+        pipeline.submit(request(0), "protobuf")
+        assert pipeline.close(0.1) is False
+
+
+def test_a_record_that_can_no_longer_be_read_becomes_a_dead_letter(store: ClickHouseStore, settings: Settings) -> None:
+    """A record damaged on disk while the collector was down is quarantined or buried, and the others are stored."""
+    with running(Tampered(store, hold=True), settings, close_s=0.05) as pipeline:
+        for number in range(3):
+            pipeline.submit(request(number * 10), "protobuf")
+    segment = next((Path(settings.data) / "spool" / "segments").glob("*.log"))
+    raw = bytearray(segment.read_bytes())
+    raw[-5] ^= 0xFF
+    segment.write_bytes(raw)
+    with running(store, settings) as pipeline:
+        wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+        assert stored(store) == list(range(20))
+    assert list((Path(settings.data) / "spool" / "quarantine").iterdir())
+
+
+def test_many_senders_at_once(store: ClickHouseStore, settings: Settings) -> None:
+    """Eight threads, every acknowledged span stored once."""
+    with running(store, settings) as pipeline:
+        def send(lane: int) -> None:
+            for turn in range(10):
+                pipeline.submit(request(lane * 1000 + turn * 10), "protobuf")
+
+        threads = [threading.Thread(target=send, args=(lane,)) for lane in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expected = sorted(lane * 1000 + number for lane in range(8) for number in range(100))
+        wait_until(lambda: stored(store) == expected)
+
+
+def test_a_server_that_goes_and_comes_back_gets_everything_once(tmp_path: Path) -> None:
+    """ClickHouse over HTTP dies under load and returns: status tells meanwhile, nothing is lost, nothing doubled."""
+    with server(tmp_path / "server") as running_server:
+        _outage(running_server, tmp_path)
+
+
+def _outage(running_server: Server, tmp_path: Path) -> None:
+    settings = Settings(clickhouse=running_server.url, spool=str(tmp_path / "spool"), batch_age_ms_max=20)
+    store = open_store(settings)
+    try:
+        with running(store, settings) as pipeline:
+            pipeline.submit(request(0), "protobuf")
+            wait_until(lambda: len(stored(store)) == SPANS_A_REQUEST)
+            running_server.stop()
+            for number in range(1, 6):
+                pipeline.submit(request(number * 10), "protobuf")
+            wait_until(lambda: pipeline.status()[1]["store"] == "unreachable")
+            ready, details = pipeline.status()
+            assert ready
+            assert "cannot be reached" in details["last_error"]
+            running_server.start()
+            wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+            assert stored(store) == list(range(60))
+    finally:
+        store.close()
