@@ -6,6 +6,7 @@ Written from the proto files and the exporter's spelling rules, one Python objec
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 from decimal import Decimal
@@ -44,7 +45,7 @@ def plain(column: Any) -> list[Any]:
 def _cut(offsets: Any, values: list[Any]) -> list[Any]:
     assert offsets[0] == 0
     assert offsets[-1] == len(values)
-    return [values[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:stop] for start, stop in itertools.pairwise(offsets)]
 
 
 def rows(block: Block) -> list[dict[str, Any]]:
@@ -202,7 +203,13 @@ _leaf = st.one_of(
     st.none(), _text, st.booleans(), _int64, st.floats(), st.binary(max_size=9),
     st.sampled_from([1.0, 1e21, 1e-7, 1e-6, 999999999999999900000.0, 5e-324, -0.0]),
 )
-_value = st.recursive(_leaf, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_text, inner, max_size=3)), max_leaves=8)
+
+
+def _nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.lists(inner, max_size=4), st.dictionaries(_text, inner, max_size=3))
+
+
+_value = st.recursive(_leaf, _nest, max_leaves=8)
 attributes = st.lists(st.builds(key_value, _key, _value), max_size=5)
 _uint64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(1_600_000_000 * 10**9, 1_900_000_000 * 10**9))
 _enum = st.one_of(st.integers(-1, 7), st.integers(-(2**31), 2**31 - 1))

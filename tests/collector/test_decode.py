@@ -133,7 +133,9 @@ def test_a_cut_request_is_refused_with_an_offset(cut: int) -> None:
     (b"\x09\x01\x02", "cut off"),
     (b"\x08\x80", "cut off"),
     (b"\x0b\x08\x01", "cannot read it"),
-], ids=["varint", "field 0", "wire type 6", "end group", "length", "overlong length", "short", "fixed64", "open varint", "open group"])
+], ids=[
+    "varint", "field 0", "wire type 6", "end group", "length", "overlong length", "short", "fixed64", "open varint", "open group",
+])
 def test_broken_wire_format_is_refused_with_its_reason(payload: bytes, reason: str) -> None:
     """Each way of not being protobuf has its own words."""
     with pytest.raises(MalformedRequest, match=reason):
