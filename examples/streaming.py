@@ -1,5 +1,6 @@
-"""Streaming from a thread: `cutaway.carry` takes the current span along, so the generation stays a child of the request."""
+"""Streaming from a thread: the thread runs in a copy of the context, so the generation stays a child of the request."""
 
+import contextvars
 import threading
 
 from transformers import TextIteratorStreamer
@@ -21,7 +22,7 @@ def stream(question: str):
     )
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     options = {**inputs, "streamer": streamer, "max_new_tokens": 32, "do_sample": False}
-    worker = threading.Thread(target=cutaway.carry(model.generate), kwargs=options)
+    worker = threading.Thread(target=contextvars.copy_context().run, args=(model.generate,), kwargs=options)
     worker.start()
     yield from streamer
     worker.join()

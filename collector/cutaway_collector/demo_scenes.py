@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def _stream(stage: Stage) -> None:
     streamer = TextIteratorStreamer(stage.tokenizer, skip_prompt=True)
     inputs = stage.chat("Tell me about the sea in two sentences.")
     options = {**inputs, "streamer": streamer, "max_new_tokens": 48, "do_sample": False}
-    worker = threading.Thread(target=cutaway.carry(stage.model.generate), kwargs=options)
+    # A new thread starts with an empty context: taking a copy of ours along keeps the generation a child of this span.
+    worker = threading.Thread(target=contextvars.copy_context().run, args=(stage.model.generate,), kwargs=options)
     worker.start()
     for _ in streamer:
         pass

@@ -1,0 +1,75 @@
+"""Every example and the demo run as a user would run them, and their traces are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import Serving
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+EXPECTED = {
+    "quickstart": ("quickstart", {"answer": "", "generation": "answer"}, 1),
+    "batch": ("batch", {"complete prompts": "", "generation": "complete prompts"}, 3),
+    "streaming": ("streaming", {"stream": "", "generation": "stream"}, 1),
+    "own_provider": ("own-provider", {"handle request": "", "generation": "handle request"}, 1),
+}
+"""Example -> its service, its spans with their parents, the sequences of its generation."""
+
+
+def test_every_example_is_expected_something_of() -> None:
+    """A new example gets a line above."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_example(serving: Serving, name: str) -> None:
+    """An example runs, prints what the model said, and its spans are found with the right parents and sequences."""
+    service, parents, sequences = EXPECTED[name]
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{serving.addresses['otlp_grpc']}",
+                   "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    rows = _rows(serving, f"service:{service}", len(parents))
+    names = {row["span_id"]: "generation" if row["operation"] else row["name"] for row in rows}
+    assert {names[row["span_id"]]: names.get(row["parent_span_id"], "") for row in rows} == parents
+    generation = next(row for row in rows if row["operation"])
+    page = serving.json(f"/gen/{generation['span_id']}.json")
+    assert len(page["sequences"]) == sequences
+    assert page["attention"]["status"] == "recorded"
+    assert {score["name"] for score in page["scores"]} >= {"worst_window_surprisal", "seq_rep_4", "surprisal_q1"}
+    has_text = ["tokens" in sequence for sequence in page["sequences"]]
+    assert has_text == [name in ("quickstart", "streaming")] * sequences
+
+
+def _rows(serving: Serving, q: str, count: int) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + 5
+    while True:
+        rows: list[dict[str, Any]] = serving.json("/search.json", q=q)["rows"]
+        if len(rows) >= count or time.monotonic() > deadline:
+            return rows
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_demo_once(tmp_path: Path) -> None:
+    """`cutaway demo --once` exits 0 after search has found its traces, and leaves them on disk for the next start."""
+    done = subprocess.run([sys.executable, "-m", "cutaway_collector", "demo", "--once", "--data", str(tmp_path / "data"),
+                           "--ui", "127.0.0.1:0"], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "search found all 20 traces" in done.stdout
+    with Serving(tmp_path / "data") as again:
+        rows = again.json("/search.json", limit="200")["rows"]
+        reasons = [json.dumps(row) for row in rows if row["status"] == "Error"]
+        assert len({row["trace_id"] for row in rows}) == 20
+        assert len(reasons) == 2  # the failed generation and the function around it
