@@ -99,7 +99,8 @@ def test_each_kind_of_value(value: dict[str, Any], text: bytes) -> None:
 
 def test_unknown_and_snake_case_names_are_ignored_at_every_level() -> None:
     """A newer sender must not be refused; `start_time_unix_nano` is not a name of OTLP/JSON."""
-    content = envelope(nonsense={"a": [1]}, parent_span_id="eee19b7ec3c1b174", attributes=[{"key": "k", "value": {"intValue": 1, "x": 2}}])
+    pairs = [{"key": "k", "value": {"intValue": 1, "x": 2}}]
+    content = envelope(nonsense={"a": [1]}, parent_span_id="eee19b7ec3c1b174", attributes=pairs)
     content["unknown"] = content["resourceSpans"][0]["resource_spans"] = 5
     (row,) = rows(from_json(content).spans)
     assert (row["ParentSpanId"], row["SpanAttributes"]) == (b"", [(b"k", b"1")])
@@ -118,7 +119,8 @@ def test_unknown_and_snake_case_names_are_ignored_at_every_level() -> None:
     ({"attributes": [{"key": "k", "value": {"doubleValue": "many"}}]}, "doubleValue"),
     ({"attributes": [{"key": "k", "value": {"bytesValue": "*"}}]}, "bytesValue must be base64"),
     ({"attributes": [{"key": "k", "value": {"intValue": 1, "stringValue": "x"}}]}, "one value, not several"),
-    ({"attributes": [{"key": "k", "value": "v"}]}, "value must be an object"), ({"events": [{"timeUnixNano": {}}]}, r"events\[0\].timeUnixNano"),
+    ({"attributes": [{"key": "k", "value": "v"}]}, "value must be an object"),
+    ({"events": [{"timeUnixNano": {}}]}, r"events\[0\].timeUnixNano"),
 ])
 def test_a_body_that_is_not_the_message_is_refused_with_its_path(span: dict[str, Any], path: str) -> None:
     """The sender learns where and which rule, not what it sent."""

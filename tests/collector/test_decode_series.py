@@ -33,7 +33,8 @@ def packed(values: Any, dtype: str = "<f4", layers: int = 1, heads: int = 1, tok
 def series(*pairs: Any, **options: Any) -> Decoded:
     span = a_span(attributes=[key_value(*pair) for pair in pairs])
     resource = Resource(attributes=[key_value("service.name", "writer")])
-    return decode.decode_protobuf(request(span, resource=resource).SerializeToString(), received_ns=RECEIVED_NS, tenant="team", **options)
+    payload = request(span, resource=resource).SerializeToString()
+    return decode.decode_protobuf(payload, received_ns=RECEIVED_NS, tenant="team", **options)
 
 
 FLOATS = [0.5, float("nan"), float("inf"), -0.0, 1e-40, 7.25]
@@ -88,7 +89,8 @@ def test_sequences_are_cut_by_their_token_counts() -> None:
 def test_attention_keeps_its_shape() -> None:
     """Layers and heads are stored beside the flat values, and float16 is widened exactly, subnormals and all."""
     halves = np.array([0.1, 6e-8, 65504, np.inf, -0.0, 2**-15, 1.5, 0, 3, 4, 5, 6], "<f2")
-    (row,) = rows(series((c.ATTENTION_ENTROPY, packed(range(6), layers=3)), (c.ATTENTION_ENTROPY_HEADS, packed(halves, "<f2", 3, 2))).tokens)
+    means, heads = packed(range(6), layers=3), packed(halves, "<f2", 3, 2)
+    (row,) = rows(series((c.ATTENTION_ENTROPY, means), (c.ATTENTION_ENTROPY_HEADS, heads)).tokens)
     assert (row["OutputTokens"], row["AttentionLayers"], row["AttentionHeads"]) == (2, 3, 2)
     assert row["AttentionEntropies"] == [0, 1, 2, 3, 4, 5]
     assert same_bits(row["AttentionEntropyHeads"], halves)
@@ -106,7 +108,8 @@ def test_every_half_is_widened_as_numpy_does() -> None:
 def test_plain_arrays_of_other_senders_are_accepted() -> None:
     """Doubles and ints for measures, ints for ids, and a flat layer array whose layers the token count gives."""
     (row,) = rows(series(
-        (c.TOKEN_SURPRISAL, [0.1, 2, float("nan")]), (c.TOKEN_ID, [1, 2, 2**32 - 1]), (c.ATTENTION_ENTROPY, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        (c.TOKEN_SURPRISAL, [0.1, 2, float("nan")]), (c.TOKEN_ID, [1, 2, 2**32 - 1]),
+        (c.ATTENTION_ENTROPY, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
     ).tokens)
     assert same_bits(row["Surprisals"], [0.1, 2, np.nan])
     assert (row["TokenIds"], row["AttentionLayers"], row["AttentionEntropies"]) == ([1, 2, 2**32 - 1], 2, [1, 2, 3, 4, 5, 6])
@@ -120,7 +123,8 @@ def test_plain_arrays_of_other_senders_are_accepted() -> None:
     (c.TOKEN_ENTROPY, packed([1, 2], tokens=2**32 - 1, layers=2**32 - 1, heads=2**32 - 1), "header"),
     (c.TOKEN_ENTROPY, "text", "header"), (c.TOKEN_ENTROPY, 1.5, "header"), (c.TOKEN_ENTROPY, [1.0, "x"], "header"),
     (c.TOKEN_ID, [1, -1], "header"), (c.TOKEN_ID, [1.0, 2.0], "header"), (c.TOKEN_TEXT, ["a", 1], "header"),
-    (c.TOKEN_ENTROPY, packed([1, 2, 3]), "lengths"), (c.TOKEN_TEXT, ["a"], "lengths"), (c.TOKEN_ENTROPY, packed(range(4), layers=2), "lengths"),
+    (c.TOKEN_ENTROPY, packed([1, 2, 3]), "lengths"), (c.TOKEN_TEXT, ["a"], "lengths"),
+    (c.TOKEN_ENTROPY, packed(range(4), layers=2), "lengths"),
     (c.ATTENTION_ENTROPY, packed(range(8), layers=2, heads=2), "lengths"), (c.ATTENTION_ENTROPY, [1.0, 2.0, 3.0], "lengths"),
     (c.ATTENTION_ENTROPY, [], "lengths"),
     (c.ATTENTION_ENTROPY_HEADS, packed(range(8), "<f2", 4, 2), "lengths"), (c.SEQUENCE_OUTPUT_TOKENS, [1, 2], "lengths"),
@@ -188,13 +192,15 @@ def test_many_random_generations_keep_every_value() -> None:
         values, attention = random.standard_normal(total).astype("<f4"), random.standard_normal(total * layers).astype("<f4")
         ids = random.integers(0, 2**32, total, dtype=np.uint32)
         spans.append(a_span(name=str(number), attributes=[
-            key_value(c.SEQUENCE_OUTPUT_TOKENS, lengths), key_value(c.TOKEN_ENTROPY, packed(values)), key_value("between", number / 3),
-            key_value(c.TOKEN_ID, packed(ids, "<u4")), key_value(c.ATTENTION_ENTROPY, packed(attention, layers=layers, tokens=total)),
+            key_value(c.SEQUENCE_OUTPUT_TOKENS, lengths), key_value(c.TOKEN_ENTROPY, packed(values)),
+            key_value("between", number / 3), key_value(c.TOKEN_ID, packed(ids, "<u4")),
+            key_value(c.ATTENTION_ENTROPY, packed(attention, layers=layers, tokens=total)),
         ]))
         start = 0
         for index, length in enumerate(lengths):
             stop = start + length
-            wanted.append((index, values[start:stop].tolist(), ids[start:stop].tolist(), attention[start * layers : stop * layers].tolist()))
+            rectangle = attention[start * layers : stop * layers].tolist()
+            wanted.append((index, values[start:stop].tolist(), ids[start:stop].tolist(), rectangle))
             start = stop
     decoded = decode.decode_protobuf(request(*spans).SerializeToString(), received_ns=RECEIVED_NS)
     found = [(r["SeqIndex"], r["Entropies"], r["TokenIds"], r["AttentionEntropies"]) for r in rows(decoded.tokens)]

@@ -29,8 +29,10 @@ def exported() -> Any:
         with tracer.start_as_current_span("chat m", kind=SpanKind.CLIENT, links=[link]) as span:
             span.set_attributes({
                 conventions.OPERATION_NAME: "chat", conventions.REQUEST_MODEL: "m", conventions.USAGE_INPUT_TOKENS: 11,
-                conventions.USAGE_OUTPUT_TOKENS: 2, conventions.OUTPUT_PERPLEXITY: 1.75, conventions.RESPONSE_FINISH_REASONS: ["stop"],
-                conventions.TOKEN_TEXT: ["Hel", "lo"], conventions.SEQUENCE_OUTPUT_TOKENS: [2], conventions.SEQUENCE_INPUT_TOKENS: [11],
+                conventions.USAGE_OUTPUT_TOKENS: 2, conventions.OUTPUT_PERPLEXITY: 1.75,
+                conventions.RESPONSE_FINISH_REASONS: ["stop"],
+                conventions.TOKEN_TEXT: ["Hel", "lo"], conventions.SEQUENCE_OUTPUT_TOKENS: [2],
+                conventions.SEQUENCE_INPUT_TOKENS: [11],
                 conventions.TOKEN_SURPRISAL: conventions.SERIES_HEADER.pack(1, 1, 0, 2, 1, 1) + b"\0\0\0\x3f\0\0\x80\x3f",
             })
             span.add_event("first token", {"index": 0, "late": False})

@@ -15,7 +15,7 @@ from cutaway_collector import columns
 from cutaway_collector.blocks import Column, Nullable, Strings
 from cutaway_collector.decode import names
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.strings import pick
+from cutaway_collector.decode.strings import gather
 from cutaway_collector.decode.wire import kernel
 
 _NUMERIC: Final = tuple(column for column in columns.LIFTED if column.type.startswith("Nullable("))
@@ -79,8 +79,8 @@ def _numbers(table: Any, found: Any, wanted: Any, whole: Any, scratch: Any, as_d
     doubles = np.zeros((wanted.shape[0], spans), np.float64)
     missing = np.ones((wanted.shape[0], spans), np.bool_)
     strings = 0
-    for column in range(wanted.shape[0]):
-        for span in range(spans):
+    for span in range(spans):
+        for column in range(wanted.shape[0]):
             for choice in range(wanted.shape[1]):
                 name = wanted[column, choice]
                 row = found[span, name] if name >= 0 else -1
@@ -156,19 +156,20 @@ def lifted(data: Any, table: Any, found: Any, positions: Any, values: Strings) -
 
 
 @kernel
-def _first_text(found: Any, wanted: Any, positions: Any, ends: Any, nowhere: int) -> Any:
-    chosen = np.full(found.shape[0], nowhere, np.int64)
+def _first_text(found: Any, wanted: Any, positions: Any, ends: Any) -> tuple[Any, Any]:
+    starts = np.zeros(found.shape[0], np.int64)
+    lengths = np.zeros(found.shape[0], np.int64)
     for owner in range(found.shape[0]):
         for choice in range(wanted.size):
             row = found[owner, wanted[choice]] if wanted[choice] >= 0 else -1
-            if row >= 0 and positions[row] >= 0 and ends[positions[row] + 1] > ends[positions[row]]:
-                chosen[owner] = positions[row]
-                break
-    return chosen
+            if row >= 0 and positions[row] >= 0:
+                starts[owner] = ends[positions[row]]
+                lengths[owner] = ends[positions[row] + 1] - starts[owner]
+                if lengths[owner] > 0:
+                    break
+    return starts, lengths
 
 
 def texts(found: Any, wanted: Any, positions: Any, values: Strings) -> Strings:
     """The first of the wanted names that is not empty, as text, one an owner; "" where there is none."""
-    nowhere = len(values)
-    closed = Strings(values.data, np.append(values.offsets, values.offsets[-1]))
-    return pick(closed, _first_text(found, wanted, positions, values.offsets, nowhere))
+    return gather(values.data, *_first_text(found, wanted, positions, values.offsets))

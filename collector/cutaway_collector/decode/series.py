@@ -6,6 +6,7 @@ costs a neighbour anything. Reading one series is packed.py's.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -228,8 +229,25 @@ def _series_columns(data: Any, table: Any, made: Plan, cut: Any) -> dict[str, Co
     return result
 
 
+@cache
+def _nothing() -> Block:
+    """The block of a request without series, made once: it is what most requests bring."""
+    strings = Strings.of([])
+    plain: dict[str, Column] = {
+        "String": strings, "LowCardinality(String)": strings, "DateTime64(9)": np.zeros(0, np.int64),
+        "UInt16": np.zeros(0, np.uint16), "UInt32": np.zeros(0, np.uint32), "Float32": np.zeros(0, np.float32),
+    }
+    made: dict[str, Column] = {}
+    for column in columns.TOKENS.columns:
+        inner = column.type.removeprefix("Array(").removesuffix(")") if column.type.startswith("Array(") else ""
+        made[column.name] = Lists(np.zeros(1, np.int64), plain[inner]) if inner else plain[column.type]
+    return Block(columns.TOKENS.name, 0, made)
+
+
 def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> Block:
     """One gen_ai_tokens row a sequence. `made` is sound; `spans` is the otel_traces block of the same kept spans."""
+    if not made.carriers.size:
+        return _nothing()
     inputs = spans.columns["InputTokens"]
     assert isinstance(inputs, Nullable)
     check_column(int(made.shape[:, K_SEQUENCES].sum()) * 8 * len(columns.TOKENS.columns))

@@ -180,18 +180,18 @@ def allocate(capacities: list[int], depth_max: int, names: tuple[Any, Any, Any])
     """Tables of `capacities[i]` rows each plus the spare one. names: names.PACKED."""
     sizes = [(rows + 1) * width for rows, width in zip(capacities, _WIDTHS, strict=True)]
     extras = [4 * (depth_max + 2), *(part.size for part in names)]
-    ends = np.cumsum([HEAD, *sizes, *extras]).tolist()
+    ends: list[int] = np.cumsum([HEAD, *sizes, *extras]).tolist()
     work = np.empty(ends[-1], np.int64)
     work[:HEAD] = 0
     work[BASE : BASE + len(sizes)] = ends[: len(sizes)]
     work[LAST : LAST + len(sizes)] = capacities
     work[STACK], work[NAMES], work[NAME_ENDS], work[NAME_SLOTS] = ends[len(sizes) : -1]
-    work[DEPTH_MAX], work[NAME_LENGTHS], work[NAME_SLOTS_EACH] = depth_max, *names[2].shape
+    work[DEPTH_MAX], work[NAME_LENGTHS], work[NAME_SLOTS_EACH] = depth_max, len(names[2]), names[2].shape[1]
     for start, part in zip(ends[len(sizes) + 1 : -1], names, strict=True):
         work[start : start + part.size] = part.ravel()
-    views = [
+    views: list[Any] = [
         work[start : start + size].reshape(-1, width) for start, size, width in zip(ends, sizes, _WIDTHS, strict=False)
     ]
     views[NUMBERS] = views[NUMBERS].ravel()
     stack = work[ends[len(sizes)] : ends[len(sizes) + 1]]
-    return Tables(*views, work[:COUNTS], stack, work)  # type: ignore[call-arg]  # the views are one a field
+    return Tables._make([*views, work[:COUNTS], stack, work])

@@ -13,6 +13,7 @@ import numpy as np
 
 from cutaway_collector.blocks import Strings
 from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.strings import check_column
 from cutaway_collector.decode.values import any_value, pair
 from cutaway_collector.decode.wire import kernel, size, skip, tag
 
@@ -176,16 +177,14 @@ def _nested(
 
 
 @kernel
-def _value(out: Any, at: int, data: Any, row: Any, spelled: Any, ends: Any, stack: Any) -> Any:
-    """The text of one attribute's value. Returns the position after it, whether or not there was room."""
-    kind, value, length, number = row[t.A_KIND], row[t.A_VALUE], row[t.A_VALUE_N], row[t.A_NUMBER]
-    if kind == t.TEXT:
-        return _bytes(out, at, data, value, length)
+def _value(out: Any, at: int, data: Any, table: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
+    """The text of one attribute's value that is not text. Returns the position after it, whether or not there was room."""
+    kind, value, length, number = table[row, t.A_KIND], table[row, t.A_VALUE], table[row, t.A_VALUE_N], table[row, t.A_NUMBER]
     if kind == t.RAW:
         return _base64(out, at, data, value, length)
     if kind == t.DOUBLE:
         return _bytes(out, at, spelled, ends[number], ends[number + 1] - ends[number])
-    if kind == t.ARRAY or kind == t.MAP:
+    if kind in (t.ARRAY, t.MAP):
         return _nested(out, at, data, kind, value, length, spelled, ends, number, stack)
     if kind == t.EMPTY:
         return at
@@ -193,24 +192,50 @@ def _value(out: Any, at: int, data: Any, row: Any, spelled: Any, ends: Any, stac
 
 
 @kernel
-def _spell(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any, Any, Any]:
+def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any]:
     nothing = np.empty(0, np.uint8)
-    key_ends = np.zeros(rows.size + 1, np.int64)
-    value_ends = np.zeros(rows.size + 1, np.int64)
+    key_ends = np.empty(rows.size + 1, np.int64)
+    value_ends = np.empty(rows.size + 1, np.int64)
+    key_end = np.int64(0)
+    value_end = np.int64(0)
+    key_ends[0] = value_ends[0] = 0
     for index in range(rows.size):
-        row = table[rows[index]]
-        key_ends[index + 1] = key_ends[index] + row[t.A_KEY_N]
-        value_ends[index + 1] = _value(nothing, value_ends[index], data, row, spelled, ends, stack)
+        row = rows[index]
+        key_end += table[row, t.A_KEY_N]
+        if table[row, t.A_KIND] == t.TEXT:
+            value_end += table[row, t.A_VALUE_N]
+        else:
+            value_end = _value(nothing, value_end, data, table, row, spelled, ends, stack)
+        key_ends[index + 1] = key_end
+        value_ends[index + 1] = value_end
+    return key_ends, value_ends
+
+
+@kernel
+def _write(
+    data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any, key_ends: Any, value_ends: Any
+) -> tuple[Any, Any]:
     keys = np.empty(key_ends[-1], np.uint8)
     values = np.empty(value_ends[-1], np.uint8)
     for index in range(rows.size):
-        row = table[rows[index]]
-        _bytes(keys, key_ends[index], data, row[t.A_KEY], row[t.A_KEY_N])
-        _value(values, value_ends[index], data, row, spelled, ends, stack)
-    return keys, key_ends, values, value_ends
+        row = rows[index]
+        to = key_ends[index]
+        source = table[row, t.A_KEY]
+        for step in range(key_ends[index + 1] - to):
+            keys[to + step] = data[source + step]
+        to = value_ends[index]
+        if table[row, t.A_KIND] == t.TEXT:
+            source = table[row, t.A_VALUE]
+            for step in range(value_ends[index + 1] - to):
+                values[to + step] = data[source + step]
+        else:
+            _value(values, to, data, table, row, spelled, ends, stack)
+    return keys, values
 
 
 def attributes(data: Any, table: Any, rows: Any, numbers: Strings, stack: Any) -> tuple[Strings, Strings]:
     """Keys and values of those rows of an attribute table. `numbers`: every double of the request as text (numbers.spell)."""
-    keys, key_ends, values, value_ends = _spell(data, table, rows, numbers.data, numbers.offsets, stack)
+    key_ends, value_ends = _measure(data, table, rows, numbers.data, numbers.offsets, stack)
+    check_column(int(value_ends[-1]))
+    keys, values = _write(data, table, rows, numbers.data, numbers.offsets, stack, key_ends, value_ends)
     return Strings(keys, key_ends), Strings(values, value_ends)

@@ -163,11 +163,32 @@ def nested(data: Any, at: int, end: int, kind: int, work: Any, keep: bool) -> An
 
 
 @kernel
+def _usual(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any, Any]:
+    """(key, key length, TEXT, value, length) of the layout nearly every attribute has: key, text, one-byte lengths, nothing else.
+
+    EMPTY instead of TEXT when it is anything else, and `pair` has to look. This shortcut halves the time of the whole walk.
+    """
+    if end - at < 6 or data[at] != 0x0A or data[at + 1] > 127:
+        return 0, 0, EMPTY, 0, 0
+    key_length = np.int64(data[at + 1])
+    value = at + 6 + key_length
+    if value > end or data[value - 4] != 0x12 or data[value - 2] != 0x0A or data[value - 1] > 125:
+        return 0, 0, EMPTY, 0, 0
+    length = np.int64(data[value - 1])
+    if data[value - 3] != length + 2 or value + length != end:
+        return 0, 0, EMPTY, 0, 0
+    return at + 2, key_length, TEXT, value, length
+
+
+@kernel
 def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     """One KeyValue into the next row of that table; doubles of token series are not kept, for they never become text."""
-    key, key_length, kind, value, length, after = pair(data, at, end)
-    if after < 0:
-        return after
+    key, key_length, kind, value, length = _usual(data, at, end)
+    after = np.int64(end)
+    if kind == EMPTY:
+        key, key_length, kind, value, length, after = pair(data, at, end)
+        if after < 0:
+            return after
     row = claim(work, slot, A_WIDTH)
     name = lookup(data, key, key_length, work)
     work[row + A_KEY] = key
