@@ -30,6 +30,6 @@ def _loopback_only() -> Iterator[None]:
             raise RuntimeError(f"tests talk to this machine only, not to {address[0]}")
         return connect(self, address)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]  # undone below
+    socket.socket.connect = guarded  # type: ignore[method-assign, assignment]  # undone below
     yield
     socket.socket.connect = connect  # type: ignore[method-assign]  # as it was

@@ -24,7 +24,8 @@ LAYERS: dict[str, dict[str, str]] = {
     "cutaway": {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
         "tap": VERBS, "attention": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS, "guard": VERBS,
-        "instrumentation": FLOWS,
+        "content": VERBS,
+        "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {

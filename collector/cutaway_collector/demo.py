@@ -26,14 +26,13 @@ from cutaway_collector.errors import CutawayError
 from cutaway_collector.settings import split_address
 
 FOUND_SECONDS_MAX: Final = 60.0
-READY_SECONDS_MAX: Final = 180.0
-"""The first start compiles the numba kernels; later ones load them from the cache."""
 
 
 def run(*, once: bool, data: str | None, ui: str) -> int:
     """Runs the demo. Exit 0 after search has found every trace; without `once` it first stays up until interrupted."""
     with tempfile.TemporaryDirectory(prefix="cutaway-demo-") as scratch:
         directory = data or (scratch if once else _state_directory())
+        print("starting the collector (a minute the first time: it compiles its kernels)", flush=True)
         with _collector(directory, _free_or_any(ui)) as addresses:
             link = f"http://{addresses['ui']}"
             print(f"collector is up: {link}", flush=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cutaway_collector.errors import SettingsError
 
@@ -52,7 +52,7 @@ class Settings:
     query_bytes_memory_max: int = _setting(2048 * MIB, "memory a UI query may take", "the engine shares the collector's process")
     page_rows_max: int = _setting(500, "rows a search page may hold", "more is an export, not a page")
     trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites")
-    score_device: str = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
+    score_device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
     drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30")
 
     def __post_init__(self) -> None:
