@@ -44,7 +44,8 @@ def request(first: int, count: int = SPANS_A_REQUEST, *, tokens: int = 0, step_n
         span.end_time_unix_nano = span.start_time_unix_nano + 5
         if tokens:
             header = conventions.SERIES_HEADER.pack(conventions.SERIES_VERSION, 1, 0, tokens, 1, 1)
-            span.attributes.add(key=conventions.TOKEN_SURPRISAL).value.bytes_value = header + np.arange(tokens, dtype="<f4").tobytes()
+            series = header + np.arange(tokens, dtype="<f4").tobytes()
+            span.attributes.add(key=conventions.TOKEN_SURPRISAL).value.bytes_value = series
             for name in (conventions.SEQUENCE_INPUT_TOKENS, conventions.SEQUENCE_OUTPUT_TOKENS):
                 span.attributes.add(key=name).value.array_value.values.add().int_value = tokens
     return message.SerializeToString()
@@ -77,8 +78,8 @@ class BrokenScorer:
 
 
 class Tampered:
-    """The real store behind a gate. hold: while set, inserts fail as if the server were away. lose_answers: so many inserts are done
-    and then reported as failed. poison: span numbers whose block the store refuses for good."""
+    """The real store behind a gate. hold: while set, inserts fail as if the server were away. lose_answers: so many inserts are
+    done and then reported as failed. poison: span numbers whose block the store refuses for good."""
 
     def __init__(self, store: Store, *, hold: bool = False, lose_answers: int = 0, poison: Iterable[int] = ()) -> None:
         self._store = store

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from cutaway_collector.blocks import Block, Lists, Maps, Nullable, Strings
 
@@ -63,6 +64,23 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.01)
+
+
+def offsets(parts: Sequence[Sized]) -> npt.NDArray[np.int64]:
+    """Offsets of parts of these lengths."""
+    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+
+
+def maps(values: Sequence[Mapping[str, str]]) -> Maps:
+    """Python mappings as a column."""
+    return Maps(offsets(values), Strings.of([key for value in values for key in value]),
+                Strings.of([text for value in values for text in value.values()]))
+
+
+def nullable(values: Sequence[float | None], dtype: type) -> Nullable:
+    """Python numbers and None as a column."""
+    return Nullable(np.array([0 if value is None else value for value in values], dtype),
+                    np.array([value is None for value in values], bool))
 
 
 def spans_block(count: int, *, first: int = 0, start_ns: int = NOW_NS, step_ns: int = 1_000_000) -> Block:
