@@ -181,7 +181,7 @@ def _generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) 
     with guard.guarded("starting a span"):
         span, call = _start(model, arguments)
         if span.is_recording():
-            recorder = _listener(model, call)
+            recorder = _listener(model, call, arguments)
     if span is None or call is None or recorder is None:
         return run(None)
     with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
@@ -212,11 +212,12 @@ def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call]:
     return tracer().start_span(f"{operation} {call.model}".strip(), kind=otel.SpanKind.INTERNAL, attributes=attributes), call
 
 
-def _listener(model: Any, call: Call) -> Any:
-    from cutaway import measure, record
+def _listener(model: Any, call: Call, arguments: dict[str, Any]) -> Any:
+    from cutaway import measure, record, tap
 
     clock = (_state.clock or record.clock_for)(getattr(model, "device", None))
-    return record.Recorder(measure, clock, call.silence, None if settings().attention == "off" else "")
+    wanted = None if settings().attention == "off" else ""
+    return record.Recorder(measure, clock, call.silence, wanted, lambda: tap.prepared_from(model, arguments))
 
 
 def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None) -> None:

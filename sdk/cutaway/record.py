@@ -6,8 +6,8 @@ Not the hooks (tap.py), not the formulas (measure.py): it is told what happens a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from cutaway import conventions as c
 from cutaway.attention import AttentionRecorder
 from cutaway.steps import Clock, Measures, Prepared, Recording
-
-LEVELS: Final = ("off", "layers", "heads")
 
 
 class HostClock:
@@ -64,15 +62,19 @@ class Recorder:
     """Hears one call of `generate` (see steps.Listener) and ends as a Recording.
 
     `tokens`: reason why token signals cannot be exact, or "" to record them. `attention`: likewise; None when it is switched off.
+    `fallback`: what the arguments say of the prompt, for a call that never told how it was prepared.
     """
 
-    def __init__(self, measures: Measures, clock: Clock, tokens: str, attention: str | None) -> None:
+    def __init__(
+        self, measures: Measures, clock: Clock, tokens: str, attention: str | None, fallback: Callable[[], Prepared]
+    ) -> None:
         self._measures = measures
         self._clock = clock
         self._tokens_reason = tokens
         self._attention_wanted = attention is not None
         self._attention_reason = attention or ""
         self._attention: AttentionRecorder | None = None
+        self._fallback = fallback
         self.asked: Prepared | None = None
         self.last_ids: Any = None
         self._fault = ""
@@ -137,10 +139,11 @@ class Recorder:
     def finish(self, sequences: Any, failed: bool = False, fault: str = "") -> Recording:
         """`sequences`: returned ids [sequence, position], or None when there are none. Copies everything to the host, once."""
         found = Recording()
-        asked, fault = self.asked, fault or self._fault
-        if asked is None:
-            self._unprepared(found, sequences, failed)
-            return self._statuses(found, fault)
+        fault = fault or self._fault
+        if self.asked is None:
+            self._unprepared(failed)
+            self.asked = self._fallback()
+        asked = self.asked
         generated = self._generated_ids(sequences, asked)
         lengths, reasons = self._lengths(generated, sequences, asked, failed)
         found.output_tokens, found.finish_reasons = lengths, reasons
@@ -151,9 +154,8 @@ class Recorder:
             self._collect(found, lengths)
         return self._statuses(found, fault)
 
-    def _unprepared(self, found: Recording, sequences: Any, failed: bool) -> None:
+    def _unprepared(self, failed: bool) -> None:
         """Nothing was heard: the call failed early, or ran outside of the loops we know."""
-        found.finish_reasons = ["error"] if failed else []
         if not self._tokens_reason:
             self._tokens_reason = "generation never began" if failed else "this model generates in a loop of its own"
         if self._attention_wanted and not self._attention_reason:
@@ -162,7 +164,7 @@ class Recorder:
     def _generated_ids(self, sequences: Any, asked: Prepared) -> NDArray[np.int64]:
         """Returned ids without the prompt, int64 [sequence, step] on the host."""
         if sequences is None or getattr(sequences, "ndim", 0) != 2:
-            return np.zeros((asked.rows * max(1, asked.choices), 0), dtype=np.int64)
+            return np.zeros((asked.rows * max(1, asked.choices), 0), dtype=np.int64)  # nothing was returned
         host: NDArray[np.int64] = sequences[:, asked.prompt_length:].detach().cpu().numpy().astype(np.int64)
         return host
 

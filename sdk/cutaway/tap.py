@@ -208,6 +208,23 @@ def call_of(model: Any, arguments: dict[str, Any], seed: int | None, tokenizer: 
     )
 
 
+def prepared_from(model: Any, arguments: dict[str, Any]) -> Prepared:
+    """What the arguments alone say of a prompt, for calls that run in a loop of their own: enough to count tokens exactly."""
+    config = arguments.get("generation_config") or model.generation_config
+    ids: Any = arguments.get("inputs") if arguments.get("inputs") is not None else arguments.get("input_ids")
+    is_ids = isinstance(ids, torch.Tensor) and ids.ndim == 2
+    ends = getattr(config, "eos_token_id", None)
+    limit = arguments.get("max_new_tokens", getattr(config, "max_new_tokens", None))
+    length = int(ids.shape[1]) if is_ids else 0
+    encoder_decoder = bool(model.config.is_encoder_decoder)
+    return Prepared(
+        mode="custom_generate", choices=1, beams=1, max_length=None if limit is None else length + int(limit), max_new_tokens=limit,
+        temperature=None, top_p=None, top_k=None, stop_strings=(), end_ids=None if ends is None else torch.as_tensor(ends),
+        rows=int(ids.shape[0]) if is_ids else 1, prompt_length=1 if encoder_decoder else length, input_length=length,
+        input_mask=_mask_of(arguments), input_ids=ids if is_ids else None, encoder_decoder=encoder_decoder, deferrable=False,
+    )
+
+
 def sequences_of(result: Any) -> Any:
     """Returned ids [sequence, position] of whatever `generate` returned, or None."""
     return result if isinstance(result, torch.Tensor) else getattr(result, "sequences", None)

@@ -183,3 +183,21 @@ def test_attention_can_be_switched_off() -> None:
     assert span.attributes[c.ATTENTION_STATUS] == "off"
     assert c.ATTENTION_ENTROPY not in span.attributes
     assert span.attributes[c.TOKENS_STATUS] == "recorded"
+
+
+def test_a_loop_of_the_programs_own_is_counted() -> None:
+    """`custom_generate` as a function: signals are `unsupported`, tokens are counted from what comes back."""
+    model = tiny_model()
+    ids, mask = batch()
+
+    def loop(model: Any, input_ids: Any, **rest: Any) -> Any:
+        return torch.cat([input_ids, torch.tensor([[7, 8, 9], [7, 2, 0], [2, 0, 0]])], dim=1)
+
+    with recorded() as spans:
+        model.generate(ids, attention_mask=mask, custom_generate=loop, max_new_tokens=3)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.TOKENS_STATUS] == "unsupported"
+    assert span.attributes[c.SEQUENCE_OUTPUT_TOKENS] == (3, 2, 1)
+    assert span.attributes[c.USAGE_INPUT_TOKENS] == int(mask.sum())
+    assert span.attributes[c.RESPONSE_FINISH_REASONS] == ("length", "stop", "stop")
