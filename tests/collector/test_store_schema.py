@@ -13,8 +13,8 @@ from cutaway_collector.store import ClickHouseStore, check, migrate, open_store,
 
 COLLECTOR_COLUMNS = (
     "Timestamp, TraceId, SpanId, ParentSpanId, TraceState, SpanName, SpanKind, ServiceName, ResourceAttributes, ScopeName, "
-    "ScopeVersion, SpanAttributes, Duration, StatusCode, StatusMessage, `Events.Timestamp`, `Events.Name`, `Events.Attributes`, `Links.TraceId`, "
-    "`Links.SpanId`, `Links.TraceState`, `Links.Attributes`"
+    "ScopeVersion, SpanAttributes, Duration, StatusCode, StatusMessage, `Events.Timestamp`, `Events.Name`, "
+    "`Events.Attributes`, `Links.TraceId`, `Links.SpanId`, `Links.TraceState`, `Links.Attributes`"
 )
 """The column list of the OpenTelemetry Collector's ClickHouse exporter, in its order."""
 

@@ -5,6 +5,7 @@ Not a query builder and not a queue: it runs what it is given, within limits, an
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -170,6 +171,9 @@ def open_store(settings: Settings, *, create: bool = True) -> ClickHouseStore:
 
 
 def _server(settings: Settings) -> ClickHouseStore:
+    # It logs a traceback for every failed request before it raises; the pipeline says the same in one line an outage.
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
     def connect() -> Any:
         return clickhouse_connect.get_client(
             dsn=settings.clickhouse, database="default", autogenerate_session_id=False, query_retries=0,
