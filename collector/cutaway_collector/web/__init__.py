@@ -20,8 +20,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.contracts import Store
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import errors, format, security, urls
-from cutaway_collector.web.pages import generation, help, search, trace
+from cutaway_collector.web import errors, figures, security, urls
+from cutaway_collector.web.pages import generation, guide, search, trace
 from cutaway_collector.web.site import Site
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters.update(format.FILTERS)
+    app.jinja_env.filters.update(figures.FILTERS)
     hashes = _static_hashes(Path(app.static_folder or ""))
     app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls)
     _guard(app, settings, hashes)
@@ -129,7 +129,7 @@ def _pages(app: Flask, site: Site) -> None:
 
     @app.get("/help")
     def help_page() -> AnyResponse:
-        return _render("help.html", help.page())
+        return _render("help.html", guide.page())
 
     @app.post("/theme")
     def theme() -> AnyResponse:

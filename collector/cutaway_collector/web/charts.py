@@ -1,6 +1,6 @@
 """Geometry of the charts that the server draws as SVG: the time histogram and axis ticks, in plain numbers.
 
-Not markup: the templates turn these into rects and labels, with presentation attributes only, since the policy forbids inline style.
+Not markup: the templates turn these into rects and labels, with presentation attributes only: the policy forbids inline style.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cutaway_collector.web import format, times
+from cutaway_collector.web import figures, times
 
 BAR_WIDTH: Final = 10
 HEIGHT: Final = 100
@@ -59,7 +59,8 @@ def histogram(start_ns: int, bucket_ns: int, counts: Sequence[int], errors: Sequ
         start = start_ns + index * bucket_ns
         high = max(3.0, total / top * (HEIGHT - 6)) if total else 0.0
         low = max(2.0, bad / top * (HEIGHT - 6)) if bad else 0.0
-        said = f"{format.day(start)} {format.clock(start)[:8]} UTC: {format.count(total)} spans" + (f", {format.count(bad)} errors" if bad else "")
+        said = f"{figures.day(start)} {figures.clock(start)[:8]} UTC: {figures.count(total)} spans"
+        said += f", {figures.count(bad)} errors" if bad else ""
         bars.append(Bar(index * BAR_WIDTH, HEIGHT - high, high, HEIGHT - low, low, start, start + bucket_ns, said, not total))
     ticks = time_ticks(start_ns, start_ns + bucket_ns * len(counts))
     return Histogram(len(counts) * BAR_WIDTH, tuple(bars), top, sum(counts), sum(errors), ticks)
@@ -70,13 +71,18 @@ def time_ticks(start_ns: int, end_ns: int, wanted: int = 7) -> tuple[Tick, ...]:
     span_ns = end_ns - start_ns
     if span_ns <= 0:
         return ()
-    step_ns = next((s for s in _STEPS_S if span_ns / (s * times.NS) <= wanted), 7 * 86_400 * (1 + span_ns // (wanted * 604_800 * times.NS)))
-    step_ns *= times.NS
+    fitting = (step for step in _STEPS_S if span_ns / (step * times.NS) <= wanted)
+    step_ns = times.NS * next(fitting, _STEPS_S[-1] * (1 + span_ns // (wanted * _STEPS_S[-1] * times.NS)))
     first = -(-start_ns // step_ns) * step_ns
-    pick = (lambda ns: format.day(ns)[5:]) if step_ns >= 86_400 * times.NS else (
-        (lambda ns: format.clock(ns)[:5]) if step_ns >= 60 * times.NS else (lambda ns: format.clock(ns)[:8]))
-    found = (Tick(100 * (ns - start_ns) / span_ns, pick(ns)) for ns in range(first, end_ns, step_ns))
+    found = (Tick(100 * (ns - start_ns) / span_ns, _label(ns, step_ns)) for ns in range(first, end_ns, step_ns))
     return tuple(tick for tick in found if 2 <= tick.at <= 97)
+
+
+def _label(ns: int, step_ns: int) -> str:
+    """A date, a time to the minute, or to the second: what differs between ticks."""
+    if step_ns >= 86_400 * times.NS:
+        return figures.day(ns)[5:]
+    return figures.clock(ns)[: 5 if step_ns >= 60 * times.NS else 8]
 
 
 def duration_ticks(total_ns: int, wanted: int = 5) -> tuple[Tick, ...]:
@@ -89,5 +95,7 @@ def duration_ticks(total_ns: int, wanted: int = 5) -> tuple[Tick, ...]:
             step = factor * scale
             if total_ns / step <= wanted:
                 marks = range(0, total_ns + 1, step)
-                return tuple(Tick(100 * ns / total_ns, format.duration(ns) if ns else "0") for ns in marks if ns / total_ns <= 0.96)
+                return tuple(
+                    Tick(100 * ns / total_ns, figures.duration(ns) if ns else "0") for ns in marks if ns / total_ns <= 0.96
+                )
         scale *= 10

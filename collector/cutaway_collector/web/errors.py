@@ -69,13 +69,21 @@ def describe(error: Exception, query: str = "") -> Failure:
         return Failure(error.http, "Refused", str(error))
     if isinstance(error, HTTPException):
         return _http(error)
-    return Failure(500, "This page broke", "An error inside cutaway kept this page from being made.",
-                   "The collector's log holds the details; the rest of cutaway goes on.")
+    return Failure(
+        500,
+        "This page broke",
+        "An error inside cutaway kept this page from being made.",
+        "The collector's log holds the details; the rest of cutaway goes on.",
+    )
 
 
 def _http(error: HTTPException) -> Failure:
     status = error.code or 500
     if status == 404:
-        return Failure(404, "Nothing here", "There is no page at this address.",
-                       "Paste a trace id (32 hex digits) or a span id (16) into the search box to jump to it.")
+        return Failure(
+            404,
+            "Nothing here",
+            "There is no page at this address.",
+            "Paste a trace id (32 hex digits) or a span id (16) into the search box to jump to it.",
+        )
     return Failure(status, error.name, error.description or error.name)

@@ -12,10 +12,18 @@ from flask import Request, Response
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.web.errors import WrongHost
 
-POLICY: Final = "; ".join((
-    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'",
-    "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",
-))
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
 """Spans hold text written by strangers. Were it ever printed unescaped, this still keeps it from running or calling out."""
 
 HEADERS: Final = {

@@ -19,7 +19,12 @@ _LAST_NS: Final = 4_102_444_800 * NS
 """The year 2100: later times are typing mistakes, and DateTime64(9) ends in 2262."""
 
 RANGES: Final[tuple[tuple[str, str], ...]] = (
-    ("-15m", "15 min"), ("-1h", "1 h"), ("-6h", "6 h"), ("-24h", "24 h"), ("-7d", "7 d"), ("", "All"),
+    ("-15m", "15 min"),
+    ("-1h", "1 h"),
+    ("-6h", "6 h"),
+    ("-24h", "24 h"),
+    ("-7d", "7 d"),
+    ("", "All"),
 )
 """What the time picker offers: text of `from`, label. The empty text is no bound at all."""
 

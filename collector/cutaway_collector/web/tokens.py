@@ -21,7 +21,10 @@ CLASSES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One way to colour tokens. `reverse`: small values are the striking ones. `log`: equal ratios, not equal steps, are equal colours."""
+    """One way to colour tokens.
+
+    reverse: small values are the striking ones. log: equal ratios, not equal steps, are equal colours.
+    """
 
     key: str
     label: str
@@ -34,7 +37,9 @@ class Signal:
 SIGNALS: Final[tuple[Signal, ...]] = (
     Signal("surprisal", "Surprisal", "nats", "How unexpected the chosen token was: −log p"),
     Signal("entropy", "Entropy", "nats", "How undecided the model was: spread of the whole next-token distribution"),
-    Signal("margin", "Margin", "nats", "First choice over second, in log-probability: a small margin is a close call", reverse=True),
+    Signal(
+        "margin", "Margin", "nats", "First choice over second, in log-probability: a small margin is a close call", reverse=True
+    ),
     Signal("rank", "Rank", "", "How many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
     Signal("inter_token_s", "Time", "s", "Time since the previous token; for the first token, since the call"),
 )
@@ -54,7 +59,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a token: kind "text" (as is), "space", "mark" (an escape made visible) or "break" (a mark, then a new line)."""
+    """A stretch of a token: kind "text" (as is), "id", "space", "mark" (an escape) or "break" (a mark, then a new line)."""
 
     kind: str
     text: str
@@ -103,7 +108,7 @@ def printed(piece: str) -> str:
 
 
 def scale(values: npt.NDArray[np.float64]) -> Scale:
-    """values [n], NaN for absent. The range is the 2nd to the 98th percentile, so that one outlier does not grey out the rest."""
+    """Values [n], NaN for absent. The range is the 2nd to the 98th percentile, so that one outlier does not grey out the rest."""
     finite = values[np.isfinite(values)]
     absent = int(values.size - finite.size)
     if not finite.size:
@@ -113,7 +118,7 @@ def scale(values: npt.NDArray[np.float64]) -> Scale:
 
 
 def classify(values: npt.NDArray[np.float64], ends: Scale, signal: Signal) -> list[int]:
-    """values [n] -> class 0..15 each, -1 where absent. Equal values everywhere give class 0."""
+    """Values [n] -> class 0..15 each, -1 where absent. Equal values everywhere give class 0."""
     bend = np.log1p if signal.log else np.asarray
     low, high = float(bend(np.float64(ends.low))), float(bend(np.float64(ends.high)))
     if high <= low:
@@ -127,21 +132,23 @@ def classify(values: npt.NDArray[np.float64], ends: Scale, signal: Signal) -> li
     return [int(cls) if ok else -1 for cls, ok in zip(classes, np.isfinite(values), strict=True)]
 
 
-def strip_path(values: npt.NDArray[np.float64], height: float = 100.0) -> tuple[str, float]:
-    """values [n] -> an SVG path of min(n, STRIP_STEPS_MAX) unit-wide steps, filled from the floor at `height`, and the value at its top.
-
-    The top is the 99.5th percentile: first-token times and single outliers touch the ceiling instead of flattening the rest.
-    """
+def strip_path(values: npt.NDArray[np.float64], top: float, height: float = 100.0) -> str:
+    """Values [n] -> an SVG path of min(n, STRIP_STEPS_MAX) unit-wide steps, filled from the floor, `top` at the ceiling."""
+    if top <= 0:
+        return ""
     if values.size > STRIP_STEPS_MAX:  # more steps than a screen has pixels: keep the peak of each, a mean would hide it
         edges = np.linspace(0, values.size, STRIP_STEPS_MAX + 1).astype(np.int64)[:-1]
         values = np.maximum.reduceat(np.nan_to_num(values), edges)
-    finite = values[np.isfinite(values)]
-    top = float(np.percentile(finite, 99.5)) if finite.size else 0.0
-    if top <= 0:
-        return "", max(top, 0.0)
     heights = np.clip(np.nan_to_num(values) / top, 0, 1) * (height - 2)
     steps = "".join(f"V{height - h:.1f}H{index + 1}" for index, h in enumerate(heights))
-    return f"M0 {height:g}{steps}V{height:g}Z", top
+    return f"M0 {height:g}{steps}V{height:g}Z"
+
+
+def strip_top(values: npt.NDArray[np.float64], signal: Signal) -> float:
+    """The value at the strip's ceiling: the largest. The wait for the first token is no part of the pace and may exceed it."""
+    finite = values[1:] if signal.unit == "s" and values.size > 1 else values
+    finite = finite[np.isfinite(finite)]
+    return float(finite.max()) if finite.size else 0.0
 
 
 def as_array(series: Sequence[float | None] | None, length: int) -> npt.NDArray[np.float64]:

@@ -34,4 +34,4 @@ def generation(span_id: str, **parameters: object) -> str:
 
 def is_local(target: str) -> bool:
     """True for a path on this host: what a redirect may follow. "//evil" and "/\\evil" are other hosts to a browser."""
-    return target.startswith("/") and not target.startswith(("//", "/\\")) and "\n" not in target and "\r" not in target
+    return target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()

@@ -15,7 +15,7 @@ DEPTH_SHOWN_MAX: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One span. start, width, prefill: percent of the trace's time. rails: levels at which an ancestor's line runs past this row."""
+    """One span. start, width, prefill: percent of the trace's time. rails: levels at which an ancestor's line passes by."""
 
     span: Mapping[str, Any]
     depth: int
@@ -69,7 +69,9 @@ def build(spans: Sequence[Mapping[str, Any]]) -> Waterfall:
 class _Layout:
     """Walks the tree without recursion: a chain of 20 000 spans is a legal trace."""
 
-    def __init__(self, start_ns: int, total_ns: int, services: tuple[str, ...], children: dict[str, list[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, start_ns: int, total_ns: int, services: tuple[str, ...], children: dict[str, list[Mapping[str, Any]]]
+    ) -> None:
         self.start_ns, self.total_ns, self.children = start_ns, total_ns, children
         self.hues = {service: index % 8 for index, service in enumerate(services)}
         self.rows: list[Row] = []
@@ -93,5 +95,15 @@ class _Layout:
         duration = max(0, span["duration_ns"])
         prefill_ns = min((span.get("ttft_s") or 0.0) * 1e9, duration)
         orphan = depth == 0 and bool(span["parent_span_id"])
-        return Row(span, depth, rails, last, children, orphan, 100 * (span["start_ns"] - self.start_ns) / self.total_ns,
-                   100 * duration / self.total_ns, 100 * prefill_ns / self.total_ns, self.hues[span["service"]])
+        return Row(
+            span,
+            depth,
+            rails,
+            last,
+            children,
+            orphan,
+            100 * (span["start_ns"] - self.start_ns) / self.total_ns,
+            100 * duration / self.total_ns,
+            100 * prefill_ns / self.total_ns,
+            self.hues[span["service"]],
+        )

@@ -5,7 +5,7 @@ Not the scorers and not the tokenizer: every number here was recorded while the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from cutaway.conventions import (
     TOKENS_STATUS,
 )
 from cutaway_collector import search as verb
-from cutaway_collector.web import format, tokens, urls
+from cutaway_collector.web import figures, tokens, urls
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.pages.trace import Property, checked_id, properties
 from cutaway_collector.web.site import Arguments, Site, Tab
@@ -158,8 +158,10 @@ def _fetch(site: Site, span_id: str, heads: Any) -> dict[str, Any]:
     found = verb.generation(site.store, span_id, heads=heads)
     if found is None:
         days = site.settings.tokens_retention_days
-        raise Missing(f"no generation with span id {span_id} is stored",
-                      hint=f"Either the span is no generation, or its tokens are older than {days} days; its trace may still be there.")
+        raise Missing(
+            f"no generation with span id {span_id} is stored",
+            hint=f"Either the span is no generation, or its tokens are older than {days} days; its trace may still be there.",
+        )
     return found
 
 
@@ -180,14 +182,18 @@ def twin(site: Site, span_id: str, args: Arguments) -> dict[str, Any]:
 
 
 def _window(sequence: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    cut = {key: value[start:stop] for key, value in sequence.items() if key in ("token_ids", "tokens", "attention_entropy") and value}
+    cut = {
+        key: value[start:stop] for key, value in sequence.items() if key in ("token_ids", "tokens", "attention_entropy") and value
+    }
     signals = {key: values[start:stop] for key, values in sequence["signals"].items()}
     return {**sequence, **cut, "signals": signals, "start": start}
 
 
 def _lean(sequence: Mapping[str, Any]) -> dict[str, Any]:
     """Floats as float32, which they were when recorded: their shortest text is half as long, and no digit is invented."""
-    signals = {key: np.asarray(values, np.float32) if key != "rank" and values else values for key, values in sequence["signals"].items()}
+    signals = {
+        key: np.asarray(values, np.float32) if key != "rank" and values else values for key, values in sequence["signals"].items()
+    }
     attention = sequence.get("attention_entropy") or []
     return {**sequence, "signals": signals, "attention_entropy": np.asarray(attention, np.float32) if len(attention) else []}
 
@@ -198,7 +204,9 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
     found = _fetch(site, span_id, choice.heads)
     sequences = found["sequences"]
     if sequences and choice.sequence >= len(sequences):
-        raise BadParameter(f"seq is a number below {len(sequences)}, it is {choice.sequence}", hint="leave it out for the first sequence")
+        raise BadParameter(
+            f"seq is a number below {len(sequences)}, it is {choice.sequence}", hint="leave it out for the first sequence"
+        )
     sequence: Mapping[str, Any] = sequences[choice.sequence] if sequences else {"signals": {}, "token_ids": []}
     length = _length(sequence)
     start = choice.start if choice.start < length else 0
@@ -206,24 +214,47 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
     values = tokens.as_array(sequence["signals"].get(choice.signal.key), length)
     ends = tokens.scale(values)
     classes = tokens.classify(values, ends, choice.signal)[start:stop]
-    path, top = tokens.strip_path(values[start:stop])
+    top = tokens.strip_top(values, choice.signal)
     attributes = found["attributes"]
     link = _linker(found["span_id"], choice)
     heat, reason = _heat(found, sequence, choice, start, stop)
     return GenerationPage(
-        span_id=found["span_id"], trace_id=found["trace_id"], trace_url=urls.trace(found["trace_id"], span=found["span_id"]),
-        name=found["name"], model=found["model"], service=found["service"], start_ns=found["start_ns"], duration_ns=found["duration_ns"],
-        failed=str(found["status"]).lower() == "error", tiles=_tiles(found), badges=_badges(found, sequence),
+        span_id=found["span_id"],
+        trace_id=found["trace_id"],
+        trace_url=urls.trace(found["trace_id"], span=found["span_id"]),
+        name=found["name"],
+        model=found["model"],
+        service=found["service"],
+        start_ns=found["start_ns"],
+        duration_ns=found["duration_ns"],
+        failed=str(found["status"]).lower() == "error",
+        tiles=_tiles(found),
+        badges=_badges(found, sequence),
         signal_tabs=tuple(Tab(s.label, link(signal=s.key, start=start), s == choice.signal, s.help) for s in tokens.SIGNALS),
-        sequence_tabs=tuple(Tab(f"{n + 1}", link(seq=n, start=0), n == choice.sequence, f"{_length(item)} tokens")
-                            for n, item in enumerate(sequences)) if len(sequences) > 1 else (),
-        view_tabs=tuple(Tab(label, link(view=key, start=start), key == choice.view) for key, label in VIEWS), view=choice.view,
-        legend=_legend(choice.signal, ends), signals=tokens.SIGNALS,
-        tokens=_tokens(sequence, choice.signal, classes, start, stop), token_count=length, start=start,
+        sequence_tabs=tuple(
+            Tab(f"{n + 1}", link(seq=n, start=0), n == choice.sequence, f"{_length(item)} tokens")
+            for n, item in enumerate(sequences)
+        )
+        if len(sequences) > 1
+        else (),
+        view_tabs=tuple(Tab(label, link(view=key, start=start), key == choice.view) for key, label in VIEWS),
+        view=choice.view,
+        legend=_legend(choice.signal, ends),
+        signals=tokens.SIGNALS,
+        tokens=_tokens(sequence, choice.signal, classes, start, stop),
+        token_count=length,
+        start=start,
         previous_url=link(start=max(0, start - TOKENS_SHOWN_MAX)) if start else "",
-        next_url=link(start=stop) if stop < length else "", strip_path=path, strip_steps=min(stop - start, tokens.STRIP_STEPS_MAX), strip_top=_printed(choice.signal, top),
-        heat=heat, heat_reason=reason, text_captured=bool(sequence.get("tokens")), scores=tuple(found["scores"]),
-        attributes=properties(attributes, linked=False), twin_url=urls.generation(found["span_id"], json=True),
+        next_url=link(start=stop) if stop < length else "",
+        strip_path=tokens.strip_path(values[start:stop], top),
+        strip_steps=min(stop - start, tokens.STRIP_STEPS_MAX),
+        strip_top=_printed(choice.signal, top),
+        heat=heat,
+        heat_reason=reason,
+        text_captured=bool(sequence.get("tokens")),
+        scores=tuple(found["scores"]),
+        attributes=properties(attributes, linked=False),
+        twin_url=urls.generation(found["span_id"], json=True),
     )
 
 
@@ -242,17 +273,17 @@ def _linker(span_id: str, choice: Choice) -> Any:
 def _length(sequence: Mapping[str, Any]) -> int:
     """Tokens of a sequence: any series tells, since a sender may capture numbers without ids, or ids without numbers."""
     attention = sequence.get("attention_entropy") or ()
-    series = (sequence.get("token_ids") or (), sequence.get("tokens") or (), attention, *sequence["signals"].values())
-    return max(sequence.get("output_tokens") or 0, *(len(values) for values in series)) if series else 0
+    series = [sequence.get("token_ids") or (), sequence.get("tokens") or (), attention, *sequence["signals"].values()]
+    return max(sequence.get("output_tokens") or 0, *(len(values or ()) for values in series))
 
 
 def _printed(signal: tokens.Signal, value: float) -> str:
-    return format.seconds(value) if signal.unit == "s" else format.number(value)
+    return figures.seconds(value) if signal.unit == "s" else figures.number(value)
 
 
 def _legend(signal: tokens.Signal, ends: tokens.Scale) -> Legend:
     low, high = (ends.high, ends.low) if signal.reverse else (ends.low, ends.high)
-    notes = ["colours span the 2nd to the 98th percentile"]
+    notes = ["Colours span the 2nd to the 98th percentile"]
     if ends.below or ends.above:
         notes.append(f"{ends.below + ends.above} outside take the end colours")
     if ends.absent:
@@ -270,14 +301,16 @@ def _tokens(sequence: Mapping[str, Any], signal: tokens.Signal, classes: list[in
     for offset in range(length):
         index = start + offset
         text = texts[index] if index < len(texts) else None
-        id = ids[index] if index < len(ids) else None
-        parts = tokens.visible(text) if text is not None else (tokens.Part("id", "?" if id is None else str(id)),)
-        printed = tuple(_printed(one, float(values[offset])) if np.isfinite(values[offset]) else format.ABSENT
-                        for one, values in zip(tokens.SIGNALS, series, strict=True))
+        number = ids[index] if index < len(ids) else None
+        parts = tokens.visible(text) if text is not None else (tokens.Part("id", "?" if number is None else str(number)),)
+        printed = tuple(
+            _printed(one, float(values[offset])) if np.isfinite(values[offset]) else figures.ABSENT
+            for one, values in zip(tokens.SIGNALS, series, strict=True)
+        )
         row = attention[index] if index < len(attention) else ()
-        mean = format.number(float(np.nanmean(np.asarray(row, np.float64)))) if len(row) else format.ABSENT
+        mean = figures.number(float(np.nanmean(np.asarray(row, np.float64)))) if len(row) else figures.ABSENT
         css = f"q{classes[offset]}" if classes[offset] >= 0 else ""
-        out.append(Token(index, parts, "".join(part.text for part in parts), id, css, printed[chosen], printed, mean))
+        out.append(Token(index, parts, "".join(part.text for part in parts), number, css, printed[chosen], printed, mean))
     return tuple(out)
 
 
@@ -287,7 +320,7 @@ def _cut(values: Any, start: int, stop: int, length: int) -> npt.NDArray[np.floa
 
 def _heat(found: Mapping[str, Any], sequence: Mapping[str, Any], choice: Choice, start: int, stop: int) -> tuple[Heat | None, str]:
     attention = found["attention"]
-    matrix = sequence.get("attention_entropy") or ()
+    matrix: Sequence[Any] = sequence.get("attention_entropy") or ()
     if not len(matrix):
         return None, attention.get("reason") or "The sender recorded no attention entropy for this sequence."
     heads = int(attention.get("heads") or 0)
@@ -301,6 +334,7 @@ def _heat(found: Mapping[str, Any], sequence: Mapping[str, Any], choice: Choice,
 
 def _tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
     """The numbers beside the colours. The span's own attributes are the truth; nothing is recomputed from the series."""
+
     def of(name: str) -> float | None:
         text = found["attributes"].get(name)
         try:
@@ -308,18 +342,25 @@ def _tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
         except (TypeError, ValueError):
             return None
 
-    n = format.number
+    n = figures.number
     per_token = of("cutaway.time_per_output_token")
     tokens_in, tokens_out = of("gen_ai.usage.input_tokens"), of("gen_ai.usage.output_tokens")
     return (
-        Tile("Perplexity", n(of("cutaway.output.perplexity")), "", "exp(mean surprisal): how many tokens the model was torn between"),
+        Tile(
+            "Perplexity", n(of("cutaway.output.perplexity")), "", "exp(mean surprisal): how many tokens the model was torn between"
+        ),
         Tile("Surprisal", n(of("cutaway.output.surprisal.mean")), "nats", "mean over all generated tokens"),
         Tile("Max surprisal", n(of("cutaway.output.surprisal.max")), "nats", "the least expected token"),
         Tile("Entropy", n(of("cutaway.output.entropy.mean")), "nats", "mean spread of the next-token distribution"),
         Tile("Attention", n(of("cutaway.attention.entropy.mean")), "nats", "mean attention entropy over tokens, layers and heads"),
         Tile("Min attention", n(of("cutaway.attention.entropy.min")), "nats", "the narrowest layer of any token"),
-        Tile("First token", format.seconds(of("cutaway.time_to_first_token")), "", "from the call to the first token, prefill included"),
-        Tile("Speed", format.rate(per_token), "tok/s", f"{format.seconds(per_token)} a token while decoding"),
+        Tile(
+            "First token",
+            figures.seconds(of("cutaway.time_to_first_token")),
+            "",
+            "from the call to the first token, prefill included",
+        ),
+        Tile("Speed", figures.rate(per_token), "tok/s", f"{figures.seconds(per_token)} a token while decoding"),
         Tile("Tokens", f"{n(tokens_in)} → {n(tokens_out)}", "", "prompt → generated, all sequences, without padding"),
     )
 
@@ -333,12 +374,17 @@ def _badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badg
         out.append(Badge("quiet", "finish: " + str(finish).strip("[]").replace('"', ""), "why each sequence ended"))
     if attributes.get(DECODING_MODE):
         out.append(Badge("quiet", str(attributes[DECODING_MODE]), "generation mode"))
-    for label, status in (("tokens", attributes.get(TOKENS_STATUS)), ("attention", attention.get("status") or attributes.get(ATTENTION_STATUS))):
+    for label, status in (
+        ("tokens", attributes.get(TOKENS_STATUS)),
+        ("attention", attention.get("status") or attributes.get(ATTENTION_STATUS)),
+    ):
         if status == STATUS_RECORDED:
             shape = f" {attention['layers']} layers" if label == "attention" and attention.get("layers") else ""
             out.append(Badge("good", f"{label} recorded{' ·' + shape if shape else ''}", ""))
         elif status:
-            out.append(Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason))
+            out.append(
+                Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason)
+            )
     if not sequence.get("tokens"):
         what = "text not captured: token ids shown" if sequence.get("token_ids") else "text and ids not captured: positions shown"
         out.append(Badge("quiet", what, "capture is off by default; the sender's settings turn it on"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector import search as verb
-from cutaway_collector.web import charts, format, query_edit, times, urls
+from cutaway_collector.web import charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.site import Arguments, Site, Tab
 
@@ -22,13 +22,22 @@ CLOSER_LOOKS_MAX: Final = 3
 FACETS: Final[tuple[tuple[str, str], ...]] = (("model", "Model"), ("service", "Service"), ("status", "Status"), ("name", "Name"))
 FACET_VALUES_MAX: Final = 8
 THRESHOLDS: Final[tuple[tuple[str, str], ...]] = (
-    ("perplexity:>20", "perplexity > 20"), ("ttft:>500ms", "first token > 500 ms"), ("surprisal.max:>8", "a token > 8 nats"),
+    ("perplexity:>20", "perplexity > 20"),
+    ("ttft:>500ms", "first token > 500 ms"),
+    ("surprisal.max:>8", "a token > 8 nats"),
     ("status:error", "errors"),
 )
 """Term of the language, what the chip says."""
 COLUMNS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("start", "Time", ""), ("", "Span", ""), ("", "Model", ""), ("duration", "Duration", "num"), ("tokens.out", "Tokens", "num"),
-    ("ttft", "First token", "num"), ("", "Tokens/s", "num"), ("perplexity", "Perplexity", "num"), ("surprisal", "Surprisal", "num"),
+    ("start", "Time", ""),
+    ("", "Span", ""),
+    ("", "Model", ""),
+    ("duration", "Duration", "num"),
+    ("tokens.out", "Tokens", "num"),
+    ("ttft", "First token", "num"),
+    ("", "Tokens/s", "num"),
+    ("perplexity", "Perplexity", "num"),
+    ("surprisal", "Surprisal", "num"),
 )
 """Sort key ("" for not sortable), heading, class."""
 SURPRISAL_FULL_NATS: Final = 4.0
@@ -113,7 +122,9 @@ def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[Any, dict[st
     """The URL's parameters -> the verb's SearchRequest and the cleaned parameters. Raises BadParameter."""
     query = args.get("q", "").strip()
     if len(query) > QUERY_CHARS_MAX:
-        raise BadParameter(f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}", hint="search for fewer terms at once")
+        raise BadParameter(
+            f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}", hint="search for fewer terms at once"
+        )
     from_text = args.get("from", DEFAULT_FROM)
     start = times.parse("" if from_text == "all" else from_text, now_ns, "from")
     end = times.parse(args.get("to", ""), now_ns, "to")
@@ -123,7 +134,8 @@ def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[Any, dict[st
     kept = {key: args[key] for key in ("q", "from", "to", "limit", "sort") if args.get(key)}
     kept["q"] = query
     request = verb.SearchRequest(
-        q=query, start_ns=start, end_ns=end, limit=limit, after=args.get("after") or None, sort=args.get("sort", ""))
+        q=query, start_ns=start, end_ns=end, limit=limit, after=args.get("after") or None, sort=args.get("sort", "")
+    )
     return request, {key: value for key, value in kept.items() if value}
 
 
@@ -152,20 +164,32 @@ def page(site: Site, args: Arguments) -> SearchPage:
     histogram = charts.histogram(drawn["start_ns"], drawn["bucket_ns"], drawn["counts"], drawn["errors"])
     query = kept.get("q", "")
     return SearchPage(
-        query=query, from_text=args.get("from", DEFAULT_FROM), to_text=args.get("to", ""),
-        hits=_hits(found["rows"], now_ns), headings=_headings(kept), facets=_facets(facets, kept),
-        thresholds=tuple(Tab(label, urls.search(kept, q=query_edit.toggled(query, term)), query_edit.has(query, term), term)
-                         for term, label in THRESHOLDS),
-        ranges=_ranges(kept), histogram=histogram,
+        query=query,
+        from_text=args.get("from", DEFAULT_FROM),
+        to_text=args.get("to", ""),
+        hits=_hits(found["rows"], now_ns),
+        headings=_headings(kept),
+        facets=_facets(facets, kept),
+        thresholds=tuple(
+            Tab(label, urls.search(kept, q=query_edit.toggled(query, term)), query_edit.has(query, term), term)
+            for term, label in THRESHOLDS
+        ),
+        ranges=_ranges(kept),
+        histogram=histogram,
         bar_urls=tuple(urls.search(kept, from_=times.iso(bar.start_ns), to=times.iso(bar.end_ns)) for bar in histogram.bars),
-        explanation=stats["explanation"], warnings=tuple(stats["warnings"]), sql=stats["sql"],
-        elapsed_ms=stats["elapsed_ms"], rows_read=stats["rows_read"],
+        explanation=stats["explanation"],
+        warnings=tuple(stats["warnings"]),
+        sql=stats["sql"],
+        elapsed_ms=stats["elapsed_ms"],
+        rows_read=stats["rows_read"],
         next_url=urls.search(kept, after=found["next"]) if found["next"] else "",
         first_url=urls.search(kept) if args.get("after") else "",
-        all_time_url=urls.search(kept, from_="all", to=""), clear_url=urls.search(kept, q=""),
+        all_time_url=urls.search(kept, from_="all", to=""),
+        clear_url=urls.search(kept, q=""),
         twin_url=urls.search(kept, after=args.get("after")).replace("/search", "/search.json", 1),
         store_empty=not found["rows"] and _store_empty(site),
-        hidden={key: kept[key] for key in ("limit", "sort") if key in kept}, otlp_grpc=site.settings.otlp_grpc,
+        hidden={key: kept[key] for key in ("limit", "sort") if key in kept},
+        otlp_grpc=site.settings.otlp_grpc,
         otlp_http=site.settings.otlp_http,
     )
 
@@ -204,8 +228,14 @@ def _hits(rows: list[dict[str, Any]], now_ns: int) -> tuple[Hit, ...]:
     durations = sorted(row["duration_ns"] for row in rows)
     full = 2 * durations[len(durations) * 3 // 4] if durations else 0
     return tuple(
-        Hit(row, _target(row), urls.trace(row["trace_id"], span=row["span_id"]), min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),
-            _heat(row["surprisal_mean"]), format.ago(row["start_ns"], now_ns))
+        Hit(
+            row,
+            _target(row),
+            urls.trace(row["trace_id"], span=row["span_id"]),
+            min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),
+            _heat(row["surprisal_mean"]),
+            figures.ago(row["start_ns"], now_ns),
+        )
         for row in rows
     )
 
@@ -244,11 +274,17 @@ def _facets(found: Mapping[str, list[dict[str, Any]]], kept: Mapping[str, str]) 
         values = []
         for entry in entries:
             term = f"{name}:{query_edit.quoted(str(entry['value']))}"
-            values.append(FacetValue(
-                str(entry["value"]), entry["count"], 100 * entry["count"] / most, query_edit.has(query, term),
-                query_edit.has(query, f"-{term}"), urls.search(kept, q=query_edit.toggled(query, term)),
-                urls.search(kept, q=query_edit.toggled(query, f"-{term}")),
-            ))
+            values.append(
+                FacetValue(
+                    str(entry["value"]),
+                    entry["count"],
+                    100 * entry["count"] / most,
+                    query_edit.has(query, term),
+                    query_edit.has(query, f"-{term}"),
+                    urls.search(kept, q=query_edit.toggled(query, term)),
+                    urls.search(kept, q=query_edit.toggled(query, f"-{term}")),
+                )
+            )
         if values:
             out.append(Facet(name, label, tuple(values)))
     return tuple(out)

@@ -29,7 +29,11 @@ _HEX: Final = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One attribute. `short` leaves out the prefix its group shares; `cut` is how many characters were left out; `url` searches for spans that share it ("" for long values)."""
+    """One attribute.
+
+    short: the key without the prefix its group shares. cut: how many characters of the value were left out. url: searches for
+    spans that share the value, "" for long ones.
+    """
 
     key: str
     short: str
@@ -119,7 +123,9 @@ def checked_id(text: str, digits: int, what: str) -> str:
     """An id in lower-case hex. Raises BadParameter."""
     lower = text.lower()
     if len(lower) != digits or not _HEX.issuperset(lower):
-        raise BadParameter(f"a {what} id is {digits} hex digits, this one is {text[:40]!r}", hint="paste the id into the search box")
+        raise BadParameter(
+            f"a {what} id is {digits} hex digits, this one is {text[:40]!r}", hint="paste the id into the search box"
+        )
     return lower
 
 
@@ -129,8 +135,10 @@ def twin(site: Site, trace_id: str) -> dict[str, Any]:
     found = verb.trace(site.store, trace_id, spans_max=site.settings.trace_spans_max)
     if found is None or not found["spans"]:
         days = site.settings.retention_days
-        raise Missing(f"no span of trace {trace_id} is stored",
-                      hint=f"Spans show up about a second after they are sent, and are kept for {days} days.")
+        raise Missing(
+            f"no span of trace {trace_id} is stored",
+            hint=f"Spans show up about a second after they are sent, and are kept for {days} days.",
+        )
     return found
 
 
@@ -148,29 +156,52 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     identity = found["trace_id"]
     behind = first + ROWS_SHOWN_MAX
     return TracePage(
-        trace_id=identity, title=tree.rows[0].span["name"], start_ns=tree.start_ns, total_ns=tree.total_ns, span_count=len(spans),
-        failures=sum(row.failed for row in tree.rows), orphans=tree.orphans, truncated=found["truncated"],
+        trace_id=identity,
+        title=tree.rows[0].span["name"],
+        start_ns=tree.start_ns,
+        total_ns=tree.total_ns,
+        span_count=len(spans),
+        failures=sum(row.failed for row in tree.rows),
+        orphans=tree.orphans,
+        truncated=found["truncated"],
         services=tuple((service, index % 8) for index, service in enumerate(tree.services)),
         models=tuple(dict.fromkeys(span["model"] for span in spans if span["model"])),
-        output_tokens=sum(produced) if produced else None, worst_perplexity=max(perplexities) if perplexities else None,
-        lines=tuple(Line(row, urls.trace(identity, span=row.span["span_id"], rows=first), row.span["span_id"] == chosen,
-                         stripes.get(row.span["span_id"], ())) for row in shown),
-        first_row=first, previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
+        output_tokens=sum(produced) if produced else None,
+        worst_perplexity=max(perplexities) if perplexities else None,
+        lines=tuple(
+            Line(
+                row,
+                urls.trace(identity, span=row.span["span_id"], rows=first),
+                row.span["span_id"] == chosen,
+                stripes.get(row.span["span_id"], ()),
+            )
+            for row in shown
+        ),
+        first_row=first,
+        previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
         next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
-        ticks=charts.duration_ticks(tree.total_ns), opened=_opened(tree, chosen),
-        search_url=urls.search(q=f"trace:{identity}", from_="all"), twin_url=f"/trace/{identity}.json",
+        ticks=charts.duration_ticks(tree.total_ns),
+        opened=_opened(tree, chosen),
+        search_url=urls.search(q=f"trace:{identity}", from_="all"),
+        twin_url=f"/trace/{identity}.json",
     )
 
 
 def _stripes(site: Site, rows: Sequence[waterfall.Row]) -> dict[str, tuple[Stripe, ...]]:
     """Surprisal along the decoding of the first few generations: where in time the model hesitated. Span id -> stripe."""
-    wanted = [row.span for row in rows if 1 < (row.span["output_tokens"] or 0) <= STRIPE_TOKENS_MAX and row.span["surprisal_mean"] is not None]
+    wanted = [
+        row.span
+        for row in rows
+        if 1 < (row.span["output_tokens"] or 0) <= STRIPE_TOKENS_MAX and row.span["surprisal_mean"] is not None
+    ]
     out = {}
     for span in wanted[:STRIPES_MAX]:
         found = verb.generation(site.store, span["span_id"])
         sequence = found["sequences"][0] if found and found["sequences"] else None
         if sequence and sequence["signals"]["surprisal"] and sequence["signals"]["inter_token_s"]:
-            out[span["span_id"]] = _stripe(sequence["signals"]["surprisal"], sequence["signals"]["inter_token_s"], span["duration_ns"])
+            out[span["span_id"]] = _stripe(
+                sequence["signals"]["surprisal"], sequence["signals"]["inter_token_s"], span["duration_ns"]
+            )
     return out
 
 
@@ -200,7 +231,9 @@ def _chosen(tree: waterfall.Waterfall, wanted: str) -> str:
 def _first_row(text: str, tree: waterfall.Waterfall, chosen: str) -> int:
     if text:
         if not text.isascii() or not text.isdigit() or int(text[:9]) >= len(tree.rows):
-            raise BadParameter(f"rows is a number below {len(tree.rows)}, it is {text[:20]!r}", hint="leave it out to start at the top")
+            raise BadParameter(
+                f"rows is a number below {len(tree.rows)}, it is {text[:20]!r}", hint="leave it out to start at the top"
+            )
         return int(text)
     position = next((index for index, row in enumerate(tree.rows) if row.span["span_id"] == chosen), 0)
     return position // ROWS_SHOWN_MAX * ROWS_SHOWN_MAX
@@ -212,14 +245,25 @@ def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
         return None
     span = row.span
     events = tuple(
-        Event(event["name"], event["time_ns"] - span["start_ns"], event["name"] == "exception", properties(event["attributes"], linked=False))
+        Event(
+            event["name"],
+            event["time_ns"] - span["start_ns"],
+            event["name"] == "exception",
+            properties(event["attributes"], linked=False),
+        )
         for event in span["events"]
     )
     is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"]
     return Opened(
-        span=span, failed=row.failed, after_ns=span["start_ns"] - tree.start_ns, groups=_groups(span["attributes"]),
-        resource=properties(span["resource"], linked=False), events=events,
-        links=tuple((link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]),
+        span=span,
+        failed=row.failed,
+        after_ns=span["start_ns"] - tree.start_ns,
+        groups=_groups(span["attributes"]),
+        resource=properties(span["resource"], linked=False),
+        events=events,
+        links=tuple(
+            (link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]
+        ),
         generation_url=urls.generation(span["span_id"]) if is_generation else "",
     )
 
@@ -243,5 +287,7 @@ def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "")
         value = str(attributes[key])
         short = linked and len(value) <= 120 and "\n" not in value
         url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
-        out.append(Property(key, key.removeprefix(prefix) or key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url))
+        out.append(
+            Property(key, key.removeprefix(prefix) or key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url)
+        )
     return tuple(out)

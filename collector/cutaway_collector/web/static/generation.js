@@ -36,6 +36,9 @@ class HeatGrid extends HTMLElement {
     this.cell.className = "cell";
     this.cell.hidden = true;
     this.replaceChildren(canvas, this.cell);
+    this.tabIndex = 0;
+    this.setAttribute("role", "img");
+    this.setAttribute("aria-label", "Attention entropy by layer and token; arrow keys move, the value is spoken");
     return [low, high];
   }
 

@@ -17,6 +17,7 @@ def _significant(value: float) -> str:
     """Three significant digits, never an exponent between 0.001 and 999 999."""
     if value == 0:
         return "0"
+    value = float(f"{value:.2e}")  # round first: 0.00999999 has the digits of 0.01
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
         return f"{value:.2e}"
@@ -28,7 +29,7 @@ def number(value: Any) -> str:
     """A float or int with three significant digits; whole thousands keep a thin space; a dash for None and NaN."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ABSENT
-    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return count(int(value))
     return count(round(value)) if abs(value) >= 1000 else _significant(float(value))
 
@@ -74,7 +75,7 @@ def day(ns: int) -> str:
 
 
 def ago(ns: int, now_ns: int) -> str:
-    """"12 s ago", "3 h ago": the coarsest unit that is not zero; "just now" for the future of a skewed clock."""
+    """ "12 s ago", "3 h ago": the coarsest unit that is not zero; "just now" for the future of a skewed clock."""
     past_s = (now_ns - ns) // times.NS
     if past_s < 1:
         return "just now"
@@ -84,6 +85,14 @@ def ago(ns: int, now_ns: int) -> str:
     return f"{past_s}\u202fs ago"
 
 
-FILTERS: Final = {"number": number, "count": count, "duration": duration, "seconds": seconds, "rate": rate, "clock": clock,
-                  "day": day, "iso": times.iso}
+FILTERS: Final = {
+    "number": number,
+    "count": count,
+    "duration": duration,
+    "seconds": seconds,
+    "rate": rate,
+    "clock": clock,
+    "day": day,
+    "iso": times.iso,
+}
 """Name in the templates -> function."""

@@ -19,9 +19,13 @@ EXAMPLES: Final[tuple[tuple[str, str], ...]] = (
     ('"out of memory"', "spans that mention these words"),
 )
 KEYS: Final[tuple[tuple[str, str], ...]] = (
-    ("/", "go to the search box"), ("j  k", "next, previous row"), ("Enter", "open the row"),
-    ("←  →", "previous, next token, once the tokens have the focus"), ("↑  ↓", "layer, once the attention map has the focus"),
-    ("n  p", "next, previous striking token"), ("Esc", "leave the search box"),
+    ("/", "go to the search box"),
+    ("j  k", "next, previous row"),
+    ("Enter", "open the row"),
+    ("←  →", "previous, next token, once the tokens have the focus"),
+    ("↑  ↓", "layer, once the attention map has the focus"),
+    ("n  p", "next, previous striking token"),
+    ("Esc", "leave the search box"),
 )
 
 
@@ -33,8 +37,8 @@ class FieldRow:
     aliases: str
     kind: str
     unit: str
+    phrase: str
     description: str
-    values: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class HelpPage:
+class GuidePage:
     """Everything the help template may use."""
 
     fields: tuple[FieldRow, ...]
@@ -56,7 +60,7 @@ class HelpPage:
     keys: tuple[tuple[str, str], ...]
 
 
-def page() -> HelpPage:
+def page() -> GuidePage:
     """The page."""
-    rows = tuple(FieldRow(f.name, ", ".join(f.aliases), f.kind, f.unit, f.description, ", ".join(f.values)) for f in FIELDS)
-    return HelpPage(rows, tuple(Example(q, m, urls.search(q=q)) for q, m in EXAMPLES), tokens.SIGNALS, KEYS)
+    rows = tuple(FieldRow(f.name, ", ".join(f.aliases), f.kind, f.unit, f.phrase, f.description) for f in FIELDS)
+    return GuidePage(rows, tuple(Example(q, m, urls.search(q=q)) for q, m in EXAMPLES), tokens.SIGNALS, KEYS)

@@ -1,0 +1,303 @@
+"""The small parts behind the pages: times, numbers, tokens made visible, colour scales, the waterfall, edits of a query."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutaway_collector.search import parse
+from cutaway_collector.search.language import Literal, Not, Term
+from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls, waterfall
+from cutaway_collector.web.errors import BadParameter
+
+NOW = 1_800_000_000_000_000_000
+CSS = (Path(tokens.__file__).parent / "static" / "cutaway.css").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("now", NOW),
+        ("-90m", NOW - 5400 * 10**9),
+        ("2026-01-31T18:00", int(datetime(2026, 1, 31, 18, tzinfo=UTC).timestamp()) * 10**9),
+        ("2026-01-31T18:00:00.250+02:00", int(datetime(2026, 1, 31, 16, tzinfo=UTC).timestamp()) * 10**9 + 250_000_000),
+        ("1790000000", 1_790_000_000 * 10**9),
+        ("1790000000123", 1_790_000_000_123 * 10**6),
+        ("1790000000123456789", 1_790_000_000_123_456_789),
+    ],
+)
+def test_times_are_read_in_every_spelling(text: str, expected: int | None) -> None:
+    """Relative, ISO and epoch times of any unit mean the same moment, to the nanosecond."""
+    assert expected == times.parse(text, NOW, "from")
+
+
+@pytest.mark.parametrize("text", ["yesterday", "-1y", "2026-13-01", "9" * 40, "-", "1e9", "9999-01-01"])
+def test_other_times_are_refused_by_name(text: str) -> None:
+    """What is no time is refused, naming the parameter and showing what would be one."""
+    with pytest.raises(BadParameter, match=r"^to is a time") as refused:
+        times.parse(text, NOW, "to")
+
+    assert "-1h" in refused.value.hint
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_printed_times_read_back(milliseconds: int) -> None:
+    """A link built from a printed time lands on the same millisecond."""
+    assert milliseconds * 10**6 == times.parse(times.iso(milliseconds * 10**6), NOW, "from")
+
+
+@pytest.mark.parametrize(
+    ("ns", "expected"),
+    [
+        (0, "0 ns"),
+        (842_000, "842 µs"),
+        (12_340_000, "12.3 ms"),
+        (9_999_999, "10.0 ms"),
+        (1_840_000_000, "1.84 s"),
+        (123 * 10**9, "2 min 3 s"),
+    ],
+)
+def test_durations_have_three_digits_and_a_unit(ns: int, expected: str) -> None:
+    """Durations print three significant digits in the unit that suits them."""
+    assert expected == figures.duration(ns).replace("\u202f", " ")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "–"), (float("nan"), "–"), (0.0099999, "0.0100"), (80.79, "80.8"), (12_400, "12 400"), (1234.5, "1 234"), (3.0, "3")],
+)
+def test_numbers_are_short(value: Any, expected: str) -> None:
+    """Numbers print three significant digits; what is absent prints a dash, not 0 or nan."""
+    assert expected == figures.number(value).replace("\u202f", " ")
+
+
+@given(st.text())
+def test_no_character_of_a_token_can_hide(piece: str) -> None:
+    """Blank, control, directional and unassigned characters are printed as marks; nothing else is changed."""
+    parts = tokens.visible(piece)
+
+    plain = "".join(part.text for part in parts if part.kind == "text")
+    assert not re.search("[\x00-\x20\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", plain)
+    assert parts
+
+
+def test_an_empty_token_is_still_seen() -> None:
+    """A piece without text (half of a character) shows a sign of its own."""
+    assert (tokens.Part("mark", "∅"),) == tokens.visible("")
+
+
+def test_a_token_keeps_its_lines() -> None:
+    """A new line shows its mark and breaks the line; a leading blank shows as a dot."""
+    assert [("space", "·"), ("text", "a"), ("break", "↵")] == [(part.kind, part.text) for part in tokens.visible(" a\n")]
+
+
+def test_one_outlier_does_not_grey_out_the_rest() -> None:
+    """The colour range is robust: ninety-nine calm tokens keep their differences beside one that is a thousand times larger."""
+    values = np.append(np.linspace(0, 1, 99), 1000.0)
+
+    classes = tokens.classify(values, tokens.scale(values), tokens.BY_KEY["surprisal"])
+
+    assert 15 == classes[-1]
+    assert 8 < classes[60] - classes[2]
+
+
+def test_a_small_margin_is_the_striking_one() -> None:
+    """Margin colours run the other way: the closest call is the brightest."""
+    values = np.array([0.0, 2.0, 5.0])
+
+    assert [15, 0] == [tokens.classify(values, tokens.scale(values), tokens.BY_KEY["margin"])[i] for i in (0, 2)]
+
+
+def test_absent_values_have_no_colour() -> None:
+    """A token without a value is not painted as calm; equal values are all calm."""
+    values = np.array([1.0, np.nan, 1.0])
+
+    assert [0, -1, 0] == tokens.classify(values, tokens.scale(values), tokens.BY_KEY["entropy"])
+
+
+def test_a_long_strip_keeps_its_peaks() -> None:
+    """Where tokens outnumber pixels the largest of each group is drawn: a single surprise among 100 000 tokens stays visible."""
+    values = np.full(100_000, 0.1)
+    values[54_321] = values[10] = 9.0
+
+    path = tokens.strip_path(values, tokens.strip_top(values, tokens.BY_KEY["surprisal"]))
+
+    assert tokens.STRIP_STEPS_MAX == path.count("H")
+    assert 2 == len(re.findall(r"V2\.0H", path))
+
+
+def _relative(value: str) -> float:
+    channels = [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    bright, dark = sorted((_relative(one), _relative(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+_PAIR = r"light-dark\((#\w{6}), (#\w{6})\)"
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("number", range(tokens.CLASSES))
+def test_tokens_are_readable_in_every_colour(number: int, theme: int) -> None:
+    """WCAG AA: text on each of the sixteen token colours has a contrast of at least 4.5:1."""
+    found = re.search(rf"\.q{number} {{ background: {_PAIR}; color: {_PAIR}; }}", CSS)
+    assert found
+
+    assert _contrast(found[1 + theme], found[3 + theme]) >= 4.5
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ("text", "bg"),
+        ("text", "surface"),
+        ("muted", "bg"),
+        ("muted", "surface"),
+        ("muted", "sunken"),
+        ("accent", "bg"),
+        ("accent", "surface"),
+        ("accent", "accent-soft"),
+        ("on-accent", "accent"),
+        ("bad", "bad-soft"),
+        ("bad", "surface"),
+        ("warn", "warn-soft"),
+        ("good", "good-soft"),
+    ],
+)
+def test_text_is_readable(ink: str, paper: str, theme: int) -> None:
+    """WCAG AA: every text colour on every ground it stands on has a contrast of at least 4.5:1."""
+    colours = {name: (light, dark) for name, light, dark in re.findall(rf"--([\w-]+): {_PAIR}", CSS)}
+
+    assert _contrast(colours[ink][theme], colours[paper][theme]) >= 4.5
+
+
+def _span(id: str, parent: str, start: int, duration: int, **more: Any) -> dict[str, Any]:
+    return {
+        "span_id": id,
+        "parent_span_id": parent,
+        "name": id,
+        "service": "s",
+        "start_ns": start,
+        "duration_ns": duration,
+        "status": "Unset",
+        "ttft_s": None,
+        **more,
+    }
+
+
+def test_the_waterfall_nests_by_parent_and_orders_by_start() -> None:
+    """Children stand under their parent, the earlier first, whatever order the store gave them."""
+    spans = [_span("c", "a", 30, 5), _span("b", "a", 10, 5), _span("d", "b", 11, 1), _span("a", "", 0, 100)]
+
+    assert [("a", 0), ("b", 1), ("d", 2), ("c", 1)] == [(row.span["span_id"], row.depth) for row in waterfall.build(spans).rows]
+
+
+def test_missing_parents_are_counted_and_shown() -> None:
+    """A span whose parent is not stored becomes a root that says so."""
+    tree = waterfall.build([_span("a", "", 0, 10), _span("b", "gone", 2, 3)])
+
+    assert 1 == tree.orphans
+    assert [False, True] == [row.orphan for row in tree.rows]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99)), max_size=30, unique_by=lambda entry: entry[0])
+)
+def test_every_span_has_one_row_whatever_the_parents_say(entries: list[tuple[int, int, int]]) -> None:
+    """Parent rings, self-parents and missing parents lose no span and repeat none; bars stay inside the trace."""
+    spans = [_span(str(name), str(parent), start, 7) for name, parent, start in entries]
+
+    rows = waterfall.build(spans).rows
+
+    assert sorted(str(name) for name, _, _ in entries) == sorted(row.span["span_id"] for row in rows)
+    assert all(row.start >= 0 and row.start + row.width <= 100.0001 for row in rows)
+
+
+def test_a_chain_of_twenty_thousand_spans_is_laid_out() -> None:
+    """Depth is bounded by the spans of a trace, not by the stack of the interpreter."""
+    spans = [_span(str(n), str(n - 1) if n else "", n, 1) for n in range(20_000)]
+
+    assert 19_999 == waterfall.build(spans).rows[-1].depth
+
+
+def test_first_token_time_never_exceeds_the_span() -> None:
+    """A sender's time to first token beyond its own duration is cut to the bar."""
+    row = waterfall.build([_span("a", "", 0, 10**9, ttft_s=3.0)]).rows[0]
+
+    assert 100.0 == row.prefill
+
+
+@given(st.text(min_size=1, max_size=40).filter(lambda text: "\x00" not in text))
+def test_facet_terms_read_back_as_the_value(value: str) -> None:
+    """A click on a facet puts exactly that value into the query, whatever characters it holds, and a second click takes it out."""
+    term = f"model:{query_edit.quoted(value)}"
+    query = query_edit.toggled("", term)
+
+    node = parse(query)
+
+    assert isinstance(node, Term)
+    assert isinstance(node.value, Literal)
+    assert value == node.value.text
+    assert query_edit.toggled(query, term) == ""
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_attribute_keys_read_back_as_the_key(key: str) -> None:
+    """The link beside an attribute searches for that key, whatever characters it holds."""
+    node = parse(f"{query_edit.field_name(key)}:x")
+
+    assert isinstance(node, Term)
+    assert (key, "") == (node.field, node.scope)
+
+
+def test_excluding_replaces_including() -> None:
+    """A term and its opposite never stand together; the rest of the query stays as typed."""
+    assert 'ttft:>1s "two words" -model:gpt2' == query_edit.toggled('ttft:>1s "two words" model:gpt2', "-model:gpt2")
+
+
+def test_an_added_term_narrows_an_alternative() -> None:
+    """A facet added to `a OR b` applies to both sides."""
+    assert "(a OR b) model:x" == query_edit.toggled("a OR b", "model:x")
+    assert isinstance(parse(query_edit.toggled("", "-model:x")), Not)
+
+
+@pytest.mark.parametrize("target", ["https://evil", "//evil", "/\\evil", "evil", "/a\nb", "javascript:alert(1)", "", "/\t/evil"])
+def test_only_paths_of_this_host_are_redirected_to(target: str) -> None:
+    """What a browser would read as another host is no way back."""
+    assert not urls.is_local(target)
+
+
+def test_addresses_are_canonical() -> None:
+    """Equal pages have equal addresses: parameters sorted, defaults left out."""
+    assert "/search?from=-1h&q=a%20b" == urls.search({"q": "a b", "sort": ""}, from_="-1h", to=None)
+
+
+@given(st.integers(1, 10**15), st.integers(0, 2 * 10**18))
+def test_axes_have_a_few_ticks_inside(span_ns: int, start_ns: int) -> None:
+    """Time and duration axes have at most a handful of ticks, in order, inside the axis, for any length."""
+    for ticks in (charts.time_ticks(start_ns, start_ns + span_ns), charts.duration_ticks(span_ns)):
+        places = [tick.at for tick in ticks]
+        assert len(places) <= 9
+        assert places == sorted(places)
+        assert all(0 <= at <= 100 for at in places)
+
+
+def test_histogram_bars_hold_their_errors() -> None:
+    """The red foot of a bar is never taller than the bar; empty buckets draw nothing."""
+    bars = charts.histogram(0, 10, [0, 500, 1], [0, 500, 1]).bars
+
+    assert [True, False, False] == [bar.empty for bar in bars]
+    assert all(bar.error_height <= bar.height for bar in bars)
