@@ -85,7 +85,8 @@ def configure(
     with _lock:
         previous = _state.owned
         _state.settings, _state.provider, _state.owned = chosen, provider, owned
-        _state.tokenizer, _state.clock = tokenizer, clock
+        _state.tokenizer = _state.tokenizer if tokenizer is None else tokenizer
+        _state.clock = clock
     if previous is not None:
         with guard.guarded("closing the previous exporter"):
             previous.shutdown()
@@ -286,5 +287,5 @@ def fail(span: otel.Span, error: BaseException) -> None:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     span.set_attribute(c.ERROR_TYPE, name)
-    span.record_exception(error if isinstance(error, Exception) else RuntimeError(name))
+    span.record_exception(error)
     span.set_status(otel.Status(otel.StatusCode.ERROR, str(error)[:1000]))

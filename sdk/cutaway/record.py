@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -53,6 +53,57 @@ class DeviceClock:
         return [self._start.elapsed_time(mark) / 1e3 for mark in marks]
 
 
+_EXACT_MODES: Final = ("greedy_search", "sample", "beam_search", "beam_sample")
+
+_BEAM_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Candidate ids kept while beams run; they grow with the square of the length."""
+
+
+class _Beams:
+    """Which candidate of every beam step a returned sequence went through.
+
+    A signal depends on a prefix and a token alone, so a returned sequence finds its values at any candidate with the same ids.
+    """
+
+    def __init__(self, asked: Prepared) -> None:
+        self._rows, self._width, self._prompt = asked.rows, asked.beams, asked.prompt_length
+        self._steps: list[tuple[Any, Any]] = []
+        self._bytes = 0
+
+    def choose(self, running: Any, candidates: Any) -> Any:
+        """running: ids [row * beam, position]; candidates: ids [row * candidate, position + 1].
+
+        Returns the running row each candidate continues, int [row * candidate]. Raises MemoryError over the limit.
+        """
+        kept = candidates[:, self._prompt:].to(torch.int32)
+        self._bytes += kept.numel() * 4
+        if self._bytes > _BEAM_BYTES_MAX:
+            raise MemoryError
+        count, steps = kept.shape
+        before = kept[:, :-1].reshape(self._rows, count // self._rows, 1, steps - 1)
+        running = running[:, self._prompt:].to(torch.int32).reshape(self._rows, 1, self._width, steps - 1)
+        first = torch.arange(self._rows, device=kept.device)[:, None] * self._width
+        source = ((before == running).all(-1).int().argmax(-1) + first).reshape(-1)
+        self._steps.append((kept, source))
+        return source
+
+    def paths(self, generated: NDArray[np.int64], lengths: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """(candidate, running row) of each [sequence, step]; None when a sequence cannot be traced."""
+        candidates, sources = np.zeros(generated.shape, dtype=np.int64), np.zeros(generated.shape, dtype=np.int64)
+        for step, (kept, source) in enumerate(self._steps[: generated.shape[1]]):
+            ids, rows = kept.cpu().numpy(), source.cpu().numpy()
+            each = len(ids) // self._rows
+            for i, length in enumerate(lengths):
+                if step < length:
+                    first = i // (len(lengths) // self._rows) * each
+                    hits = np.flatnonzero((ids[first:first + each] == generated[i, : step + 1]).all(-1))
+                    if not hits.size:
+                        return None
+                    candidates[i, step] = first + hits[0]
+                    sources[i, step] = rows[candidates[i, step]]
+        return candidates, sources
+
+
 def clock_for(device: Any) -> Clock:
     """The clock that fits where the model runs."""
     return DeviceClock(device) if getattr(device, "type", "cpu") == "cuda" else HostClock()
@@ -79,6 +130,8 @@ class Recorder:
         self.last_ids: Any = None
         self._fault = ""
         self._row: Any = None
+        self._running: Any = None
+        self._beams: _Beams | None = None
         self._signals: list[Any] = []
         self._done: list[Any] = []
         self._marks: list[Any] = []
@@ -86,8 +139,10 @@ class Recorder:
     def prepared(self, prepared: Prepared) -> None:
         """The call is about to run: decides what can be exact in it."""
         self.asked = prepared
-        if not self._tokens_reason and prepared.mode not in ("greedy_search", "sample"):
+        if not self._tokens_reason and prepared.mode not in _EXACT_MODES:
             self._tokens_reason = f"token signals are not exact in the mode {prepared.mode}"
+        elif not self._tokens_reason and prepared.beams > 1:
+            self._beams = _Beams(prepared)
         if self._tokens_reason and not self._attention_reason:
             self._attention_reason = self._tokens_reason.replace("token signals are", "attention signals are")
         if not self._attention_reason and prepared.encoder_decoder:
@@ -123,18 +178,26 @@ class Recorder:
         """Attention turned out not to be exact: nothing of it is reported."""
         self._attention, self._attention_reason = None, reason
 
-    def logits(self, scores: Any, shared: bool) -> None:
+    def logits(self, ids: Any, scores: Any, shared: bool) -> None:
         """Keeps the raw row until its token is chosen; a copy only where somebody may change it in place."""
-        self._row = scores.clone() if shared else scores
+        self._row, self._running = scores.clone() if shared else scores, ids
 
     def chosen(self, ids: Any, done: Any) -> None:
         """A token was chosen in every row."""
         self._marks.append(self._clock.mark())
         self._done.append(done)
         self.last_ids = ids
-        if self._row is not None:
-            self._signals.append(self._measures.token_signals(self._row, ids[:, -1]))
-            self._row = None
+        if self._row is None:
+            return
+        row, self._row = self._row, None
+        if self._beams is not None:
+            try:
+                row = row[self._beams.choose(self._running, ids)]
+            except MemoryError:
+                self._beams, self._tokens_reason = None, "beam search over this many steps"
+                self.give_up_attention(self._tokens_reason)
+                return
+        self._signals.append(self._measures.token_signals(row, ids[:, -1]))
 
     def finish(self, sequences: Any, failed: bool = False, fault: str = "") -> Recording:
         """`sequences`: returned ids [sequence, position], or None when there are none. Copies everything to the host, once."""
@@ -144,6 +207,8 @@ class Recorder:
             self._unprepared(failed)
             self.asked = self._fallback()
         asked = self.asked
+        if failed and asked.beams > 1:
+            sequences = None  # what was seen last are candidates, not sequences
         generated = self._generated_ids(sequences, asked)
         lengths, reasons = self._lengths(generated, sequences, asked, failed)
         found.output_tokens, found.finish_reasons = lengths, reasons
@@ -151,7 +216,7 @@ class Recorder:
         found.token_ids = _joined(generated, lengths).astype(np.uint32)
         self._times(found, lengths)
         if not fault and not self._tokens_reason:
-            self._collect(found, lengths)
+            self._collect(found, generated, lengths)
         return self._statuses(found, fault)
 
     def _unprepared(self, failed: bool) -> None:
@@ -226,11 +291,13 @@ class Recorder:
         if not moments:
             return
         found.first_token_s, found.last_token_s = moments[0], moments[-1]
+        if self._tokens_reason:
+            found.steps = 1  # a step of this loop is not a token: the pace would be wrong
         between = np.diff(np.asarray(moments, dtype=np.float64), prepend=0.0).astype(np.float32)
         if not self._tokens_reason and not self._fault:
             found.inter_token_s = np.concatenate([between[:length] for length in lengths]) if lengths else between[:0]
 
-    def _collect(self, found: Recording, lengths: list[int]) -> None:
+    def _collect(self, found: Recording, generated: NDArray[np.int64], lengths: list[int]) -> None:
         """Token and attention signals, cut to the generated tokens of each sequence."""
         steps = max(lengths, default=0)
         if steps and len(self._signals) < steps:
@@ -238,12 +305,20 @@ class Recorder:
             self.give_up_attention(self._tokens_reason)
             found.inter_token_s = None
             return
+        straight = np.repeat(np.arange(len(lengths), dtype=np.int64)[:, None], max(steps, 1), axis=1)
+        paths = (straight, straight) if self._beams is None else self._beams.paths(generated, lengths)
+        if paths is None:
+            self._tokens_reason = "a beam could not be traced back to its steps"
+            self.give_up_attention(self._tokens_reason)
+            found.inter_token_s = None
+            return
+        chosen, running = paths
         if steps == 0:
             found.surprisal = found.entropy = found.margin = np.zeros(0, dtype=np.float32)
             found.rank = np.zeros(0, dtype=np.uint32)
         else:
             signals = torch.stack(self._signals[:steps]).cpu().numpy()  # [step, signal, row]
-            surprisal, entropy, margin, rank = (_joined(signals[:, i].T, lengths) for i in range(4))
+            surprisal, entropy, margin, rank = (_followed(signals[:, i].T, chosen, lengths) for i in range(4))
             found.surprisal, found.entropy, found.margin = surprisal, entropy, margin
             found.rank = rank.astype(np.uint32)
         if self._attention is not None and steps:
@@ -252,10 +327,10 @@ class Recorder:
                 self._attention_reason = reason
             else:
                 by_token = values.permute(1, 3, 0, 2).numpy()  # [row, step, layer, head]
-                found.attention = np.concatenate([by_token[i, :length] for i, length in enumerate(lengths)])
+                found.attention = _followed(by_token, running, lengths)
 
     def _statuses(self, found: Recording, fault: str) -> Recording:
-        self._row = self.last_ids = self._attention = None
+        self._row = self._running = self._beams = self.last_ids = self._attention = None
         self._signals, self._done = [], []
         found.tokens_status = _status(fault, self._tokens_reason)
         found.attention_status = _status(fault, self._attention_reason) if self._attention_wanted else c.STATUS_OFF
@@ -268,6 +343,11 @@ def _status(fault: str, reason: str) -> str:
     if fault:
         return c.STATUS_ERROR
     return c.STATUS_UNSUPPORTED if reason else c.STATUS_RECORDED
+
+
+def _followed(values: NDArray[Any], rows: NDArray[np.int64], lengths: list[int]) -> NDArray[Any]:
+    """[row, step, ...] -> values of each sequence along the rows it went through, one sequence after another."""
+    return np.concatenate([values[rows[i, :length], np.arange(length)] for i, length in enumerate(lengths)])
 
 
 def _joined(values: NDArray[Any], lengths: list[int]) -> NDArray[Any]:

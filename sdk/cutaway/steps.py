@@ -81,8 +81,11 @@ class Listener(Protocol):
     def attention(self, layer: int, query: Any, key: Any, mask: Any, details: dict[str, Any]) -> None:
         """One attention layer ran: query [row, head, position, width], key [row, key-value head, position, width]."""
 
-    def logits(self, scores: Any, shared: bool) -> None:
-        """Raw scores float32 [row, vocabulary]. `shared`: somebody after us may change them in place."""
+    def logits(self, ids: Any, scores: Any, shared: bool) -> None:
+        """Ids so far [row, position] and their raw scores float32 [row, vocabulary] (log-probabilities under beam search).
+
+        `shared`: somebody after us may change them in place.
+        """
 
     def chosen(self, ids: Any, done: Any) -> None:
         """Ids [row, position] including the new token; done bool [row] says which rows a criterion ended."""

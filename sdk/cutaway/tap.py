@@ -151,7 +151,7 @@ class _HearingProcessors(LogitsProcessorList):
         """Raw scores to the listener, then as transformers does."""
         session = self.session
         try:
-            session.listener.logits(scores, len(self) > 0)
+            session.listener.logits(input_ids, scores, len(self) > 0)
         except Exception as error:
             session.listener.fail(guard.reason(error))
             guard.contain("reading scores", error)
@@ -328,7 +328,7 @@ def _patched_criteria() -> Callable[..., Any]:
         try:
             checks = [criterion for criterion in found if isinstance(criterion, StopStringCriteria)]
             session.listener.stop_strings(_one_argument(checks[0]) if checks else None)
-            return _HearingCriteria(found, session) if session.listener.hears_tokens else found
+            return _HearingCriteria(found, session)
         except Exception as error:
             session.listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)

@@ -126,3 +126,22 @@ def test_pieces_join_even_where_decoding_rewrites_itself(ids: list[int]) -> None
 
     assert len(pieces) == len(ids)
     assert "".join(pieces) == Spaces().decode(ids)
+
+
+def test_the_tokenizer_of_instrument_survives_configure() -> None:
+    """`instrument(tokenizer=...)` before `configure(...)`: text is captured with that tokenizer."""
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    import cutaway
+
+    memory = InMemorySpanExporter()
+    cutaway.instrument(tokenizer=Letters())
+    try:
+        cutaway.configure(span_processor=SimpleSpanProcessor(memory), capture="text")
+        tiny_model().generate(batch(1)[0], max_new_tokens=3, do_sample=False)
+    finally:
+        cutaway.uninstrument()
+        cutaway.shutdown()
+
+    assert c.TOKEN_TEXT in memory.get_finished_spans()[0].attributes

@@ -68,6 +68,23 @@ def test_signals_hold_under_other_ways_to_decode(options: dict[str, Any]) -> Non
     check(model, span, out, ids, mask)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
+@pytest.mark.parametrize("options", [
+    {}, {"num_return_sequences": 2}, {"do_sample": True, "top_k": 0}, {"repetition_penalty": 1.4}, {"length_penalty": -1.0},
+], ids=lambda options: ",".join(options) or "plain")
+def test_beams_carry_the_values_of_the_path_they_took(family: str, options: dict[str, Any]) -> None:
+    """Beam search reorders rows and cache at every step: each returned sequence still has its own values, all of them right."""
+    model = tiny_model(family, vocabulary=40)
+    ids, mask = batch(vocabulary=40)
+    torch.manual_seed(5)
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=20, num_beams=4, **options)
+    (span,) = spans.get_finished_spans()
+
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+    check(model, span, out, ids, mask)
+
+
 def test_blocks_give_what_single_steps_give(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for a block of steps changes no value beyond rounding."""
     model = tiny_model()
@@ -136,14 +153,14 @@ def test_encoder_decoder_counts_the_encoder_prompt() -> None:
 
 
 @pytest.mark.parametrize("options", [
-    {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"prompt_lookup_num_tokens": 3},
+    {"prompt_lookup_num_tokens": 3}, {"prompt_lookup_num_tokens": 2, "do_sample": True},
 ], ids=lambda options: ",".join(options))
 def test_what_is_not_exact_is_unsupported_and_still_counted(options: dict[str, Any]) -> None:
-    """Beams and speculative decoding: no numbers rather than wrong ones; ids and counts stay exact."""
+    """Speculative decoding: no numbers rather than wrong ones; ids and counts stay exact."""
     model = tiny_model()
     ids, mask = batch(1, 9)
     with recorded() as spans:
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=15, do_sample=False, **options)
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=15, **{"do_sample": False, **options})
     (span,) = spans.get_finished_spans()
 
     assert span.attributes[c.TOKENS_STATUS] == "unsupported"
