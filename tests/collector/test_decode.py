@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
@@ -182,8 +184,6 @@ def test_values_are_spelled_as_the_exporter_does(value: Any, text: bytes) -> Non
 @given(st.lists(st.floats(), max_size=5))
 def test_doubles_read_back_as_themselves(values: list[float]) -> None:
     """The spelling is the shortest that reads back to the same bits, in the layout of Go's encoding/json."""
-    import numpy as np
-
     assert [text.decode() for text in numbers.spell(np.array(values, np.float64))] == [spell_double(value) for value in values]
 
 
@@ -358,3 +358,16 @@ def test_errors_do_not_repeat_the_payload() -> None:
     with pytest.raises(MalformedRequest) as caught:
         protobuf(request(a_span(name="secret prompt")).SerializeToString() + b"\x0a\x7fsecret")
     assert "secret" not in str(caught.value)
+
+
+def test_compiled_code_on_disk_belongs_to_these_sources(tmp_path: Path) -> None:
+    """A change in any file of the decoder must not meet machine code of the old one: numba alone watches one file of several."""
+    from numba.core.caching import IndexDataCacheFile
+
+    from cutaway_collector.decode import otlp, wire
+
+    stamp = otlp.request._cache._cache_file._source_stamp  # type: ignore[attr-defined]  # the cache has no public door
+    IndexDataCacheFile(str(tmp_path), "kernel", "older sources").save("key", "machine code")
+    assert IndexDataCacheFile(str(tmp_path), "kernel", "older sources").load("key") == "machine code"
+    assert IndexDataCacheFile(str(tmp_path), "kernel", stamp).load("key") is None
+    assert stamp == wire._STAMP

@@ -16,7 +16,7 @@ from cutaway_collector.blocks import Column, Nullable, Strings
 from cutaway_collector.decode import names
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import gather
-from cutaway_collector.decode.wire import kernel
+from cutaway_collector.decode.wire import entry, kernel
 
 _NUMERIC: Final = tuple(column for column in columns.LIFTED if column.type.startswith("Nullable("))
 _TEXTUAL: Final = tuple(column for column in columns.LIFTED if not column.type.startswith("Nullable("))
@@ -40,7 +40,7 @@ _NUMERIC_NAMES: Final = _wanted(_NUMERIC)
 _TEXTUAL_NAMES: Final = _wanted(_TEXTUAL)
 
 
-@kernel
+@entry
 def _find(table: Any, first: Any, count: Any, known: int) -> Any:
     found = np.full((first.size, known), -1, np.int64)
     for owner in range(first.size):
@@ -71,7 +71,7 @@ def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[Any, Any
     return fits, np.uint64(value) if fits else np.uint64(0), value
 
 
-@kernel
+@entry
 def _numbers(table: Any, found: Any, wanted: Any, whole: Any, scratch: Any, as_double: Any) -> tuple[Any, Any, Any, Any]:
     """(uint64 [columns, spans], float64 the same, missing bool the same, rows of strings that may hold numbers, as a count)."""
     spans = found.shape[0]
@@ -155,7 +155,7 @@ def lifted(data: Any, table: Any, found: Any, positions: Any, values: Strings) -
     return made
 
 
-@kernel
+@entry
 def _first_text(found: Any, wanted: Any, positions: Any, ends: Any) -> tuple[Any, Any]:
     starts = np.zeros(found.shape[0], np.int64)
     lengths = np.zeros(found.shape[0], np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from cutaway_collector.blocks import Strings
-from cutaway_collector.decode.wire import kernel
+from cutaway_collector.decode.wire import entry, kernel
 
 _LONGEST: Final = 26
 _MINUS: Final = 45
@@ -106,7 +106,7 @@ def _lay_out(out: Any, at: int, digits: Any, count: int, point: int) -> Any:
     return at
 
 
-@kernel
+@entry
 def _spell_all(text: Any, values: Any, nan: Any, infinity: Any) -> tuple[Any, Any]:
     out = np.empty(values.size * _LONGEST, np.uint8)
     ends = np.empty(values.size + 1, np.int64)

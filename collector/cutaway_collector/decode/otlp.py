@@ -81,7 +81,7 @@ from cutaway_collector.decode.tables import (
     TOO_MANY_ATTRIBUTES,
 )
 from cutaway_collector.decode.values import attribute, claim, nested, pair
-from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint
+from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, entry, fault, fixed64, kernel, size, skip, tag, varint
 
 START_MIN_NS: Final = 31_536_000 * 10**9
 """1971-01-01: an earlier start is a clock that was never set."""
@@ -376,7 +376,7 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
     return at
 
 
-@kernel
+@entry
 def request(data: Any, work: Any, attributes_max: int) -> Any:
     """Fills the tables of `work` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
     at = np.int64(0)

@@ -18,7 +18,7 @@ from cutaway_collector.decode import names, packed
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.strings import check_column, gather, pick
-from cutaway_collector.decode.wire import kernel
+from cutaway_collector.decode.wire import entry, kernel
 
 _TOKEN: Final = 0
 _LAYER: Final = 1
@@ -117,7 +117,7 @@ def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> 
     return code, 0 if agrees else _BAD_LENGTH
 
 
-@kernel
+@entry
 def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, level: Any, tokens_max: int, sequences_max: int) -> Any:
     shape = np.zeros((carriers.size, K_WIDTH), np.int64)
     codes = np.zeros((carriers.size, want.size), np.int64)
@@ -160,7 +160,7 @@ def sound(made: Plan) -> Plan:
     return Plan(made.carriers[good], made.shape[good], made.codes[good], made.rows[good])
 
 
-@kernel
+@entry
 def _cut(data: Any, table: Any, found: Any, carriers: Any, shape: Any, usage: Any) -> Any:
     """int64 [sequences, 4]: index among the carriers, SeqIndex, input tokens, output tokens."""
     cut = np.zeros((shape[:, K_SEQUENCES].sum(), 4), np.int64)
@@ -185,7 +185,7 @@ def _cut(data: Any, table: Any, found: Any, carriers: Any, shape: Any, usage: An
     return cut
 
 
-@kernel
+@entry
 def _words(data: Any, table: Any, rows: Any, codes: Any, want: int, counts: Any, scratch: Any, as_double: Any) -> Any:
     out = np.empty(counts.sum(), np.uint32)
     to = 0
@@ -196,7 +196,7 @@ def _words(data: Any, table: Any, rows: Any, codes: Any, want: int, counts: Any,
     return out
 
 
-@kernel
+@entry
 def _pieces(data: Any, table: Any, rows: Any, codes: Any, counts: Any) -> tuple[Any, Any]:
     starts = np.empty(counts.sum(), np.int64)
     lengths = np.empty(starts.size, np.int64)

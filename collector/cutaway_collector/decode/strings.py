@@ -10,14 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from cutaway_collector.blocks import Strings
-from cutaway_collector.decode.wire import kernel
+from cutaway_collector.decode.wire import entry
 from cutaway_collector.errors import TooLarge
 
 COLUMN_BYTES_MAX: Final = 512 * 1024 * 1024
 """Largest column one request may fill: a resource repeats in the row of each of its spans, so small requests can mean huge rows."""
 
 
-@kernel
+@entry
 def _ends(lengths: Any) -> Any:
     ends = np.empty(lengths.size + 1, np.int64)
     total = np.int64(0)
@@ -28,7 +28,7 @@ def _ends(lengths: Any) -> Any:
     return ends
 
 
-@kernel
+@entry
 def _copy(data: Any, starts: Any, ends: Any) -> Any:
     out = np.empty(ends[-1], np.uint8)
     for index in range(starts.size):
@@ -68,7 +68,7 @@ def pick(strings: Strings, rows: Any) -> Strings:
     return gather(strings.data, strings.offsets[rows], strings.offsets[rows + 1] - strings.offsets[rows])
 
 
-@kernel
+@entry
 def _hex(data: Any, starts: Any, lengths: Any, width: int) -> tuple[Any, Any]:
     ends = np.zeros(starts.size + 1, np.int64)
     out = np.empty(starts.size * width * 2, np.uint8)
@@ -94,7 +94,7 @@ def hex_ids(data: Any, starts: Any, lengths: Any, width: int) -> Strings:
     return Strings(*_hex(data, np.ascontiguousarray(starts), np.ascontiguousarray(lengths), width))
 
 
-@kernel
+@entry
 def _runs(first: Any, ends: Any) -> Any:
     rows = np.empty(ends[-1], np.int64)
     for index in range(first.size):
@@ -110,7 +110,7 @@ def runs(first: Any, count: Any) -> tuple[Any, Any]:
     return _runs(np.ascontiguousarray(first), ends), ends
 
 
-@kernel
+@entry
 def _visible_runs(first: Any, count: Any, table: Any, column: int, hidden_from: int) -> tuple[Any, Any]:
     ends = np.empty(first.size + 1, np.int64)
     ends[0] = 0

@@ -15,7 +15,7 @@ from cutaway_collector.blocks import Strings
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column
 from cutaway_collector.decode.values import any_value, pair
-from cutaway_collector.decode.wire import kernel, size, skip, tag
+from cutaway_collector.decode.wire import entry, kernel, size, skip, tag
 
 _ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -191,7 +191,7 @@ def _value(out: Any, at: int, data: Any, table: Any, row: int, spelled: Any, end
     return _leaf(out, at, data, kind, value, length, spelled, ends, number)
 
 
-@kernel
+@entry
 def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any]:
     nothing = np.empty(0, np.uint8)
     key_ends = np.empty(rows.size + 1, np.int64)
@@ -211,7 +211,7 @@ def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: A
     return key_ends, value_ends
 
 
-@kernel
+@entry
 def _write(
     data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any, key_ends: Any, value_ends: Any
 ) -> tuple[Any, Any]:

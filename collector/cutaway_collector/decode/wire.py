@@ -6,11 +6,16 @@ returns the next position; a negative position is a fault that says why and wher
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 import numba as nb
 import numpy as np
+
+from cutaway import conventions
+from cutaway_collector import columns
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -33,10 +38,32 @@ REASONS: Final[dict[int, str]] = {
 """Why bytes are not protobuf. IRREGULAR has no entry: such bytes are legal, only laid out as no encoder does (see otlp.py)."""
 
 
+_OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
+_njit: Final[Any] = nb.njit
+"""Untyped: the stubs do not know every option."""
+
+
+def _sources() -> str:
+    """Digest of everything compiled code is made of: this folder and the nouns whose names and numbers are frozen into it."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(columns.__file__), Path(conventions.__file__)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files) + nb.__version__.encode()).hexdigest()
+
+
+_STAMP: Final = _sources()
+
+
+def entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles what Python calls: machine code is kept on disk, and other threads run meanwhile."""
+    compiled: Any = _njit(cache=True, **_OPTIONS)(function)
+    # numba recompiles when the file of this function changes, but not when a function it calls changes in another file.
+    compiled._cache._cache_file._source_stamp = _STAMP
+    return cast("Callable[..., Any]", compiled)
+
+
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles for the types it meets, keeps the machine code on disk, and lets other threads run meanwhile."""
-    compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True)(function)
-    return compiled
+    """Compiles what only compiled code calls: it becomes part of its callers, and is spared the bridges to Python."""
+    compiled: Any = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return cast("Callable[..., Any]", compiled)
 
 
 @kernel
