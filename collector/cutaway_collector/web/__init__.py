@@ -117,7 +117,7 @@ def _pages(app: Flask, site: Site) -> None:
         if target:
             return redirect(target)
         page = search.page(site, request.args)
-        return _render("search.html", page, query=page.query, from_text=page.from_text)
+        return _render("search.html", page, query=page.query, from_text=request.args.get("from", ""))
 
     @app.get("/trace/<trace_id>")
     def trace_page(trace_id: str) -> AnyResponse:

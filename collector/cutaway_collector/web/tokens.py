@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -70,6 +71,7 @@ _HIDDEN: Final = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
 """Unicode categories that show nothing, or (directional marks) change how their neighbours show."""
 
 
+@lru_cache(maxsize=8192)
 def visible(piece: str) -> tuple[Part, ...]:
     """A token's text with every blank and invisible character made visible: nothing may hide, nothing may reorder the line."""
     parts: list[Part] = []

@@ -54,11 +54,14 @@ class Badge:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as drawn. css: its colour class, "" where the signal has no value. values: every signal as printed, in order."""
+    """One token as drawn.
+
+    css: its colour class, "" where the signal has no value. value: the chosen signal as printed. values: all signals, in the table
+    view. attention: mean over layers, likewise.
+    """
 
     index: int
     parts: tuple[tokens.Part, ...]
-    text: str
     id: int | None
     css: str
     value: str
@@ -99,6 +102,7 @@ class GenerationPage:
     start_ns: int
     duration_ns: int
     failed: bool
+    status_message: str
     tiles: tuple[Tile, ...]
     badges: tuple[Badge, ...]
     signal_tabs: tuple[Tab, ...]
@@ -228,6 +232,7 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         start_ns=found["start_ns"],
         duration_ns=found["duration_ns"],
         failed=str(found["status"]).lower() == "error",
+        status_message=found["status_message"],
         tiles=_tiles(found),
         badges=_badges(found, sequence),
         signal_tabs=tuple(Tab(s.label, link(signal=s.key, start=start), s == choice.signal, s.help) for s in tokens.SIGNALS),
@@ -241,7 +246,7 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         view=choice.view,
         legend=_legend(choice.signal, ends),
         signals=tokens.SIGNALS,
-        tokens=_tokens(sequence, choice.signal, classes, start, stop),
+        tokens=_tokens(sequence, choice, classes, start, stop),
         token_count=length,
         start=start,
         previous_url=link(start=max(0, start - TOKENS_SHOWN_MAX)) if start else "",
@@ -278,6 +283,8 @@ def _length(sequence: Mapping[str, Any]) -> int:
 
 
 def _printed(signal: tokens.Signal, value: float) -> str:
+    if not np.isfinite(value):
+        return figures.ABSENT
     return figures.seconds(value) if signal.unit == "s" else figures.number(value)
 
 
@@ -291,26 +298,23 @@ def _legend(signal: tokens.Signal, ends: tokens.Scale) -> Legend:
     return Legend(signal, _printed(signal, low), _printed(signal, high), "; ".join(notes))
 
 
-def _tokens(sequence: Mapping[str, Any], signal: tokens.Signal, classes: list[int], start: int, stop: int) -> tuple[Token, ...]:
+def _tokens(sequence: Mapping[str, Any], choice: Choice, classes: list[int], start: int, stop: int) -> tuple[Token, ...]:
+    """The window's tokens. Only the table prints every signal: of eight thousand tokens that is most of the work."""
     texts, ids = sequence.get("tokens") or (), sequence.get("token_ids") or ()
-    length = stop - start
-    series = [_cut(sequence["signals"].get(one.key), start, stop, length) for one in tokens.SIGNALS]
-    chosen = tokens.SIGNALS.index(signal)
-    attention = sequence.get("attention_entropy") or ()
+    shown = tokens.SIGNALS if choice.view == "table" else (choice.signal,)
+    series = [(one, _cut(sequence["signals"].get(one.key), start, stop, stop - start)) for one in shown]
+    attention: Sequence[Any] = (sequence.get("attention_entropy") or ()) if choice.view == "table" else ()
     out = []
-    for offset in range(length):
+    for offset, heat in enumerate(classes):
         index = start + offset
-        text = texts[index] if index < len(texts) else None
         number = ids[index] if index < len(ids) else None
-        parts = tokens.visible(text) if text is not None else (tokens.Part("id", "?" if number is None else str(number)),)
-        printed = tuple(
-            _printed(one, float(values[offset])) if np.isfinite(values[offset]) else figures.ABSENT
-            for one, values in zip(tokens.SIGNALS, series, strict=True)
-        )
-        row = attention[index] if index < len(attention) else ()
-        mean = figures.number(float(np.nanmean(np.asarray(row, np.float64)))) if len(row) else figures.ABSENT
-        css = f"q{classes[offset]}" if classes[offset] >= 0 else ""
-        out.append(Token(index, parts, "".join(part.text for part in parts), number, css, printed[chosen], printed, mean))
+        plain = tokens.Part("id", f"#{index}" if number is None else str(number))
+        parts = tokens.visible(texts[index]) if index < len(texts) else (plain,)
+        printed = {one.key: _printed(one, float(values[offset])) for one, values in series}
+        row = np.asarray(attention[index] if index < len(attention) else (), np.float64)
+        mean = figures.number(float(row.mean())) if row.size and np.isfinite(row).all() else figures.ABSENT
+        css = f"q{heat}" if heat >= 0 else ""
+        out.append(Token(index, parts, number, css, printed[choice.signal.key], tuple(printed.values()), mean))
     return tuple(out)
 
 
@@ -385,7 +389,7 @@ def _badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badg
             out.append(
                 Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason)
             )
-    if not sequence.get("tokens"):
+    if not sequence.get("tokens") and _length(sequence):
         what = "text not captured: token ids shown" if sequence.get("token_ids") else "text and ids not captured: positions shown"
         out.append(Badge("quiet", what, "capture is off by default; the sender's settings turn it on"))
     return tuple(out)
