@@ -68,6 +68,19 @@ def test_signals_hold_under_other_ways_to_decode(options: dict[str, Any]) -> Non
     check(model, span, out, ids, mask)
 
 
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_a_window_that_fills_while_generating(family: str) -> None:
+    """A prompt shorter than the sliding window: steps that wait when the window begins to slide keep the keys they saw."""
+    model = tiny_model(family)
+    ids, mask = batch(2, 4)
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=30, min_new_tokens=30, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.ATTENTION_STATUS] == "recorded"
+    check(model, span, out, ids, mask)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
 @pytest.mark.parametrize("options", [
     {}, {"num_return_sequences": 2}, {"do_sample": True, "top_k": 0}, {"repetition_penalty": 1.4}, {"length_penalty": -1.0},
