@@ -16,6 +16,7 @@ from cutaway_collector.search import parse
 from cutaway_collector.search.language import Literal, Not, Term
 from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls, waterfall
 from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.pages.trace import STRIPE_CELLS, _stripe
 
 NOW = 1_800_000_000_000_000_000
 CSS = (Path(tokens.__file__).parent / "static" / "cutaway.css").read_text()
@@ -301,3 +302,13 @@ def test_histogram_bars_hold_their_errors() -> None:
 
     assert [True, False, False] == [bar.empty for bar in bars]
     assert all(bar.error_height <= bar.height for bar in bars)
+
+
+def test_a_stripe_shows_a_hesitation_where_it_happened() -> None:
+    """The token that took the third second of four, surprising, is hot from 50 % to 75 % of its bar; the prefill has no stripe."""
+    cells = _stripe([9.0, 0.0, 6.0, 0.0], [1.0, 1.0, 1.0, 1.0], 4 * 10**9)
+
+    hot = [cell.x for cell in cells if cell.heat == tokens.CLASSES - 1]
+    assert (50.0, 75.0) == (hot[0], hot[-1])
+    assert 25.0 == cells[0].x
+    assert len(hot) == len(range(STRIPE_CELLS // 2, STRIPE_CELLS * 3 // 4 + 1))

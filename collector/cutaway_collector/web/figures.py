@@ -14,12 +14,12 @@ ABSENT: Final = "–"
 
 
 def _significant(value: float) -> str:
-    """Three significant digits, never an exponent between 0.001 and 999 999."""
+    """Three significant digits, never an exponent between 0.0001 and 999 999."""
     if value == 0:
         return "0"
     value = float(f"{value:.2e}")  # round first: 0.00999999 has the digits of 0.01
     size = abs(value)
-    if size >= 1e6 or size < 1e-3:
+    if size >= 1e6 or size < 1e-4:
         return f"{value:.2e}"
     digits = max(0, 2 - math.floor(math.log10(size)))
     return f"{value:.{digits}f}"

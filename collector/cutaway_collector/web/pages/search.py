@@ -46,9 +46,11 @@ SURPRISAL_FULL_NATS: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row of the table: the stored values, where it leads, its duration bar in percent and its colour class (-1: none)."""
+    """One row of the table: the stored values, the name without the model that has a column of its own, where the row leads, its
+    duration bar in percent and its colour class (-1: none)."""
 
     row: Mapping[str, Any]
+    name: str
     url: str
     trace_url: str
     bar: float
@@ -224,12 +226,13 @@ def _store_empty(site: Site) -> bool:
 
 
 def _hits(rows: list[dict[str, Any]], now_ns: int) -> tuple[Hit, ...]:
-    # A bar as long as the table's third quartile is half full: one straggler must not shrink all others to dots.
+    # A bar as long as the table's third quartile is three quarters full: one straggler must not shrink all others to dots.
     durations = sorted(row["duration_ns"] for row in rows)
-    full = 2 * durations[len(durations) * 3 // 4] if durations else 0
+    full = durations[len(durations) * 3 // 4] * 4 / 3 if durations else 0
     return tuple(
         Hit(
             row,
+            str(row["name"]).removesuffix(f" {row['model']}"),
             _target(row),
             urls.trace(row["trace_id"], span=row["span_id"]),
             min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),

@@ -206,12 +206,18 @@ def _stripes(site: Site, rows: Sequence[waterfall.Row]) -> dict[str, tuple[Strip
 
 
 def _stripe(surprisal: Sequence[float | None], gaps_s: Sequence[float | None], duration_ns: int) -> tuple[Stripe, ...]:
-    """Tokens end at the running sum of their gaps; each of STRIPE_CELLS cells shows the largest surprisal that falls into it."""
+    """A token fills the time since the one before it; each of STRIPE_CELLS cells shows the largest surprisal that touches it.
+
+    The first token is left out: its time is the prefill, which the bar shows in a colour of its own.
+    """
     length = min(len(surprisal), len(gaps_s))
+    values = np.nan_to_num(tokens.as_array(surprisal, length))
     ends = np.nancumsum(tokens.as_array(gaps_s, length)) * 1e9 / max(duration_ns, 1)
+    edges = np.clip((ends * STRIPE_CELLS).astype(np.int64), 0, STRIPE_CELLS - 1)
     cells = np.full(STRIPE_CELLS, -1.0)
-    at = np.clip((ends * STRIPE_CELLS).astype(np.int64), 0, STRIPE_CELLS - 1)
-    np.maximum.at(cells, at, np.nan_to_num(tokens.as_array(surprisal, length)))
+    for token in range(1, length):
+        touched = slice(edges[token - 1], edges[token] + 1)
+        cells[touched] = np.maximum(cells[touched], values[token])
     heat = np.minimum(cells / STRIPE_FULL_NATS * tokens.CLASSES, tokens.CLASSES - 1).astype(np.int64)
     size = 100 / STRIPE_CELLS
     return tuple(Stripe(index * size, size, int(heat[index])) for index in range(STRIPE_CELLS) if cells[index] >= 0)
