@@ -6,6 +6,7 @@ once it is acknowledged, until it is killed; with FIRST = "drain" it stores what
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -145,10 +146,14 @@ def _victim(folder: Path, first: str) -> None:
 
     def send(lane: int) -> None:
         number = int(first) + lane * 100_000
-        while True:
-            pipeline.submit(request(number), "protobuf")
-            print(f"{number}\n", end="", flush=True)
-            number += SPANS_A_REQUEST
+        try:
+            while True:
+                pipeline.submit(request(number), "protobuf")
+                print(f"{number}\n", end="", flush=True)
+                number += SPANS_A_REQUEST
+        finally:
+            # A refused request ends the whole program, so that whoever reads its output is not left waiting.
+            os._exit(1)
 
     for lane in range(3):
         threading.Thread(target=send, args=(lane,), daemon=True).start()

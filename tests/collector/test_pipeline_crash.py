@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import pipeline_helpers
+
+pytestmark = pytest.mark.timeout(120)
 
 
 def _start(folder: Path, first: str) -> subprocess.Popen[str]:
