@@ -85,6 +85,7 @@ def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[in
         "TraceId": Strings.of([f"{row:032x}" for row in range(rows)]),
         "SpanId": Strings.of([f"{row:016x}" for row in range(rows)]),
         "SeqIndex": np.arange(rows, dtype=np.uint16) % 4,
+        "IngestedAt": np.arange(rows, dtype=np.int64) + 1_800_000_000_000,
         "InputTokens": np.full(rows, 7, np.uint32),
         "OutputTokens": lengths,
         "TokenIds": Lists(id_offsets, token_ids),

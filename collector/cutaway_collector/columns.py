@@ -70,7 +70,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: columns in order, engine and keys. `retention` names the setting that holds its days; `time` the TTL column."""
+    """One table: columns in order, engine and keys. `retention` names the setting that holds its days.
+
+    Days are counted from IngestedAt, not from the span's own time: what arrives late, a back-fill say, is kept as long as anything
+    else, and a sender's wrong clock neither hides a span at once nor keeps it for ever.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -121,9 +125,11 @@ UPSTREAM_COLUMNS: Final[tuple[Column, ...]] = (
 )
 """As opentelemetry-collector-contrib/exporter/clickhouseexporter creates them; Events and Links are its Nested columns, flat."""
 
+_INGESTED_AT: Final = Column("IngestedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the collector received it", default="now64(3)")
+
 OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("TenantId", _LC, _Z, "from the credential, never from the payload", default="''"),
-    Column("IngestedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the collector received it", default="now64(3)"),
+    _INGESTED_AT,
     Column("GenAiOperation", _LC, _Z, "tells generations from other spans", attributes=(c.OPERATION_NAME,)),
     Column("GenAiProvider", _LC, _Z, "who runs the model", attributes=(c.PROVIDER_NAME,)),
     Column("GenAiModel", _LC, _Z, "the model asked for", attributes=(c.REQUEST_MODEL,)),
@@ -181,6 +187,7 @@ TRACE_TIMES: Final = Table(
         Column("TraceId", "String", _Z, "trace"),
         Column("Start", "SimpleAggregateFunction(min, DateTime)", _Z, "first second of the trace"),
         Column("End", "SimpleAggregateFunction(max, DateTime)", _Z, "last second in which a span of it starts"),
+        Column("IngestedAt", "SimpleAggregateFunction(max, DateTime)", _Z, "when its last span arrived", default="now()"),
     ),
     engine="AggregatingMergeTree",
     partition_by="toStartOfWeek(Start)",
@@ -192,7 +199,7 @@ TRACE_TIMES: Final = Table(
 
 TRACE_TIMES_VIEW: Final = (
     "otel_traces_trace_id_ts_mv", TRACE_TIMES.name,
-    "SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End FROM {database}.otel_traces WHERE TraceId != '' GROUP BY TraceId",
+    "SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End, max(IngestedAt) AS IngestedAt FROM {database}.otel_traces WHERE TraceId != '' GROUP BY TraceId",
 )
 """Materialised view: name, target table, SELECT with `{database}` to fill in."""
 
@@ -204,6 +211,7 @@ _IDENTITY: Final[tuple[Column, ...]] = (
     Column("TraceId", "String", _Z, "the generation's trace"),
     Column("SpanId", "String", _Z, "the generation's span"),
     Column("SeqIndex", "UInt16", _Z, "which sequence of the generation, from 0"),
+    _INGESTED_AT,
 )
 
 TOKENS: Final = Table(

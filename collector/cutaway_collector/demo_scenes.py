@@ -185,7 +185,8 @@ SCENES: Final[tuple[Scene, ...]] = (
     Scene("arithmetic", "arithmetic", lambda s: s.answer("What is 17 times 23?")),
     Scene("code", "code", lambda s: s.answer("Write a Python function that reverses a string.", max_new_tokens=64)),
     Scene("another language", "translate", lambda s: s.answer("Translate to French: the weather is fine today.")),
-    Scene("emoji and accents", "emoji", lambda s: s.complete("Café ☕, naïve, 日本, emoji: 😀 😃", max_new_tokens=32, do_sample=False)),
+    Scene("emoji and accents", "emoji", lambda s: s.complete(
+        "Café ☕, naïve, 日本, emoji: 😀 😃", max_new_tokens=32, do_sample=False)),
     Scene("retrieval", "retrieval", _retrieval),
     Scene("an agent of three steps", "agent", _agent),
     Scene("an async handler", "async", _async),

@@ -48,7 +48,7 @@ PROVIDER_NAME: Final = _attribute("gen_ai.provider.name", "string", "", "always"
 REQUEST_MODEL: Final = _attribute("gen_ai.request.model", "string", "", "when known", "`model.config.name_or_path`")
 REQUEST_CHOICE_COUNT: Final = _attribute("gen_ai.request.choice.count", "int", "{sequence}", "when not 1",
     "`num_return_sequences`")
-REQUEST_SEED: Final = _attribute("gen_ai.request.seed", "int", "", "when given", "`seed` passed to `generate` or the decorator")
+REQUEST_SEED: Final = _attribute("gen_ai.request.seed", "int", "", "when given", "`seed` given to the decorator or the span around the call")
 REQUEST_STREAM: Final = _attribute("gen_ai.request.stream", "boolean", "", "when streaming", "true when a streamer was passed")
 REQUEST_MAX_TOKENS: Final = _attribute("gen_ai.request.max_tokens", "int", "{token}", "when set", "`max_new_tokens`")
 REQUEST_TEMPERATURE: Final = _attribute("gen_ai.request.temperature", "double", "", "when sampling", "`temperature`")

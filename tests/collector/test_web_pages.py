@@ -184,7 +184,7 @@ def test_an_empty_store_shows_how_to_begin(store: ClickHouseStore) -> None:
 
 def test_no_match_is_not_an_empty_store(client: FlaskClient) -> None:
     """Where spans exist but none matches, the page offers to widen the search instead of the first steps."""
-    page = get(client, "/search?q=nothing-like-this")
+    page = get(client, "/search?q=nothing-like-this&from=-1h")
 
     assert "No span matches" in page.text
     assert page.links("/search?from=all")

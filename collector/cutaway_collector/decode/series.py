@@ -235,6 +235,7 @@ def _nothing() -> Block:
     strings = Strings.of([])
     plain: dict[str, Column] = {
         "String": strings, "LowCardinality(String)": strings, "DateTime64(9)": np.zeros(0, np.int64),
+        "DateTime64(3)": np.zeros(0, np.int64),
         "UInt16": np.zeros(0, np.uint16), "UInt32": np.zeros(0, np.uint32), "Float32": np.zeros(0, np.float32),
     }
     made: dict[str, Column] = {}
@@ -258,10 +259,11 @@ def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> 
         strings = spans.columns[name]
         assert isinstance(strings, Strings)
         result[name] = pick(strings, owner)
-    times = spans.columns["Timestamp"]
-    assert isinstance(times, np.ndarray)
     present = made.codes[:, _LEVEL != _TOKEN].any(axis=1)
-    result["Timestamp"] = times[owner]
+    for name in ("Timestamp", "IngestedAt"):
+        times = spans.columns[name]
+        assert isinstance(times, np.ndarray)
+        result[name] = times[owner]
     result["SeqIndex"] = cut[:, 1].astype(np.uint16)
     result["InputTokens"] = cut[:, 2].astype(np.uint32)
     result["OutputTokens"] = cut[:, 3].astype(np.uint32)

@@ -40,9 +40,8 @@ def create_table(table: Table, settings: Settings) -> str:
     clauses.append(f"ORDER BY {table.order_by}")
     days = int(getattr(settings, table.retention)) if table.retention else 0
     if days:
-        time = "Timestamp" if table is not TRACE_TIMES else "Start"
         extra = TRACE_TIMES_EXTRA_DAYS if table is TRACE_TIMES else 0
-        clauses.append(f"TTL toDateTime({time}) + toIntervalDay({days + extra})")
+        clauses.append(f"TTL toDateTime(IngestedAt) + toIntervalDay({days + extra})")
     if table.settings:
         clauses.append("SETTINGS " + ", ".join(f"{name} = {value}" for name, value in table.settings))
     return "\n".join(clauses)

@@ -14,7 +14,8 @@ from cutaway_collector.web import charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-DEFAULT_FROM: Final = "-24h"
+DEFAULT_FROM: Final = "all"
+"""Everything stored: a link says all it needs, and nobody wonders where yesterday's demo went."""
 LIMIT_DEFAULT: Final = 50
 QUERY_CHARS_MAX: Final = 4096
 BUCKETS: Final = 72
@@ -296,6 +297,6 @@ def _facets(found: Mapping[str, list[dict[str, Any]]], kept: Mapping[str, str]) 
 def _ranges(kept: Mapping[str, str]) -> tuple[Tab, ...]:
     current = "" if kept.get("to") else kept.get("from", DEFAULT_FROM)
     return tuple(
-        Tab(label, urls.search(kept, from_="" if text == DEFAULT_FROM else text or "all", to=""), current == (text or "all"))
+        Tab(label, urls.search(kept, from_="" if (text or "all") == DEFAULT_FROM else text, to=""), current == (text or "all"))
         for text, label in times.RANGES
     )
