@@ -111,7 +111,7 @@ class Block:
         """Raises ValueError when a column is not `rows` long: a programming error, caught before it reaches the store."""
         for name, column in self.columns.items():
             if len(column) != self.rows:
-                raise ValueError(f"columns of a block are equally long: {self.table}.{name} has {len(column)}, not {self.rows}")
+                raise ValueError(f"a block is equally long everywhere: {self.table}.{name} has {len(column)} rows, not {self.rows}")
 
     def nbytes(self) -> int:
         """Bytes held by the arrays, for the memory limits."""
