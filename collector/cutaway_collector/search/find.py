@@ -20,6 +20,8 @@ from cutaway_collector.search.window import Window
 BUCKETS_MAX: Final = 1000
 FACETS_MAX: Final = 20
 FACET_VALUES_MAX: Final = 20
+REPETITION: Final = 2
+"""Rows read for each row of a page: an exporter that tries again sends its whole batch once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ _KEYS: Final = rows.IDENTITY + rows.SUMMARY
 def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, Any]:
     """One page of spans: {"rows", "next": cursor or None, "stats"}. Rows without the sort field come last.
 
-    Pages by key, never by offset: rows that arrive meanwhile neither shift nor repeat others. Raises QueryError, StoreError.
+    Pages by key, never by offset: rows that arrive meanwhile neither shift nor repeat others. A span sent more than once is
+    one row; a page that lost many repetitions may be shorter than its limit and still have a next. Raises QueryError, StoreError.
     """
     if rows_max < 1 or request.limit < 1:
         raise QueryError(f"a page has at least one row, limit is {request.limit}", hint="try limit=50")
@@ -78,6 +81,31 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
     order = _order(request.sort)
     position = cursors.decode(request.after, request.q, request.sort) if request.after else None
     span = Window(position.start_ns, position.end_ns) if position else window.choose(store, request.start_ns, request.end_ns)
+    wanted = REPETITION * limit + 1
+    text, parameters = _query(store, tree, span, order, position, wanted)
+    result = rows.run(store, text, parameters)
+    found = _once(result.rows)
+    keys = [key for key, _ in _KEYS]
+    page = [rows.as_dict(keys, row[:-1]) for row in found[:limit]]
+    last = _position(page[-1], found[len(page) - 1][-1], span) if page else None
+    more = len(found) > limit
+    if last and not more and len(result.rows) == wanted:  # nothing but repetitions behind the page, as far as was read
+        more = bool(rows.run(store, *_query(store, tree, span, order, last, 1)).rows)
+    return {
+        "rows": page,
+        "next": cursors.encode(last, request.q, request.sort) if last and more else None,
+        "stats": {
+            "elapsed_ms": round(result.elapsed_s * 1000, 3), "rows_read": result.rows_read, "returned": len(page),
+            "start_ns": span.start_ns, "end_ns": span.end_ns, "sql": text, "parameters": parameters,
+            "explanation": english.explain(request.q), "warnings": english.warnings(tree),
+        },
+    }
+
+
+def _query(
+    store: Store, tree: language.Node, span: Window, order: _Order, position: Cursor | None, limit: int,
+) -> tuple[str, dict[str, Any]]:
+    """SELECT and values of the first `limit` rows behind the position."""
     parameters = Parameters()
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
     if position:
@@ -85,21 +113,28 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
     columns = (*_KEYS, ("sort_key", order.expression or "NULL"))
     text = (
         f"SELECT {rows.select(columns)} FROM {rows.table(store)} WHERE {where} "
-        f"ORDER BY {_order_by(order)} LIMIT {parameters.bind(limit + 1, 'UInt64')}"
+        f"ORDER BY {_order_by(order)} LIMIT {parameters.bind(limit, 'UInt64')}"
     )
-    result = rows.run(store, text, parameters.values)
-    keys = [key for key, _ in _KEYS]
-    page = [rows.as_dict(keys, row[:-1]) for row in result.rows[:limit]]
-    more = len(result.rows) > limit
-    return {
-        "rows": page,
-        "next": cursors.encode(_position(page[-1], result.rows[limit - 1][-1], span), request.q, request.sort) if more else None,
-        "stats": {
-            "elapsed_ms": round(result.elapsed_s * 1000, 3), "rows_read": result.rows_read, "returned": len(page),
-            "start_ns": span.start_ns, "end_ns": span.end_ns, "sql": text, "parameters": dict(parameters.values),
-            "explanation": english.explain(request.q), "warnings": english.warnings(tree),
-        },
-    }
+    return text, parameters.values
+
+
+_IDENTITY: Final = tuple([key for key, _ in _KEYS].index(name) for name in ("start_ns", "span_id", "trace_id"))
+
+
+def _once(found: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The rows without repetitions of a span that its sender sent twice.
+
+    They are neighbours in the order of the pages, so a comparison with the row before finds them, and a cursor behind one is behind
+    all: the next page begins with another span. Done here because LIMIT BY would cost the engine its reading of the top rows alone.
+    """
+    out: list[Sequence[Any]] = []
+    before: tuple[Any, ...] | None = None
+    for row in found:
+        identity = tuple(row[index] for index in _IDENTITY)
+        if identity != before:
+            out.append(row)
+        before = identity
+    return out
 
 
 def _order_by(order: _Order) -> str:
