@@ -51,7 +51,7 @@ def setting(row: settings.SettingRow) -> dict[str, Any]:
     if isinstance(row.default, bool):
         kind: dict[str, Any] = FLAG
     elif isinstance(row.default, int):
-        kind = {"type": "integer", "minimum": 0}
+        kind = {"type": "integer", "minimum": row.least, "maximum": row.most}
     else:
         kind = choice("auto", "cpu", "cuda") if row.name == "score_device" else TEXT
     return {**kind, "description": f"{row.help}; default {row.default}"}

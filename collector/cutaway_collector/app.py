@@ -9,6 +9,7 @@ import logging
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from waitress import create_server
 from waitress.server import BaseWSGIServer, MultiSocketServer
@@ -22,6 +23,11 @@ from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app
 
 logger = logging.getLogger(__name__)
+
+UI_CONNECTIONS_MAX: Final = 1000
+"""Idle browsers and half-open connections must not keep a liveness probe out; each costs a few kilobytes."""
+UI_IDLE_SECONDS_MAX: Final = 15
+"""How long a connection may say nothing before it is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,28 @@ class Collector:
 
 def _serve_web(app: object, settings: Settings, stack: ExitStack) -> str:
     host, port = split_address("ui", settings.ui)
-    server: BaseWSGIServer | MultiSocketServer = create_server(
-        app, host=host, port=port, threads=settings.ui_threads, ident=None, channel_timeout=60,
-        max_request_header_size=32 * 1024, max_request_body_size=1024 * 1024, clear_untrusted_proxy_headers=True,
-    )
-    thread = threading.Thread(target=server.run, name="ui", daemon=True)
+    try:
+        server: BaseWSGIServer | MultiSocketServer = create_server(
+            app, host=host, port=port, threads=settings.ui_threads, ident=None, connection_limit=UI_CONNECTIONS_MAX,
+            channel_timeout=UI_IDLE_SECONDS_MAX, cleanup_interval=5, max_request_header_size=32 * 1024,
+            max_request_body_size=1024 * 1024, clear_untrusted_proxy_headers=True,
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(f"the UI cannot listen on {settings.ui}: {error}") from None
+    stopping = threading.Event()
+
+    def serve() -> None:
+        try:
+            server.run()
+        except OSError:
+            if not stopping.is_set():
+                logger.exception("the UI stopped serving")
+
+    thread = threading.Thread(target=serve, name="ui", daemon=True)
     thread.start()
 
     def stop() -> None:
+        stopping.set()
         server.close()
         thread.join(timeout=5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
@@ -13,8 +14,8 @@ from cutaway_collector.errors import SettingsError
 MIB: Final = 1024 * 1024
 
 
-def _setting(default: Any, help: str, reason: str) -> Any:
-    return _field(default=default, metadata={"help": help, "reason": reason})
+def _setting(default: Any, help: str, reason: str, *, least: int = 1, most: int = 2**53) -> Any:
+    return _field(default=default, metadata={"help": help, "reason": reason, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,36 +31,39 @@ class Settings:
     otlp_http: str = _setting("127.0.0.1:4318", "host:port of OTLP/HTTP", "OTLP's registered port, loopback only")
     ui: str = _setting("127.0.0.1:8088", "host:port of the UI and /metrics", "loopback only")
     insecure_bind: bool = _setting(False, "allow listening beyond loopback without credentials", "spans hold prompts: exposure is a decision")
-    request_bytes_max: int = _setting(64 * MIB, "largest OTLP request, before and after decompression", "OTLP's recommended limit")
+    request_bytes_max: int = _setting(64 * MIB, "largest OTLP request, before and after decompression", "OTLP's recommended limit", least=1024, most=1024 * MIB)
     queue_bytes_max: int = _setting(256 * MIB, "decoded bytes waiting to be stored before senders are asked to come back",
-                                    "a few seconds of full speed; well under a small container's memory")
+                                    "a few seconds of full speed; well under a small container's memory", least=4096)
     spool_bytes_max: int = _setting(4096 * MIB, "bytes of the spool before senders are asked to come back",
-                                    "an outage of hours at a moderate rate, without filling a disk")
-    batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts")
-    batch_bytes_max: int = _setting(64 * MIB, "decoded bytes an insert", "bounds the encoder's memory")
-    batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush")
-    grpc_threads: int = _setting(8, "threads of the gRPC receiver", "they wait for the disk, not for the processor")
-    http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max")
-    ui_threads: int = _setting(8, "threads of the UI", "a slow query must not hold the others")
-    attribute_depth_max: int = _setting(32, "nesting of attribute values", "deeper is an attack or a mistake; the span is rejected")
-    attributes_max: int = _setting(4096, "attributes a span, resource, event or link", "deeper maps belong in a log")
-    sequence_tokens_max: int = _setting(1_000_000, "tokens a sequence", "longer than any context window in use")
-    retention_days: int = _setting(30, "days spans are kept", "a month of search")
-    tokens_retention_days: int = _setting(14, "days token series are kept", "they are the bulk of the bytes")
-    scores_retention_days: int = _setting(90, "days scores are kept", "small, and the basis of comparisons")
-    query_seconds_max: int = _setting(10, "seconds a UI query may run", "a page that takes longer is not read")
-    query_rows_read_max: int = _setting(200_000_000, "rows a UI query may read", "bounds the cost of a careless search")
-    query_bytes_memory_max: int = _setting(2048 * MIB, "memory a UI query may take", "the engine shares the collector's process")
-    page_rows_max: int = _setting(500, "rows a search page may hold", "more is an export, not a page")
-    trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites")
+                                    "an outage of hours at a moderate rate, without filling a disk", least=4096)
+    batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts", most=10_000_000)
+    batch_bytes_max: int = _setting(64 * MIB, "decoded bytes an insert", "bounds the encoder's memory", least=MIB, most=4096 * MIB)
+    batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush", most=3_600_000)
+    grpc_threads: int = _setting(8, "threads of the gRPC receiver", "they wait for the disk, not for the processor", most=512)
+    http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)
+    ui_threads: int = _setting(8, "threads of the UI", "a slow query must not hold the others", most=512)
+    attribute_depth_max: int = _setting(32, "nesting of attribute values", "deeper is an attack or a mistake; the span is rejected", most=256)
+    attributes_max: int = _setting(4096, "attributes a span, resource, event or link", "deeper maps belong in a log", least=16, most=1_000_000)
+    sequence_tokens_max: int = _setting(1_000_000, "tokens a sequence", "longer than any context window in use", most=16_000_000)
+    retention_days: int = _setting(30, "days spans are kept after they arrive; 0 keeps them for ever", "a month of search", least=0, most=36_500)
+    tokens_retention_days: int = _setting(14, "the same for token series", "they are the bulk of the bytes", least=0, most=36_500)
+    scores_retention_days: int = _setting(90, "the same for scores", "small, and the basis of comparisons", least=0, most=36_500)
+    query_seconds_max: int = _setting(10, "seconds a UI query may run", "a page that takes longer is not read", most=3600)
+    query_rows_read_max: int = _setting(200_000_000, "rows a UI query may read", "bounds the cost of a careless search", least=1000)
+    query_bytes_memory_max: int = _setting(2048 * MIB, "memory a UI query may take", "the engine shares the collector's process", least=16 * MIB)
+    page_rows_max: int = _setting(500, "rows a search page may hold", "more is an export, not a page", most=10_000)
+    trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites", most=1_000_000)
     score_device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
-    drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30")
+    drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30", least=0, most=3600)
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 0:
-                raise SettingsError(f"{item.name} must not be negative, it is {value}: leave it out for {item.default}")
+            least, most = item.metadata["least"], item.metadata["most"]
+            if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
+                raise SettingsError(f"{item.name} is from {least} to {most}, it is {value}: leave it out for {item.default}")
+        if self.clickhouse and not self.clickhouse.startswith(("http://", "https://")):
+            raise SettingsError("clickhouse is an http or https URL, for example http://user:password@host:8123")
         for name in ("otlp_grpc", "otlp_http", "ui"):
             host, port = split_address(name, getattr(self, name))
             if host not in ("127.0.0.1", "localhost", "::1") and not self.insecure_bind:
@@ -71,12 +75,15 @@ class Settings:
             raise SettingsError(f"score_device is auto, cpu or cuda, it is {self.score_device!r}")
 
 
+_ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")
+
+
 def split_address(name: str, value: str) -> tuple[str, int]:
     """"host:port" -> (host, port); [::1]:4317 too. Raises SettingsError naming the setting."""
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    found = _ADDRESS.fullmatch(value)
+    if found is None or int(found["port"]) > 65535:
         raise SettingsError(f"{name} is host:port with a port from 0 to 65535, it is {value!r}: try 127.0.0.1:4317")
-    return host.strip("[]"), int(port)
+    return found["six"] or found["host"], int(found["port"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,15 @@ class SettingRow:
     default: Any
     help: str
     reason: str
+    least: int
+    most: int
 
 
 def table() -> tuple[SettingRow, ...]:
     """Every setting in order."""
     return tuple(
         SettingRow(item.name, "--" + item.name.replace("_", "-"), "CUTAWAY_" + item.name.upper(), item.default,
-                   item.metadata["help"], item.metadata["reason"])
+                   item.metadata["help"], item.metadata["reason"], item.metadata["least"], item.metadata["most"])
         for item in fields(Settings)
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -71,20 +71,33 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         path = Path(value)
         while not path.exists():
             path = path.parent
+        if not path.is_dir():
+            yield False, f"{name}: {path} is a file: choose a directory"
+            continue
         free = shutil.disk_usage(path).free
         yield free >= FREE_BYTES_MIN, f"{name}: {free // MIB} MiB free at {value}" + (
             "" if free >= FREE_BYTES_MIN else f": less than {FREE_BYTES_MIN // MIB} MiB, make room or shorten the retention"
         )
-        yield os.access(path, os.W_OK), f"{name}: {path} " + (
-            "can be written" if os.access(path, os.W_OK) else "cannot be written: change its owner or choose another directory"
+        writable = _writable(path)
+        yield writable, f"{name}: {path} " + (
+            "can be written" if writable else "cannot be written: change its owner or choose another directory"
         )
+
+
+def _writable(path: Path) -> bool:
+    """By writing: permission bits say nothing to root or of a read-only file system."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
     if not settings.data and not settings.clickhouse:
         yield False, "store: neither --data DIR nor --clickhouse URL is given: choose one"
         return
-    if settings.data and not Path(settings.data).exists():
+    if settings.data and not Path(settings.data).exists() and Path(settings.data).parent.is_dir():
         yield True, f"store: {settings.data} does not exist yet and will be created"
         return
     try:
@@ -93,7 +106,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
         yield True, f"store: {settings.data} is in use by a running collector; stop it to have the schema checked"
         return
     try:
-        differences = ddl.check(store)
+        differences = ddl.check(store, settings)
     finally:
         store.close()
     yield not differences, "store: the schema is current" if not differences else (

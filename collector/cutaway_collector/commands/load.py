@@ -15,7 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 
 from cutaway import conventions as c
 from cutaway_collector.errors import CutawayError
+from cutaway_collector.settings import split_address
 
+RATE_MIN: Final = 0.01
 MODELS: Final = ("llama-3.1-8b", "qwen2.5-7b", "smollm2-135m", "mistral-7b")
 SERVICES: Final = ("assistant", "summariser", "search")
 
@@ -34,6 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Sends and reports. Exit 1 when spans were refused."""
     if arguments.batch < 1 or arguments.spans < 1 or arguments.tokens < 0:
         raise CutawayError("--spans and --batch are at least 1, --tokens at least 0")
+    if arguments.rate and not arguments.rate >= RATE_MIN:
+        raise CutawayError(f"--rate is 0 (as fast as it goes) or at least {RATE_MIN} spans a second, it is {arguments.rate}")
+    split_address("--endpoint", arguments.endpoint)
     chance = random.Random(arguments.seed)
     sent = refused = 0
     began = time.monotonic()

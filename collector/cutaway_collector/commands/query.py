@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import urllib.error
@@ -31,7 +32,8 @@ def add_arguments(to: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the rows. Exit 0 when there are any, 1 when there are none."""
     asked = {"q": arguments.q, "from": arguments.start, "to": arguments.end, "limit": str(arguments.limit)}
-    url = f"{arguments.url.rstrip('/')}/search.json?{urllib.parse.urlencode({k: v for k, v in asked.items() if v})}"
+    words = urllib.parse.urlencode({name: value for name, value in asked.items() if value}, errors="replace")
+    url = f"{arguments.url.rstrip('/')}/search.json?{words}"
     if not url.startswith(("http://", "https://")):
         raise CutawayError(f"--url is an http or https address, it is {arguments.url!r}")
     rows = _fetch(url)["rows"]
@@ -53,16 +55,21 @@ def _printable(value: Any) -> str:
     return "" if value is None else "".join(c if c.isprintable() else "·" for c in str(value))
 
 
+def _words(error: urllib.error.HTTPError) -> str:
+    """What the collector says is wrong, with its hint."""
+    try:
+        said = json.load(error)["error"]
+        return ": ".join(part for part in (said["message"], said.get("hint")) if part)
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _fetch(url: str) -> Any:
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  the scheme was checked
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        try:
-            said = json.load(error)
-        except ValueError:
-            said = {}
-        raise CutawayError(str(said.get("error") or said.get("message") or f"{url} answered {error.code}")) from None
-    except (OSError, ValueError) as error:
+        raise CutawayError(_words(error) or f"{url} answered {error.code}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         print("is the collector running? `cutaway serve --data DIR` starts one", file=sys.stderr)
         raise CutawayError(f"{url} cannot be read: {error}") from None

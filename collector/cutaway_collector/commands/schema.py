@@ -17,7 +17,7 @@ def run(action: Literal["print", "check", "migrate"], settings: Settings) -> int
         return 0
     store = open_store(settings, create=False)
     try:
-        lines = ddl.check(store) if action == "check" else ddl.migrate(store, settings)
+        lines = ddl.check(store, settings) if action == "check" else ddl.migrate(store, settings)
     finally:
         store.close()
     for line in lines:
