@@ -276,7 +276,7 @@ MIGRATIONS: Final = Table(
     engine="MergeTree",
     partition_by="",
     order_by="AppliedAt",
-    reason="what `cutaway schema migrate` did and when",
+    reason="what a start or `cutaway schema migrate` changed and when",
 )
 
 TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, MIGRATIONS)

@@ -1,19 +1,34 @@
 """The schema as statements: DDL rendered from columns.py, compared with what a store holds, and brought up to date.
 
-Not the schema itself (that is columns.py), and never destructive: a migration only adds.
+Not the schema itself (that is columns.py), and never destructive: a migration adds, follows the retention and renews the view; it
+neither changes a type or a key nor rewrites data.
 """
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from cutaway_collector.columns import MIGRATIONS, TABLES, TRACE_TIMES, TRACE_TIMES_VIEW, Column, Index, Table
 from cutaway_collector.contracts import Store
 from cutaway_collector.settings import Settings
 
-TRACE_TIMES_EXTRA_DAYS = 7
+_LOG: Final = logging.getLogger(__name__)
+TRACE_TIMES_EXTRA_DAYS: Final = 7
 """The look-up table is partitioned by week: its rows must outlive the spans they point to."""
+_DATETIME_MAX_S: Final = 2**32 - 1
+"""DateTime ends there, in February 2106: a sum beyond it wraps to 1970, which would delete at once."""
+
+
+class Found(NamedTuple):
+    """One difference. statement: what repairs it, "" when only a rewrite of data could. done: the word for having run it."""
+
+    words: str
+    statement: str
+    done: str = "added"
 
 
 def render(settings: Settings | None = None) -> list[str]:
@@ -38,13 +53,20 @@ def create_table(table: Table, settings: Settings) -> str:
     if table.primary_key:
         clauses.append(f"PRIMARY KEY {table.primary_key}")
     clauses.append(f"ORDER BY {table.order_by}")
-    days = int(getattr(settings, table.retention)) if table.retention else 0
-    if days:
-        extra = TRACE_TIMES_EXTRA_DAYS if table is TRACE_TIMES else 0
-        clauses.append(f"TTL toDateTime(IngestedAt) + toIntervalDay({days + extra})")
+    if ttl := time_to_live(table, settings):
+        clauses.append(f"TTL {ttl}")
     if table.settings:
         clauses.append("SETTINGS " + ", ".join(f"{name} = {value}" for name, value in table.settings))
     return "\n".join(clauses)
+
+
+def time_to_live(table: Table, settings: Settings) -> str:
+    """The TTL expression, "" when rows are kept for ever. Whole seconds in 64 bits: every server version takes it, none wraps."""
+    days = int(getattr(settings, table.retention)) if table.retention else 0
+    if not days:
+        return ""
+    days += TRACE_TIMES_EXTRA_DAYS if table is TRACE_TIMES else 0
+    return f"toDateTime(least(toUnixTimestamp(IngestedAt) + {days} * 86400, {_DATETIME_MAX_S}))"
 
 
 def create_view(database: str) -> str:
@@ -75,27 +97,31 @@ def index_definition(index: Index) -> str:
 
 
 def create(store: Store, settings: Settings) -> None:
-    """Creates what is missing as a whole (database, tables, view). Raises StoreError."""
-    for statement in render(settings):
-        store.command(statement)
+    """Creates what is missing and brings an existing store up to date, as `migrate` does; each change is logged once.
 
-
-def check(store: Store) -> list[str]:
-    """What differs between the store and columns.py, one sentence each; empty when nothing does. Raises StoreError."""
-    return [words for words, _statement in _differences(store)]
-
-
-def migrate(store: Store, settings: Settings | None = None) -> list[str]:
-    """Applies what `check` found, as far as adding goes, and records it in cutaway_migrations. Idempotent.
-
-    Returns one sentence a difference: what was done, or why it was left alone. Raises StoreError.
+    What cannot be repaired without rewriting data is logged as a warning. Raises StoreError.
     """
-    settings = settings or Settings(database=store.database)
+    # The view reads columns that an older table still lacks: it comes with the repairs, after them.
+    for statement in render(settings)[:-1]:
+        store.command(statement)
+    _repair(store, settings, lambda words: _LOG.info("schema: %s", words), lambda words: _LOG.warning("schema: %s", words))
+
+
+def check(store: Store, settings: Settings) -> list[str]:
+    """What differs between the store and columns.py under these settings, one sentence each. Raises StoreError."""
+    return [found.words for found in _differences(store, settings)]
+
+
+def migrate(store: Store, settings: Settings) -> list[str]:
+    """Applies what `check` found, as far as no data is rewritten, and records it in cutaway_migrations. Idempotent.
+
+    A new time to live holds for rows that arrive from then on; parts already on disk keep the date they were given, until
+    `ALTER TABLE ... MATERIALIZE TTL`. Returns one sentence a difference: what was done, or why it was left. Raises StoreError.
+    """
     report: list[str] = []
     present = {row[0] for row in store.query(
         "SELECT name FROM system.tables WHERE database = {database:String}", {"database": store.database}).rows}
     wanted = [(table.name, create_table(table, settings)) for table in TABLES]
-    wanted.append((TRACE_TIMES_VIEW[0], create_view(store.database)))
     # The record comes first, so that every later step can be written down.
     wanted.sort(key=lambda item: item[0] != MIGRATIONS.name)
     if not present:
@@ -104,13 +130,17 @@ def migrate(store: Store, settings: Settings | None = None) -> list[str]:
         if name not in present:
             _apply(store, statement)
             report.append(f"created {name}")
-    for words, statement in _differences(store):
+    _repair(store, settings, report.append, report.append)
+    return report
+
+
+def _repair(store: Store, settings: Settings, done: Callable[[str], None], left: Callable[[str], None]) -> None:
+    for words, statement, what in _differences(store, settings):
         if statement:
             _apply(store, statement)
-            report.append(f"{words}: added")
+            done(f"{words}: {what}")
         else:
-            report.append(f"{words}: left as it is, because changing it would rewrite data. Copy the table by hand if you need it.")
-    return report
+            left(f"{words}: left as it is, because changing it would rewrite data. Copy the table by hand if you need it.")
 
 
 def quote(name: str) -> str:
@@ -135,45 +165,76 @@ def _literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
 
 
-def _differences(store: Store) -> list[tuple[str, str]]:
-    """(words, statement that repairs it or "")."""
+def _differences(store: Store, settings: Settings) -> list[Found]:
+    """In the order in which they must be repaired: columns before the time to live and the view that read them."""
     where: dict[str, Any] = {"database": store.database}
-    found_columns: dict[str, dict[str, tuple[str, str]]] = {}
+    columns: dict[str, dict[str, tuple[str, str]]] = {}
     for table, name, found_type, default in store.query(
             "SELECT table, name, type, default_kind FROM system.columns WHERE database = {database:String}", where).rows:
-        found_columns.setdefault(table, {})[name] = (found_type, default)
-    found_indexes = {(row[0], row[1]) for row in store.query(
+        columns.setdefault(table, {})[name] = (found_type, default)
+    indexes = {(row[0], row[1]) for row in store.query(
         "SELECT table, name FROM system.data_skipping_indices WHERE database = {database:String}", where).rows}
-    found: list[tuple[str, str]] = []
+    made = {row[0]: tuple(row[1:]) for row in store.query(
+        "SELECT name, sorting_key, partition_key, engine_full, as_select FROM system.tables WHERE database = {database:String}",
+        where).rows}
+    found: list[Found] = []
     for table in TABLES:
-        if table.name in found_columns:
-            found += _table_differences(store.database, table, found_columns[table.name], found_indexes)
+        if table.name in made:
+            found += _column_differences(store.database, table, columns.get(table.name, {}), indexes)
+            found += _clause_differences(store.database, table, settings, *made[table.name][:3])
         else:
-            found.append((f"table {table.name} is missing", create_table(table, Settings(database=store.database))))
-    if TRACE_TIMES_VIEW[0] not in found_columns:
-        found.append((f"view {TRACE_TIMES_VIEW[0]} is missing", create_view(store.database)))
+            found.append(Found(f"table {table.name} is missing", create_table(table, settings)))
+    name, _target, select = TRACE_TIMES_VIEW
+    select = select.format(database=quote(store.database))
+    if name not in made:
+        found.append(Found(f"view {name} is missing", create_view(store.database), "created"))
+    elif _bare(made[name][3]) != _bare(select):
+        found.append(Found(f"view {name} has another SELECT", f"ALTER TABLE {quote(store.database)}.{name} MODIFY QUERY {select}",
+                           "renewed"))
     return found
 
 
-def _table_differences(
+def _column_differences(
     database: str, table: Table, columns: dict[str, tuple[str, str]], indexes: set[tuple[str, str]]
-) -> list[tuple[str, str]]:
+) -> list[Found]:
     target = f"ALTER TABLE {quote(database)}.{table.name}"
-    found: list[tuple[str, str]] = []
+    found: list[Found] = []
     for column in table.columns:
         if column.name not in columns:
-            found.append((f"column {table.name}.{column.name} is missing",
-                          f"{target} ADD COLUMN IF NOT EXISTS {column_definition(column)}"))
+            found.append(Found(f"column {table.name}.{column.name} is missing",
+                               f"{target} ADD COLUMN IF NOT EXISTS {column_definition(column)}"))
             continue
         found_type, default = columns[column.name]
         if found_type != column.type:
-            found.append((f"column {table.name}.{column.name} is {found_type}, not {column.type}", ""))
+            found.append(Found(f"column {table.name}.{column.name} is {found_type}, not {column.type}", ""))
         elif column.default_expression and default != "DEFAULT":
-            found.append((f"column {table.name}.{column.name} has no default",
-                          f"{target} MODIFY COLUMN {quote(column.name)} DEFAULT {column.default_expression}"))
-    found += [(f"column {table.name}.{alias[0]} is missing", f"{target} ADD COLUMN IF NOT EXISTS {alias_definition(alias)}")
+            found.append(Found(f"column {table.name}.{column.name} has no default",
+                               f"{target} MODIFY COLUMN {quote(column.name)} DEFAULT {column.default_expression}"))
+    found += [Found(f"column {table.name}.{alias[0]} is missing", f"{target} ADD COLUMN IF NOT EXISTS {alias_definition(alias)}")
               for alias in table.aliases if alias[0] not in columns]
-    found += [(f"index {table.name}.{index.name} is missing", f"{target} ADD INDEX IF NOT EXISTS {index_definition(index)}")
+    found += [Found(f"index {table.name}.{index.name} is missing", f"{target} ADD INDEX IF NOT EXISTS {index_definition(index)}")
               for index in table.indexes if (table.name, index.name) not in indexes]
     return found
 
+
+def _clause_differences(
+    database: str, table: Table, settings: Settings, sorting_key: str, partition_key: str, engine_full: str
+) -> list[Found]:
+    keys = (("ORDER BY", sorting_key, table.order_by), ("PARTITION BY", partition_key, table.partition_by))
+    found = [Found(f"{clause} of {table.name} is {held or 'nothing'}, not {wanted or 'nothing'}", "")
+             for clause, held, wanted in keys if _bare(held) != _bare(wanted)]
+    wanted, seen = time_to_live(table, settings), _TTL.search(engine_full)
+    held = seen[1] if seen else ""
+    if table.retention and _bare(held) != _bare(wanted):
+        change = f"MODIFY TTL {wanted} SETTINGS materialize_ttl_after_modify = 0" if wanted else "REMOVE TTL"
+        found.append(Found(f"TTL of {table.name} is {held or 'nothing'}, not {wanted or 'nothing'} ({table.retention})",
+                           f"ALTER TABLE {quote(database)}.{table.name} {change}", "changed"))
+    return found
+
+
+_TTL: Final = re.compile(r" TTL (.+?)(?= SETTINGS |$)", re.DOTALL)
+
+
+def _bare(expression: str) -> str:
+    """An expression without what the engine's formatter adds or leaves out: spaces, brackets and quoting of names."""
+    return re.sub(r"[\s()`\\]", "", expression)
