@@ -201,6 +201,14 @@ def test_many_threads_insert_and_read_at_once(store: ClickHouseStore, first: int
     assert count(store, "otel_traces", first) == 60
 
 
+def test_a_refused_statement_is_called_one(store: ClickHouseStore) -> None:
+    """A failing DDL statement is not passed off as an insert, and what the engine says about it is kept."""
+    with pytest.raises(StoreError, match="schema statement.*nonsense") as caught:
+        store.command("ALTER TABLE otel.otel_traces ADD INDEX broken nonsense TYPE minmax")
+    assert "insert" not in str(caught.value)
+    assert not caught.value.retryable
+
+
 def test_a_block_of_the_wrong_shape_is_a_programming_error(store: ClickHouseStore) -> None:
     """The store is not asked to make sense of columns that do not belong together."""
     with pytest.raises(ValueError, match="rows"):

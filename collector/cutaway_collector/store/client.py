@@ -95,11 +95,11 @@ class ClickHouseStore:
     def command(self, sql: str) -> None:
         """Runs one DDL statement. Raises StoreError."""
         with self._write_lock:
-            client = self._write_client(faults.insert_error)
+            client = self._write_client(faults.schema_error)
             try:
                 client.command(sql)
             except Exception as error:
-                _raise(error, faults.insert_error)
+                _raise(error, faults.schema_error)
 
     def close(self) -> None:
         """Lets go of the engine and of the data directory; further calls raise StoreError. Harmless when repeated."""

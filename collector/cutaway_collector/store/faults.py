@@ -19,6 +19,8 @@ ENVIRONMENT: Final = frozenset({
 _TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"
 _MESSAGE_CHARS_MAX: Final = 600
 _PASSING: Final = frozenset({202, 209, 210, 279, 319, 425, 999})
+_REFUSALS: Final = frozenset({16, 47, 60, 81, 164, 192, 193, 194, 497, 516})
+"""Of the environment's codes, those that a schema statement does not outlive by waiting: names, rights and credentials."""
 _LIMITS: Final[dict[int | None, str]] = {
     158: "the query read more rows than query_rows_read_max allows: narrow the time range or the filter",
     159: "the query ran longer than query_seconds_max allows: narrow the time range or the filter",
@@ -41,6 +43,14 @@ def query_error(message: str, code: int | None) -> StoreError:
     if code in _LIMITS:
         return StoreError(_LIMITS[code], retryable=False)
     return StoreError(f"the store refused a query: {_short(message)}", retryable=code in _PASSING)
+
+
+def schema_error(message: str, code: int | None) -> StoreError:
+    """A statement of the schema failed. What passes by itself is retryable; a missing right or a wrong password is not."""
+    if code is None:
+        return unreachable(message)
+    return StoreError(f"the store refused a schema statement: {_short(message)}",
+                      retryable=code in ENVIRONMENT and code not in _REFUSALS)
 
 
 def unreachable(message: str) -> StoreError:
