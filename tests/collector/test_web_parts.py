@@ -296,6 +296,50 @@ def test_axes_have_a_few_ticks_inside(span_ns: int, start_ns: int) -> None:
         assert all(0 <= at <= 100 for at in places)
 
 
+def _ns(text: str) -> int:
+    return int(datetime.fromisoformat(text + "+00:00").timestamp()) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2026-03-01T10:00", "2026-03-01T14:00", ["11:00", "12:00", "13:00"]),
+        ("2026-03-01T10:00", "2026-03-03T10:00", ["03-01 12:00", "03-02", "12:00", "03-03"]),
+        ("2026-03-01T10:00", "2026-03-06T10:00", ["03-02", "03-03", "03-04", "03-05", "03-06"]),
+        ("2025-12-30T12:00", "2026-01-03T12:00", ["2025-12-31", "2026-01-01", "01-02", "01-03"]),
+        ("2025-12-31T20:00", "2026-01-01T04:00", ["2025-12-31 22:00", "2026-01-01", "02:00"]),
+    ],
+)
+def test_an_axis_says_the_date_where_it_changes(start: str, end: str, expected: list[str]) -> None:
+    """Within a day ticks are times; across days the first tick and each new day carry their date, across years the year too."""
+    assert expected == [tick.label for tick in charts.time_ticks(_ns(start), _ns(end))]
+
+
+@pytest.mark.parametrize("years", [3, 56])
+def test_years_of_data_have_years_on_their_axis(years: int) -> None:
+    """Ticks of an axis over years are unmistakable: no two read the same, and each new year is named."""
+    labels = [tick.label for tick in charts.time_ticks(_ns("1970-01-01T00:00"), _ns(f"{1970 + years}-01-01T00:00"))]
+
+    assert len(labels) == len(set(labels)) > 1
+    assert {label[:4] for label in labels} & {str(1970 + year) for year in range(1, years)}
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "expected"),
+    [(0, "just now"), (-5, "5 s ago"), (-7200, "2 h ago"), (90, "in 1 min"), (3 * 86_400, "in 3 d"), (-90_000, "1 d ago")],
+)
+def test_the_future_is_not_now(offset_s: int, expected: str) -> None:
+    """A row of a clock that runs ahead says how far; only within a second is it now."""
+    assert expected == figures.ago(NOW + offset_s * 10**9, NOW).replace("\u202f", " ")
+
+
+def test_another_day_shows_its_date() -> None:
+    """The time of day alone stands for today only, to the millisecond before midnight."""
+    midnight = NOW // (86_400 * 10**9) * 86_400 * 10**9
+
+    assert ["", "2027-01-14"] == [figures.day_unless_today(ns, NOW) for ns in (midnight, midnight - 1)]
+
+
 def test_histogram_bars_hold_their_errors() -> None:
     """The red foot of a bar is never taller than the bar; empty buckets draw nothing."""
     bars = charts.histogram(0, 10, [0, 500, 1], [0, 500, 1]).bars

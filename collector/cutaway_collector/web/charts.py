@@ -74,15 +74,28 @@ def time_ticks(start_ns: int, end_ns: int, wanted: int = 7) -> tuple[Tick, ...]:
     fitting = (step for step in _STEPS_S if span_ns / (step * times.NS) <= wanted)
     step_ns = times.NS * next(fitting, _STEPS_S[-1] * (1 + span_ns // (wanted * _STEPS_S[-1] * times.NS)))
     first = -(-start_ns // step_ns) * step_ns
-    found = (Tick(100 * (ns - start_ns) / span_ns, _label(ns, step_ns)) for ns in range(first, end_ns, step_ns))
-    return tuple(tick for tick in found if 2 <= tick.at <= 97)
+    places = [(100 * (ns - start_ns) / span_ns, ns) for ns in range(first, end_ns, step_ns)]
+    shown = [(at, ns) for at, ns in places if 2 <= at <= 97]
+    # What the whole axis shares is left out; what changes is said where it changes.
+    before = figures.day(start_ns) if figures.day(start_ns) == figures.day(end_ns - 1) else ""
+    year = figures.day(start_ns)[:5] if figures.day(start_ns)[:5] == figures.day(end_ns - 1)[:5] else ""
+    ticks = []
+    for at, ns in shown:
+        ticks.append(Tick(at, _label(ns, step_ns, before, year)))
+        before, year = figures.day(ns), figures.day(ns)[:5]
+    return tuple(ticks)
 
 
-def _label(ns: int, step_ns: int) -> str:
-    """A date, a time to the minute, or to the second: what differs between ticks."""
-    if step_ns >= 86_400 * times.NS:
-        return figures.day(ns)[5:]
-    return figures.clock(ns)[: 5 if step_ns >= 60 * times.NS else 8]
+def _label(ns: int, step_ns: int, before: str, year: str) -> str:
+    """What differs from the tick before: date (with its year where that changes), time to the minute, or to the second.
+
+    before: the date already said, year: the year already said with its hyphen; "" for none.
+    """
+    day, clock = figures.day(ns), figures.clock(ns)[: 5 if step_ns >= 60 * times.NS else 8]
+    if day == before:
+        return clock
+    date = day.removeprefix(year) if year else day
+    return date if step_ns >= 86_400 * times.NS or clock.strip("0:") == "" else f"{date} {clock}"
 
 
 def duration_ticks(total_ns: int, wanted: int = 5) -> tuple[Tick, ...]:

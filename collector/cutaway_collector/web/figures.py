@@ -74,15 +74,19 @@ def day(ns: int) -> str:
     return times.iso(ns)[:10]
 
 
+def day_unless_today(ns: int, now_ns: int) -> str:
+    """Date, UTC; "" within the day of `now_ns`, where the time of day says it all."""
+    return "" if day(ns) == day(now_ns) else day(ns)
+
+
 def ago(ns: int, now_ns: int) -> str:
-    """ "12 s ago", "3 h ago": the coarsest unit that is not zero; "just now" for the future of a skewed clock."""
-    past_s = (now_ns - ns) // times.NS
-    if past_s < 1:
+    """ "12 s ago", "in 3 h": the coarsest unit that is not zero; "just now" within a second. Senders' clocks may run ahead."""
+    size_s = abs(now_ns - ns) // times.NS
+    if size_s < 1:
         return "just now"
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if past_s >= size:
-            return f"{past_s // size}\u202f{unit} ago"
-    return f"{past_s}\u202fs ago"
+    sizes = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    amount, unit = next((size_s // size, unit) for size, unit in sizes if size_s >= size)
+    return f"{amount}\u202f{unit} ago" if ns < now_ns else f"in {amount}\u202f{unit}"
 
 
 FILTERS: Final = {

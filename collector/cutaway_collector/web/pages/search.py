@@ -48,7 +48,7 @@ SURPRISAL_FULL_NATS: Final = 4.0
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One row of the table: the stored values, the name without the model that has a column of its own, where the row leads, its
-    duration bar in percent and its colour class (-1: none)."""
+    duration bar in percent, its colour class (-1: none), and its date ("" for today)."""
 
     row: Mapping[str, Any]
     name: str
@@ -57,6 +57,7 @@ class Hit:
     bar: float
     heat: int
     ago: str
+    date: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,7 @@ def _hits(rows: list[dict[str, Any]], now_ns: int) -> tuple[Hit, ...]:
             min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),
             _heat(row["surprisal_mean"]),
             figures.ago(row["start_ns"], now_ns),
+            figures.day_unless_today(row["start_ns"], now_ns),
         )
         for row in rows
     )
