@@ -47,9 +47,8 @@ class _Open:
         try:
             yield self.span
         finally:
-            if attached is not None:
+            if instrumentation.leave(token) and attached is not None:
                 otel_context.detach(attached)
-            instrumentation.scope.reset(token)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the span; a generator that is closed early has not failed."""

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -171,7 +171,16 @@ def pipeline_scope(tokenizer: Any, messages: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        leave(token)
+
+
+def leave(token: Token[Scope]) -> bool:
+    """Puts the scope back. False when the block ends in another Context than it began in: that one never had our scope."""
+    try:
         scope.reset(token)
+    except ValueError:
+        return False
+    return True
 
 
 def _generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:

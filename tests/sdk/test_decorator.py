@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from opentelemetry import trace as otel
 
 import cutaway
 from cutaway import conventions as c
+from cutaway import instrumentation
 from cutaway.errors import ConfigurationError
 from cutaway.testing import recorded, tiny_model
 from sdk_helpers import batch
@@ -215,6 +218,19 @@ def test_a_block_gives_its_span() -> None:
     (found,) = spans.get_finished_spans()
 
     assert (found.name, dict(found.attributes)) == ("block", {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("kind", ["block", "pipeline"])
+def test_a_block_may_end_in_another_context(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Begun in one Context and ended in another (teardown on another task): nothing is raised or logged, the span has not failed."""
+    with recorded() as spans:
+        around = cutaway.span("block") if kind == "block" else instrumentation.pipeline_scope(None, None)
+        contextvars.copy_context().run(around.__enter__)
+        around.__exit__(None, None, None)
+
+    assert names(spans) == ["block"] * (kind == "block")
+    assert all(span.status.status_code is otel.StatusCode.UNSET for span in spans.get_finished_spans())
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_wrong_option_is_refused_while_decorating() -> None:
