@@ -255,6 +255,21 @@ def test_directional_marks_in_tokens_are_printed(client: FlaskClient) -> None:
     assert "U+202E" in get(client, f"/gen/{9000:016x}").text
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "row.service", "row.model", "row.status_message", "span.name", "span.service", "page.name", "page.model", "page.service",
+        "badge.text", "entry.value", "item.value", "score.name", "score.label", "event.name", "model", "service",
+    ],
+)
+def test_user_text_stands_in_an_element_of_its_own(expression: str) -> None:
+    """Names, badges, attributes and cells from a sender are printed in <bdi>, which the stylesheet isolates."""
+    sources = [path.read_text() for path in TEMPLATES.glob("*.html")]
+
+    assert any(re.search(rf"<bdi[^>]*>\{{\{{ \(?{re.escape(expression)}\b", source) for source in sources)
+    assert "unicode-bidi: isolate" in (TEMPLATES.parent / "static" / "cutaway.css").read_text()
+
+
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.html")), ids=lambda path: path.name)
 def test_templates_hold_no_inline_code(path: Path) -> None:
     """Templates have no inline style, handler, script or outside address, and never switch escaping off."""

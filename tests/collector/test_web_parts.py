@@ -90,6 +90,20 @@ def test_no_character_of_a_token_can_hide(piece: str) -> None:
     assert parts
 
 
+@given(st.text(alphabet="ab\u05d0\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"))
+def test_directional_controls_end_with_their_text(text: str) -> None:
+    """Whatever a sender's text opens it closes, and it closes nothing that stood before it; the rest of it is untouched."""
+    shown = figures.contained(text)
+
+    depth = 0
+    for char in shown:
+        depth += (char in "\u2066\u2067\u2068") - (char == "\u2069")
+        assert depth >= 0
+    assert 0 == depth
+    assert shown.count("\u202c") >= sum(shown.count(opening) for opening in "\u202a\u202b\u202d\u202e")
+    assert text.replace("\u2069", "").rstrip("\u202c") in shown.replace("\u2069", "")
+
+
 def test_an_empty_token_is_still_seen() -> None:
     """A piece without text (half of a character) shows a sign of its own."""
     assert (tokens.Part("mark", "∅"),) == tokens.visible("")

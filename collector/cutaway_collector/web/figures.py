@@ -89,7 +89,33 @@ def ago(ns: int, now_ns: int) -> str:
     return f"{amount}\u202f{unit} ago" if ns < now_ns else f"in {amount}\u202f{unit}"
 
 
+_ISOLATES: Final = "\u2066\u2067\u2068"
+_EMBEDDINGS: Final = "\u202a\u202b\u202d\u202e"
+_POP_ISOLATE: Final = "\u2069"
+_POP_EMBEDDING: Final = "\u202c"
+
+
+def contained(text: Any) -> Any:
+    """A user's text whose directional controls (Unicode annex 9) end where it ends; other text and values as they are.
+
+    Isolation by style holds what is left open inside an element; a stray end of isolation would still end the element's own.
+    """
+    if not isinstance(text, str) or text.isascii() or not any(char in text for char in _ISOLATES + _EMBEDDINGS + _POP_ISOLATE):
+        return text
+    out, isolates, embeddings = [], 0, 0
+    for char in text:
+        isolates += char in _ISOLATES
+        embeddings += char in _EMBEDDINGS
+        if char == _POP_ISOLATE:
+            if not isolates:
+                continue
+            isolates -= 1
+        out.append(char)
+    return "".join(out) + _POP_ISOLATE * isolates + _POP_EMBEDDING * embeddings
+
+
 FILTERS: Final = {
+    "contained": contained,
     "number": number,
     "count": count,
     "duration": duration,
