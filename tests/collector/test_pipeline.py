@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,47 @@ def test_while_the_store_is_away_the_spool_takes_what_memory_cannot(store: Click
         assert pipeline.status()[1] == {
             "store": "reachable", "last_error": "", "writer": "running", "stopping": False, "waiting_requests": 0, "queue_bytes": 0,
             "spool_bytes": pipeline.status()[1]["spool_bytes"], "dead_letters": 0}
+
+
+def test_a_disk_that_takes_nothing_is_not_ready(
+    store: ClickHouseStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While requests are refused for the disk's sake, status says not ready and why; afterwards it is ready again."""
+    def read_only(*arguments: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    with running(store, settings) as pipeline:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwritev", read_only)
+            with pytest.raises(Overloaded, match="Read-only"):
+                pipeline.submit(request(0), "protobuf")
+            ready, details = pipeline.status()
+            assert not ready
+            assert "Read-only file system" in details["last_error"]
+            assert details["store"] == "reachable"
+        pipeline.submit(request(0), "protobuf")
+        assert pipeline.status()[0]
+        assert pipeline.status()[1]["last_error"] == ""
+
+
+def test_a_writer_that_died_is_not_ready(
+    store: ClickHouseStore, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours that ends the writer is logged once, told by status, and no request is acknowledged after it."""
+    with running(store, settings) as pipeline:
+        def fault(*arguments: object) -> None:
+            raise RuntimeError("a fault")
+
+        monkeypatch.setattr(pipeline, "_store", fault)
+        pipeline.submit(request(0), "protobuf")
+        wait_until(lambda: pipeline.status()[1]["writer"] == "stopped")
+        ready, details = pipeline.status()
+        assert not ready
+        assert "RuntimeError" in details["last_error"]
+        with pytest.raises(Overloaded, match="writer has stopped"):
+            pipeline.submit(request(10), "protobuf")
+        wait_until(lambda: any("writer has stopped" in record.getMessage() for record in caplog.records))
+    assert sum("writer has stopped" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_full_spool_asks_senders_to_come_back(store: ClickHouseStore, settings: Settings) -> None:

@@ -223,6 +223,44 @@ def test_a_failed_sync_takes_the_records_back(tmp_path: Path, monkeypatch: pytes
     spool.close()
 
 
+def _full(*arguments: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_fails_is_told_once_and_so_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage of the disk is one warning and one line at its end, however many appends it refuses; the reason can be asked."""
+    caplog.set_level("INFO", "cutaway_collector")
+    spool = Spool(tmp_path, bytes_max=MIB)
+    assert spool.failure == ""
+    monkeypatch.setattr(os, "pwritev", _full)
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            fill(spool, 1)
+    assert "No space left" in spool.failure
+    monkeypatch.undo()
+    fill(spool, 1)
+    assert spool.failure == ""
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    spool.close()
+
+
+def test_asking_finds_out_that_the_disk_is_well_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any further append the reason goes away once the disk takes bytes again, and not before; nothing is left behind."""
+    spool = Spool(tmp_path, bytes_max=MIB)
+    monkeypatch.setattr("cutaway_collector.spool.segments._TRIAL_S", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", _full)
+        with pytest.raises(Overloaded):
+            fill(spool, 1)
+        for _ in range(3):
+            assert "No space left" in spool.failure
+    assert spool.failure == ""
+    assert list((tmp_path / "segments").glob("trial")) == []
+    spool.close()
+
+
 def test_concurrent_appends_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk is busy, appends gather; one sync then acknowledges them all, and none before it is synced."""
     spool = Spool(tmp_path, bytes_max=MIB)

@@ -203,7 +203,7 @@ def test_many_threads_insert_and_read_at_once(store: ClickHouseStore, first: int
 
 def test_a_refused_statement_is_called_one(store: ClickHouseStore) -> None:
     """A failing DDL statement is not passed off as an insert, and what the engine says about it is kept."""
-    with pytest.raises(StoreError, match="schema statement.*nonsense") as caught:
+    with pytest.raises(StoreError, match=r"schema statement.*nonsense") as caught:
         store.command("ALTER TABLE otel.otel_traces ADD INDEX broken nonsense TYPE minmax")
     assert "insert" not in str(caught.value)
     assert not caught.value.retryable

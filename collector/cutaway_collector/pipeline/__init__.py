@@ -73,6 +73,7 @@ class Pipeline:
         self._closing = False
         self._stop = threading.Event()
         self._failure = ""
+        self._death = ""
         self._metrics = Metrics(queue_bytes=lambda: self._held_bytes, spool_bytes=lambda: spool.size_bytes, waiting=self._waiting)
         self._insert = BatchInsert(store, scorers, score_block, self._metrics)
         self._unfinished = spool.frozen()
@@ -105,11 +106,13 @@ class Pipeline:
     def status(self) -> tuple[bool, dict[str, Any]]:
         """(whether requests would be accepted, details as plain JSON values)."""
         with self._changed:
-            failure, alive, closing, held = self._failure, self._writer.is_alive(), self._closing, self._held_bytes
-        spool_bytes = self._spool.size_bytes
+            failure, death, closing, held = self._failure, self._death, self._closing, self._held_bytes
+            alive = self._writer.is_alive() and not death
+        spool_bytes, disk = self._spool.size_bytes, self._spool.failure
         room = spool_bytes < self._settings.spool_bytes_max and (bool(failure) or held < self._settings.queue_bytes_max)
-        return alive and not closing and room, {
-            "store": "unreachable" if failure else "reachable", "last_error": failure, "writer": "running" if alive else "stopped",
+        return alive and not closing and room and not disk, {
+            "store": "unreachable" if failure else "reachable", "last_error": "; ".join(filter(None, (death, disk, failure))),
+            "writer": "running" if alive else "stopped",
             "stopping": closing, "waiting_requests": self._waiting(), "queue_bytes": held, "spool_bytes": spool_bytes,
             "dead_letters": self._spool.dead_letters,
         }
@@ -160,6 +163,8 @@ class Pipeline:
     def _make_room(self, nbytes: int) -> bool:
         """Reserves memory for decoded rows. False: none left, but the store is away, so the spool alone keeps the request."""
         with self._changed:
+            if self._death:
+                raise Overloaded(f"{self._death}: this request was not kept, send it again later", retry_after_s=5)
             if self._closing or not self._writer.is_alive():
                 raise Overloaded("the collector is stopping: send this request again in a moment")
             if self._held_bytes and self._held_bytes + nbytes > self._settings.queue_bytes_max:
@@ -188,6 +193,10 @@ class Pipeline:
                 self._store(*work)
         except _Stopping:
             return
+        except Exception as error:
+            with self._changed:
+                self._death = f"the writer has stopped ({type(error).__name__}), restart the collector to go on"
+            _LOG.exception("%s: what was acknowledged is safe in the spool, nothing more is taken", self._death)
 
     def _next(self) -> tuple[Sequence[int], list[Pending]] | None:
         """Waits for a batch. What has just arrived goes first, for someone is looking for it; then the backlog."""

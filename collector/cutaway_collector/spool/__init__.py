@@ -75,6 +75,11 @@ class Spool:
         return self._segments.syncs
 
     @property
+    def failure(self) -> str:
+        """Why nothing can be kept at the moment, "" when it can. While it lasts, asking tries the disk, at most once a second."""
+        return self._segments.failure
+
+    @property
     def dead_letters(self) -> int:
         """Records in the dead-letter folder."""
         return sum(1 for _ in self._dead.glob("*.json"))

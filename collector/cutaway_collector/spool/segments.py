@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,9 @@ from cutaway_collector.errors import Overloaded
 from cutaway_collector.spool.records import HEADER_BYTES, CorruptRecord, Record, body_checksum, header, read_record, scan
 
 _LOG: Final = logging.getLogger(__name__)
+_TRIAL_S: Final = 1.0
+_TRIAL_BYTES_MAX: Final = 1024 * 1024
+"""A broken disk is tried again at most so often, with as much as was last refused, but no more than this."""
 
 
 class Segment:
@@ -63,6 +67,9 @@ class Segments:
         self._active: Segment | None = None
         self._handle = -1
         self._closed = False
+        self._failure = ""
+        self._refused_bytes = 0
+        self._tried_s = 0.0
         self.syncs = 0
 
     def load(self, next_sequence: int) -> None:
@@ -88,6 +95,21 @@ class Segments:
         with self._changed:
             return self._bytes()
 
+    @property
+    def failure(self) -> str:
+        """Why the disk took nothing when it was last asked, "" when it did. While it fails, asking tries it, once a second:
+        a collector that is not ready gets no requests that would show the disk is well again.
+        """
+        with self._changed:
+            now_s = time.monotonic()
+            if not self._failure or self._closed or now_s - self._tried_s < _TRIAL_S:
+                return self._failure
+            self._tried_s, size = now_s, min(self._refused_bytes, _TRIAL_BYTES_MAX)
+        failure = _trial(self._directory / "trial", size)
+        with self._changed:
+            self._note(failure)
+            return self._failure
+
     def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int) -> int:
         """Writes one record and returns its sequence number once it is on disk. Raises Overloaded: nothing is kept."""
         raw_tenant = tenant.encode()
@@ -105,6 +127,7 @@ class Segments:
                 head = header(sequence, received_ns, encoding, raw_tenant, len(payload), checksum)
                 self._write(segment, [head, raw_tenant, payload])
             except OSError as error:
+                self._note(f"the spool cannot be written ({error.strerror})", size)
                 raise Overloaded(f"the spool cannot be written ({error.strerror}): this request was not kept, send it again later",
                                  retry_after_s=5) from None
             segment.sequences.append(sequence)
@@ -173,6 +196,17 @@ class Segments:
             self._closed = True
             self._rotate()
             self._delete_finished()
+
+    def _note(self, failure: str, refused_bytes: int = 0) -> None:
+        """Remembers how the disk is, and logs when that changes."""
+        before, self._failure = self._failure, failure
+        if failure:
+            self._refused_bytes, self._tried_s = max(self._refused_bytes, refused_bytes), time.monotonic()
+        if failure and not before:
+            _LOG.warning("requests are refused until the disk recovers: %s", failure)
+        elif before and not failure:
+            self._refused_bytes = 0
+            _LOG.info("the spool can be written again")
 
     def _delete_finished(self) -> None:
         for segment in [item for item in self._old if item.finished]:
@@ -266,6 +300,7 @@ class Segments:
             self._syncing = False
         self.syncs += 1
         if failure is None:
+            self._note("")
             self._durable, segment.durable_size = max(self._durable, target), size
         else:
             self._take_back(segment, handle, failure)
@@ -278,12 +313,13 @@ class Segments:
             return
         segment.lost_from = segment.sequences[keep]
         del segment.sequences[keep:], segment.offsets[keep:]
+        self._note(f"the spool cannot be synced ({failure.strerror})", segment.size - segment.durable_size)
         segment.size = segment.durable_size
-        _LOG.error("the spool could not be synced (%s): records from %d on were refused", failure.strerror, segment.lost_from)
+        _LOG.debug("the spool could not be synced (%s): records from %d on were refused", failure.strerror, segment.lost_from)
         try:
             os.ftruncate(handle, segment.size)
         except OSError as error:
-            _LOG.error("the spool segment %s could not be cut back: %s", segment.path, error.strerror)
+            _LOG.debug("the spool segment %s could not be cut back: %s", segment.path, error.strerror)
 
     def _set_aside(self, path: Path, good_bytes: int, damage: str) -> None:
         aside = self._quarantine / f"{path.stem}-{good_bytes}.bin"
@@ -296,3 +332,18 @@ class Segments:
             file.truncate(good_bytes)
         _LOG.warning("spool segment %s is good up to byte %d (%s): the remaining %d bytes were moved to %s",
                      path.name, good_bytes, damage, size, aside)
+
+
+def _trial(path: Path, size: int) -> str:
+    """Why a file of `size` bytes cannot be written and synced, "" when it can."""
+    try:
+        try:
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(bytes(size))
+                file.flush()
+                os.fdatasync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"the spool cannot be written ({error.strerror})"
+    return ""
