@@ -87,7 +87,7 @@ class AttentionRecorder:
         if short:
             return [], None, f"{len(short)} attention layers were not heard at every step (compiled decoding?)"
         order = sorted(self._layers)
-        values = [torch.cat(self._layers[i].parts, dim=-1)[..., :steps] for i in order]
+        values = [_first(self._layers[i].parts, steps) for i in order]
         if len({value.shape for value in values}) > 1:
             return [], None, "attention layers differ in their number of heads"
         device = values[0].device
@@ -96,11 +96,15 @@ class AttentionRecorder:
     def _withdraw(self, layer: _Layer) -> None:
         """Forgets the row of the current step: an earlier chunk of the same prefill, or a repeated pass."""
         layer.steps -= 1
-        if layer.queries:
+        if layer.queries and layer.key is not None:
             layer.queries.pop()
             layer.masks.pop()
-        else:
-            layer.parts[-1] = layer.parts[-1][..., :-1]
+            layer.key = layer.key[:, :, :-1]  # the rows that still wait end one key earlier
+            return
+        layer.key = None
+        kept = layer.parts.pop()[..., :-1]
+        if kept.shape[-1]:
+            layer.parts.append(kept)
 
     def _settle(self, layer: _Layer) -> None:
         """Computes the waiting rows against the newest keys and lets go of them."""
@@ -140,6 +144,17 @@ class AttentionRecorder:
                 width = min(first + j, additive.shape[-1])
                 bias[:, :, j, :width] += additive[:, :, -1, :width].to(bias.device)
         return bias
+
+
+def _first(parts: list[Tensor], steps: int) -> Tensor:
+    """Joins parts [row, head, n] until `steps` are there: what ran after the last token (a streamer's end) may have other rows."""
+    count, found = 0, []
+    for part in parts:
+        if count >= steps:
+            break
+        found.append(part)
+        count += part.shape[-1]
+    return torch.cat(found, dim=-1)[..., :steps]
 
 
 def _additive(mask: Tensor | None) -> Tensor | None:

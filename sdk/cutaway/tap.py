@@ -74,7 +74,8 @@ class _Session:
         self.assistant = assistant
         self.listener = listener
         self.deaf = False
-        """True while processors run: guidance runs the model a second time, and that pass predicts nothing we report."""
+        """True from the scores to the end of the criteria: a processor (guidance), a streamer or a criterion may run the model once
+        more, and that pass predicts nothing we report."""
         self._layers: set[int] | None = None
         self._owners: dict[int, int] = {}
         self._wrapped: dict[tuple[Any, str], Callable[..., Any]] = {}
@@ -155,11 +156,8 @@ class _HearingProcessors(LogitsProcessorList):
         except Exception as error:
             session.listener.fail(guard.reason(error))
             guard.contain("reading scores", error)
-        session.deaf = True
-        try:
-            return super().__call__(input_ids, scores, **kwargs)
-        finally:
-            session.deaf = False
+        session.deaf = True  # until the criteria have run
+        return super().__call__(input_ids, scores, **kwargs)
 
 
 class _HearingCriteria(StoppingCriteriaList):
@@ -171,12 +169,17 @@ class _HearingCriteria(StoppingCriteriaList):
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """As transformers does, then the chosen tokens to the listener."""
-        done = super().__call__(input_ids, scores, **kwargs)
+        session = self.session
+        session.deaf = True
+        try:
+            done = super().__call__(input_ids, scores, **kwargs)
+        finally:
+            session.deaf = False
         try:
             with torch.no_grad():
-                self.session.listener.chosen(input_ids, done)
+                session.listener.chosen(input_ids, done)
         except Exception as error:
-            self.session.listener.fail(guard.reason(error))
+            session.listener.fail(guard.reason(error))
             guard.contain("measuring a token", error)
         return done
 

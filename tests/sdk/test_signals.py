@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import StoppingCriteria
 
 from cutaway import attention as attention_module
 from cutaway import conventions as c
@@ -231,3 +232,40 @@ def test_a_loop_of_the_programs_own_is_counted() -> None:
     assert span.attributes[c.SEQUENCE_OUTPUT_TOKENS] == (3, 2, 1)
     assert span.attributes[c.USAGE_INPUT_TOKENS] == int(mask.sum())
     assert span.attributes[c.RESPONSE_FINISH_REASONS] == ("length", "stop", "stop")
+
+
+class _Asking(StoppingCriteria):  # type: ignore[misc]
+    """A criterion, and a streamer, that asks the same model about something else at every step."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def _ask(self) -> None:
+        with torch.no_grad():
+            self._model(input_ids=torch.tensor([[5, 6, 7, 8]] * 3))
+
+    def __call__(self, ids: Any, scores: Any, **rest: Any) -> Any:
+        self._ask()
+        return torch.zeros(ids.shape[0], dtype=torch.bool)
+
+    def put(self, value: Any) -> None:
+        self._ask()
+
+    def end(self) -> None:
+        self._ask()
+
+
+@pytest.mark.parametrize("place", ["criterion", "streamer"])
+def test_a_criterion_or_streamer_may_run_the_model_itself(place: str) -> None:
+    """Passes of the model outside of the loop's own are not heard: attention is that of the generation."""
+    model = tiny_model()
+    ids, mask = batch()
+    asking = _Asking(model)
+    options: dict[str, Any] = {"stopping_criteria": [asking]} if place == "criterion" else {"streamer": asking}
+    ids, mask = (ids, mask) if place == "criterion" else (ids[:1], mask[:1])
+    with recorded() as spans:
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=40, do_sample=False, **options)
+    (span,) = spans.get_finished_spans()
+
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+    check(model, span, out, ids, mask)
