@@ -331,7 +331,7 @@ class Recorder:
 
     def _statuses(self, found: Recording, fault: str) -> Recording:
         self._row = self._running = self._beams = self.last_ids = self._attention = None
-        self._signals, self._done = [], []
+        self._signals, self._done, self._marks = [], [], []
         found.tokens_status = _status(fault, self._tokens_reason)
         found.attention_status = _status(fault, self._attention_reason) if self._attention_wanted else c.STATUS_OFF
         reasons = [fault] if fault else [self._tokens_reason, self._attention_reason if self._attention_wanted else ""]

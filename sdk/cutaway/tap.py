@@ -80,6 +80,13 @@ class _Session:
         self._owners: dict[int, int] = {}
         self._wrapped: dict[tuple[Any, str], Callable[..., Any]] = {}
 
+    def close(self) -> None:
+        """Lets go of the model at once: the functions made here refer back to the session, a cycle that would keep it alive."""
+        self._wrapped.clear()
+        self._owners.clear()
+        self.model = self.assistant = self._layers = None
+        self.deaf = True
+
     def hearing(self, function: Callable[..., Any], implementation: str) -> Callable[..., Any]:
         """The attention function, followed by telling the listener about it."""
         found = self._wrapped.get((function, implementation))
@@ -283,11 +290,14 @@ def _patched_generate(opener: Opener) -> Callable[..., Any]:
         arguments = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
 
         def run(listener: Hearing | None) -> Any:
-            token = _active.set(None if listener is None else _Session(self, listener, arguments.get("assistant_model")))
+            session = None if listener is None else _Session(self, listener, arguments.get("assistant_model"))
+            token = _active.set(session)
             try:
                 return original(self, *args, **kwargs)
             finally:
                 _active.reset(token)
+                if session is not None:
+                    session.close()
 
         if _inside.get():
             return run(None)  # an assistant, a retry or a wrapper's inner model: part of the call that is already heard

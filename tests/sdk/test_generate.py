@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -340,3 +342,21 @@ def test_a_fault_of_ours_never_reaches_the_host(monkeypatch: pytest.MonkeyPatch,
     assert span.attributes[c.TOKENS_STATUS] in ("error", "unsupported")
     assert span.attributes[c.STATUS_REASON]
     assert span.attributes[c.USAGE_OUTPUT_TOKENS] == bare.shape[1] - ids.shape[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"attention": "off"}], ids=["greedy", "beams", "off"])
+def test_nothing_of_ours_keeps_the_model_alive(options: dict[str, Any]) -> None:
+    """`del model` frees the model at once after an instrumented call: no cycle of ours waits for the garbage collector."""
+    model = tiny_model()
+    alive = weakref.ref(model)
+    ids, mask = batch()
+    decoding = {name: value for name, value in options.items() if name != "attention"}
+    gc.collect()
+    gc.disable()
+    try:
+        with recorded(attention=options.get("attention")):
+            model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False, **decoding)
+        del model
+        assert alive() is None
+    finally:
+        gc.enable()
