@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 import web_helpers as world
+from search_helpers import START_NS, Span
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,6 +25,7 @@ pytestmark = [
 
 TRACE = f"/trace/{world.RAG_TRACE:032x}"
 GENERATION = f"/gen/{world.CHAT:016x}"
+BADGED = 107
 PAGES = [
     "/search",
     TRACE,
@@ -30,6 +34,7 @@ PAGES = [
     f"{GENERATION}?view=table",
     f"/gen/{world.BARE:016x}",
     f"/gen/{world.BATCH:016x}?seq=1",
+    f"/gen/{BADGED:016x}",
     "/help",
 ]
 
@@ -38,9 +43,20 @@ REPORT_VIOLATIONS = """document.addEventListener(
     "securitypolicyviolation", event => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`))"""
 
 
+def _badged() -> Span:
+    """A generation whose badges and scores are as long as senders make them."""
+    reasons = json.dumps(["stopped_because_of_the_configured_stop_sequence_number_12"] * 6)
+    attributes = world.generation_attributes(np.random.default_rng(5), 8) | {"gen_ai.response.finish_reasons": reasons}
+    attributes["cutaway.decoding.mode"] = "contrastive_search_with_assistant_" * 4
+    return Span(BADGED, "chat " + "badged" * 20, 12, 0, "evals", start_ns=START_NS, duration_ns=10**9, attributes=attributes)
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     spans, blocks = world.world()
+    badged = _badged()
+    spans.append(badged)
+    blocks += [world.tokens_block(badged, [8], texts=world.PIECES), world.scores_block(badged)]
     with world.stored(tmp_path_factory.mktemp("browser") / "data", spans, blocks) as store, world.served(store) as address:
         yield address
 
@@ -226,6 +242,31 @@ def test_eight_thousand_tokens_are_usable(page: Page) -> None:
 
     expect(page.locator("[data-readout]")).to_contain_text("token 5")
     assert [8192, 30] == page.evaluate("(c => [c.width, c.height])(document.querySelector('heat-grid canvas'))")
+
+
+def test_a_screen_further_takes_the_cursor_along(page: Page) -> None:
+    """PageDown moves the chosen token as far as the lane scrolls, PageUp brings both back, End and PageDown stay at the last."""
+    page.goto(f"/gen/{world.LONG:016x}")
+    page.wait_for_selector("token-view[data-ready]")
+    page.locator("[data-lane]").focus()
+    page.keyboard.press("Home")
+    seen = """(() => {
+        const at = document.querySelector('.t.at');
+        const [lane, box] = [at.closest('[data-lane]').getBoundingClientRect(), at.getBoundingClientRect()];
+        return [at.tokenIndex, box.top >= lane.top - 1 && box.bottom <= lane.bottom + 1];
+    })()"""
+    places = []
+    for key in ("PageDown", "PageDown", "PageUp", "PageUp", "End", "PageDown"):
+        page.keyboard.press(key)
+        index, visible = page.evaluate(seen)
+        places.append(index)
+        assert visible
+
+    first, second, back, start, end, still = places
+    assert 20 < first < second < 2000
+    assert first == pytest.approx(back, abs=20)
+    assert start < 20
+    assert (8191, 8191) == (end, still)
 
 
 def test_a_later_window_knows_its_place(page: Page) -> None:

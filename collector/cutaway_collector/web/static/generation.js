@@ -122,15 +122,35 @@ class TokenView extends HTMLElement {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("a, button, input")) return;
     const onMap = this.heat && event.target === this.heat;
     const at = Math.max(0, this.index);
-    const moves = { ArrowRight: this.index + 1, ArrowLeft: at - 1, Home: 0, End: this.count - 1, n: this.striking(1), p: this.striking(-1) };
+    const moves = {
+      ArrowRight: () => this.index + 1, ArrowLeft: () => at - 1, Home: () => 0, End: () => this.count - 1,
+      n: () => this.striking(1), p: () => this.striking(-1), PageDown: () => this.page(1), PageUp: () => this.page(-1),
+    };
     let layer = onMap ? (this.layer ?? 0) : null;
     if (onMap && event.key === "ArrowUp") layer = Math.min(Number(this.heat.dataset.layers) - 1, layer + 1);
     else if (onMap && event.key === "ArrowDown") layer = Math.max(0, layer - 1);
-    else if (!(event.key in moves)) return;
+    else if (!Object.hasOwn(moves, event.key)) return;
     event.preventDefault();
-    const index = event.key in moves ? moves[event.key] : at;
+    const index = Object.hasOwn(moves, event.key) ? moves[event.key]() : at;
     this.go(Math.max(0, Math.min(this.count - 1, index)), layer);
     this.spans[this.index]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The token one screen of the lane further, which scrolls along. Tokens stand in reading order, so halving finds it. */
+  page(step) {
+    const box = this.spans[0]?.closest("[data-lane], .tall");
+    if (!box) return 0;
+    const top = (index) => this.spans[index].getBoundingClientRect().top + box.scrollTop;
+    const screen = Math.max(box.clientHeight - 48, 24);
+    const wanted = top(Math.max(0, this.index)) + step * screen;
+    let [low, high] = [0, this.spans.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (top(middle) < wanted) low = middle + 1;
+      else high = middle;
+    }
+    box.scrollTop += step * screen;
+    return low;
   }
 
   /** The next token, in that direction, in the upper quarter of the colours. */
