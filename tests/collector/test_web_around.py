@@ -124,11 +124,23 @@ def test_static_files_are_kept_for_ever_under_their_hash(client: FlaskClient) ->
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:8088", 200), ("127.0.0.1", 200), ("[::1]:8088", 200), ("evil.example", 421), ("127.0.0.1.evil.example:8088", 421)],
+    [("localhost:8088", 200), ("127.0.0.1", 200), ("[::1]:8088", 200), ("evil.example", 421), ("127.0.0.1.evil.example:8088", 421)]
+    + [(host, 421) for host in ("127.0.0.1:80:80", "[::1", "[::1]x", "[::1]:80:80", "127.0.0.1:x", "localhost..:80", "::1")],
 )
 def test_a_name_that_is_not_loopback_is_refused(client: FlaskClient, host: str, status: int) -> None:
     """DNS rebinding: a page of another origin that points its name at loopback gets nothing."""
     assert status == client.get("/search.json", headers={"Host": host}).status_code
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/search", "GET, HEAD, OPTIONS"), ("/search.json", "GET, HEAD, OPTIONS"), ("/theme", "OPTIONS, POST")],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: FlaskClient, path: str, allowed: str) -> None:
+    """405 carries Allow, as HTTP requires, on pages and twins alike."""
+    answer = client.delete(path)
+
+    assert (405, allowed) == (answer.status_code, answer.headers["Allow"])
 
 
 def test_behind_an_open_address_any_host_is_served(store: ClickHouseStore) -> None:

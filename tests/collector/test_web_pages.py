@@ -251,6 +251,23 @@ def test_wrong_addresses_are_explained(client: FlaskClient, path: str, status: i
     assert "Traceback" not in page.text
 
 
+@pytest.mark.parametrize("junk", ["x", "-1", "1e3", "1.5", "99999999999", "000000000001", "\u0663", "0x1", "%00", "9999999"])
+@pytest.mark.parametrize("name", ["seq", "start", "count", "heads"])
+def test_parameters_of_a_generation_are_numbers(client: FlaskClient, name: str, junk: str) -> None:
+    """What is no number in range is a 400 naming the parameter, on the page and in its twin; a window beyond the end is empty."""
+    answers = [client.get(f"{gen(world.CHAT)}{twin}?{name}={junk}") for twin in ("", ".json")]
+
+    beyond = junk == "9999999" and name in ("start", "count")
+    assert [200 if name == "count" and beyond else 400, 200 if beyond else 400] == [answer.status_code for answer in answers]
+    assert beyond or f"{name} " in answers[1].json["error"]["message"]
+
+
+def test_unknown_parameters_are_ignored(client: FlaskClient) -> None:
+    """A link with something appended by another tool still opens."""
+    for path in (gen(world.CHAT), gen(world.CHAT) + ".json", TRACE, "/search", "/search.json"):
+        assert 200 == client.get(path + "?utm_source=chat&x=").status_code
+
+
 # --- Generation -----------------------------------------------------------------------------------------------------------
 
 

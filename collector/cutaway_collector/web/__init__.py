@@ -16,6 +16,7 @@ import orjson
 from flask import Flask, Response, redirect, render_template, request
 from jinja2 import StrictUndefined
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.contracts import Store
@@ -101,9 +102,13 @@ def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
         failure = errors.describe(error, request.args.get("q", "").strip())
         if failure.status == 500:
             log.error("page failed: %s", request.path, exc_info=error)
-        if request.path.endswith(".json"):
-            return _json(failure.twin(), failure.status)
-        return _render("error.html", failure, code=failure.status, query=failure.query)
+        twin = request.path.endswith(".json")
+        answer = _json(failure.twin(), failure.status) if twin else _render(
+            "error.html", failure, code=failure.status, query=failure.query
+        )
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return answer
 
 
 def _pages(app: Flask, site: Site) -> None:

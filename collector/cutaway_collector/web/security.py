@@ -5,6 +5,7 @@ Not a sign-in: there is none yet, which is why the collector listens on loopback
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from flask import Request, Response
@@ -35,6 +36,7 @@ HEADERS: Final = {
 }
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_HONEST: Final = re.compile(r"(?:127\.0\.0\.1|localhost\.?|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 
 
 def host_check_wanted(settings: Settings) -> bool:
@@ -43,11 +45,10 @@ def host_check_wanted(settings: Settings) -> bool:
 
 
 def check_host(request: Request) -> None:
-    """Raises WrongHost unless the Host header names loopback."""
-    host = request.host
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rsplit(":", 1)[0]
-    if name.lower().rstrip(".") not in _LOOPBACK:
-        raise WrongHost(f"this collector answers on loopback only, the request was for {name[:80]!r}")
+    """Raises WrongHost unless the Host header is a name of loopback, with one port or none."""
+    host = request.headers.get("Host") or request.host  # the property drops a default port, so 127.0.0.1:80:80 would pass
+    if not _HONEST.fullmatch(host):
+        raise WrongHost(f"this collector answers on loopback only, the request was for {host[:80]!r}")
 
 
 def seal(response: Response, *, immutable: bool) -> Response:

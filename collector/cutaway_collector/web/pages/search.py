@@ -146,7 +146,7 @@ def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[Any, dict[st
 def _limit(text: str, rows_max: int) -> int:
     if not text:
         return min(LIMIT_DEFAULT, rows_max)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= rows_max:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= rows_max:
         raise BadParameter(f"limit is a number from 1 to {rows_max}, it is {text[:20]!r}", hint="page through with `after` instead")
     return int(text)
 

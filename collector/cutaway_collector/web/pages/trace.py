@@ -236,7 +236,7 @@ def _chosen(tree: waterfall.Waterfall, wanted: str) -> str:
 
 def _first_row(text: str, tree: waterfall.Waterfall, chosen: str) -> int:
     if text:
-        if not text.isascii() or not text.isdigit() or int(text[:9]) >= len(tree.rows):
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= len(tree.rows):
             raise BadParameter(
                 f"rows is a number below {len(tree.rows)}, it is {text[:20]!r}", hint="leave it out to start at the top"
             )
