@@ -10,8 +10,10 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -36,13 +38,13 @@ _sending = threading.local()
 
 
 class _Silence(logging.Filter):
-    """Drops what an exporter says while it works for us; what it says for others passes."""
+    """Keeps what an exporter says while it works for us as the reason of an outage; what it says for others passes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(_sending, "active", False):
-            _sending.last = record.getMessage()
-            return False
-        return True
+        processor: BoundedProcessor | None = getattr(_sending, "processor", None)
+        if processor is not None:
+            processor.trouble = record.getMessage()
+        return processor is None
 
 
 _silence: Final = _Silence()
@@ -52,21 +54,37 @@ class BoundedProcessor(SpanProcessor):
     """Sends spans from one background thread; the host only appends to a queue.
 
     When the queue is full the oldest spans are dropped. An outage is logged once, its end once with what was lost (level INFO).
+    In a forked child the queue is empty and the thread is new; `remake` makes it an exporter of its own, because two processes
+    cannot share a connection.
     """
 
-    def __init__(self, exporter: SpanExporter, settings: Settings) -> None:
+    def __init__(self, exporter: SpanExporter, settings: Settings, remake: Callable[[], SpanExporter] | None = None) -> None:
         self._exporter = exporter
         self._settings = settings
-        self._queue: deque[tuple[ReadableSpan, int]] = deque()
-        self._bytes = 0
-        self._sent = self._accepted = self._lost = 0
-        self._outage = self._closed = False
-        self._urgent = False
-        self._changed = threading.Condition()
-        self._worker: threading.Thread | None = None
-        self._pid = os.getpid()
+        self._remake = remake
+        self._inherited = self._closed = False
+        self._lost = self._lost_before = 0
+        self.trouble = ""
+        """What the exporter said last."""
         for name in _NOISY:
             logging.getLogger(name).addFilter(_silence)
+        self._begin()
+        _processors[:] = [known for known in _processors if known() is not None]
+        _processors.append(weakref.ref(self))
+
+    def _begin(self) -> None:
+        """Nothing queued, nothing told, no thread."""
+        self._queue: deque[tuple[ReadableSpan, int]] = deque()
+        self._bytes = self._sent = self._accepted = 0
+        self._outage = self._urgent = False
+        self._waited_seconds = 0.0
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+
+    def begin_in_child(self) -> None:
+        """After a fork: the worker lives in the parent, and so do the spans it is about to send, the lock and the connection."""
+        self._begin()
+        self._inherited, self._lost_before, self.trouble = True, self._lost, ""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing: spans are of interest when they end."""
@@ -76,8 +94,6 @@ class BoundedProcessor(SpanProcessor):
         if span.context is None or not span.context.trace_flags.sampled:
             return
         size = estimated_bytes(span)
-        if self._pid != os.getpid():
-            self._start_again_after_fork()
         with self._changed:
             if self._closed:
                 return
@@ -97,43 +113,43 @@ class BoundedProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Waits until what was queued before has been sent or given up; False when that takes longer than allowed."""
-        limit = self._settings.flush_seconds_max if timeout_millis is None else timeout_millis / 1e3
-        deadline = time.monotonic() + limit
+        return self._wait(self._settings.flush_seconds_max if timeout_millis is None else timeout_millis / 1e3, "not sent so far")
+
+    def _wait(self, limit_seconds: float, fate: str) -> bool:
+        deadline = time.monotonic() + limit_seconds
         with self._changed:
             goal, lost = self._accepted, self._lost
-            self._urgent = True
+            self._urgent = self._sent < goal
             self._changed.notify_all()
-            while self._sent < goal:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    return False
-            return self._lost == lost
+            while self._sent < goal and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            missing = goal - self._sent
+            if missing <= 0:
+                return self._lost == lost
+            self._waited_seconds += limit_seconds
+            missing += self._lost - self._lost_before
+        self._tell(self.trouble or f"no answer within {limit_seconds:.3g} s", missing, fate)
+        return False
 
     def shutdown(self) -> None:
-        """Sends what is queued within the limit, then stops for good."""
+        """Sends what is queued within the limit, then stops for good. A flush that has just waited in vain is part of the limit."""
         if self._closed:
             return
-        if self._pid == os.getpid():
-            self.force_flush()
+        self._wait(max(0.0, self._settings.flush_seconds_max - self._waited_seconds), "lost")
         with self._changed:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
-        _sending.active = True
+        if self._inherited and (self._remake is not None or self._accepted == 0):
+            return  # the connection is the parent's
+        _sending.processor = self
         try:
             self._exporter.shutdown()
         finally:
-            _sending.active = False
-
-    def _start_again_after_fork(self) -> None:
-        """The worker lives in the parent, and so do the spans it was about to send."""
-        self._changed = threading.Condition()
-        self._queue.clear()
-        self._bytes = self._sent = self._accepted = 0
-        self._worker, self._pid = None, os.getpid()
+            _sending.processor = None
 
     def _work(self) -> None:
-        _sending.active = True
+        _sending.processor = self
         while True:
             with self._changed:
                 while not self._queue and not self._closed:
@@ -143,11 +159,10 @@ class BoundedProcessor(SpanProcessor):
                 if not self._urgent and len(self._queue) < self._settings.batch_spans_max:
                     self._changed.wait_for(self._is_due, self._settings.delay_ms / 1e3)
                 batch = self._next_batch()
-            error = self._send(batch) if batch else ""
+            delivered = not batch or self._send(batch)
             with self._changed:
                 self._sent += len(batch)
-                if error:
-                    self._lost += len(batch)
+                self._lost += 0 if delivered else len(batch)
                 if not self._queue:
                     self._urgent = False
                 self._changed.notify_all()
@@ -167,22 +182,50 @@ class BoundedProcessor(SpanProcessor):
             self._bytes -= span_bytes
         return batch
 
-    def _send(self, batch: list[ReadableSpan]) -> str:
+    def _send(self, batch: list[ReadableSpan]) -> bool:
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        _sending.last = ""
+        self.trouble = ""
         try:
-            error = "" if self._exporter.export(batch) is SpanExportResult.SUCCESS else getattr(_sending, "last", "") or "refused"
+            if self._inherited and self._remake is not None:
+                self._exporter, self._inherited = self._remake(), False
+            error = "" if self._exporter.export(batch) is SpanExportResult.SUCCESS else self.trouble or "refused"
         except Exception as fault:
             error = f"{type(fault).__name__}: {fault}"
         finally:
             detach(token)
-        if error and not self._outage:
-            self._outage = True
-            logger.warning("spans cannot be delivered (%s); the program goes on, and this is said once an outage", error[:300])
-        elif not error and self._outage:
+        if error:
+            self._tell(error, len(batch) + self._lost - self._lost_before, "lost so far")
+            return False
+        self.trouble, self._waited_seconds = "", 0.0
+        if self._outage:
             self._outage = False
-            logger.info("spans are delivered again; %d were lost", self._lost)
-        return error
+            logger.info("spans are delivered again; %d were lost", self._lost - self._lost_before)
+        self._lost_before = self._lost
+        return True
+
+    def _tell(self, why: str, spans: int, fate: str) -> None:
+        """One warning an outage, whoever notices it first: the worker, a flush or the end of the program."""
+        with self._changed:
+            if self._outage or self._closed:
+                return
+            self._outage = True
+        logger.warning(
+            "spans cannot be delivered (%s): %d %s; the program goes on, and this is said once an outage", why[:300], spans, fate
+        )
+
+
+_processors: Final[list[weakref.ref[BoundedProcessor]]] = []
+
+
+def _begin_in_child() -> None:
+    for known in _processors:
+        processor = known()
+        if processor is not None:
+            processor.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def estimated_bytes(span: ReadableSpan) -> int:
@@ -241,13 +284,15 @@ def provider(
     if settings.service_name:
         attributes["service.name"] = settings.service_name
     made = TracerProvider(resource=Resource.create(attributes))
+    remake: Callable[[], SpanExporter] | None = None
     if processor is None and exporter is None:
         if settings.exporter == "otlp":
             exporter = otlp_exporter(settings)
+            remake = partial(otlp_exporter, settings)
         elif settings.exporter == "console":
             exporter = ConsoleSpanExporter()
     if processor is not None:
         made.add_span_processor(processor)
     elif exporter is not None:
-        made.add_span_processor(BoundedProcessor(exporter, settings))
+        made.add_span_processor(BoundedProcessor(exporter, settings, remake))
     return made

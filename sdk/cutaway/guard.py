@@ -7,6 +7,7 @@ cannot hide behind its log line.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,16 @@ _FAULTS_MAX: Final = 1000
 _lock = threading.Lock()
 _said: set[str] = set()
 _raise = False
+
+
+def _begin_in_child() -> None:
+    """The lock may have been held by a thread that does not live in the child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def reraise(on: bool) -> None:

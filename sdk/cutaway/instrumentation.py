@@ -6,6 +6,7 @@ Not a stage of its own: it holds the process's one configuration and hands each 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -32,17 +33,34 @@ scope: Final[ContextVar[Scope]] = ContextVar("cutaway_scope", default=_NOWHERE)
 """What the enclosing `@trace` or pipeline says about generations."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _State:
+    """The configuration as one value that is replaced as a whole: whoever reads it needs no lock."""
+
     settings: Settings | None = None
     provider: otel.TracerProvider | None = None
     owned: TracerProvider | None = None
+    tracer: otel.Tracer | None = None
     tokenizer: Any = None
     clock: Callable[[Any], Clock] | None = None
 
 
 _state = _State()
 _lock = threading.RLock()
+"""Held by those who replace the configuration."""
+
+
+def _begin_in_child() -> None:
+    """After a fork: the locks may have been held by threads that do not live in the child."""
+    global _lock
+    _lock = threading.RLock()
+    tap = sys.modules.get("cutaway.tap")
+    if tap is not None:
+        tap.__dict__["_lock"] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def configure(
@@ -82,11 +100,11 @@ def configure(
         provider = tracer_provider
     else:
         provider = owned = export.provider(chosen, resource_attributes or {}, exporter, span_processor)
+    made = provider.get_tracer(c.SCOPE_NAME, _version(), schema_url=c.SCHEMA_URL)
+    global _state
     with _lock:
         previous = _state.owned
-        _state.settings, _state.provider, _state.owned = chosen, provider, owned
-        _state.tokenizer = _state.tokenizer if tokenizer is None else tokenizer
-        _state.clock = clock
+        _state = _State(chosen, provider, owned, made, _state.tokenizer if tokenizer is None else tokenizer, clock)
     if previous is not None:
         with guard.guarded("closing the previous exporter"):
             previous.shutdown()
@@ -94,19 +112,23 @@ def configure(
 
 def settings() -> Settings:
     """The settings in force; configures from the environment when nobody has."""
-    with _lock:
-        if _state.settings is None:
-            configure(tokenizer=_state.tokenizer)
-        assert _state.settings is not None
-        return _state.settings
+    return _state.settings or _from_environment()[0]
 
 
 def tracer() -> otel.Tracer:
     """Our tracer: scope `cutaway` with its version and schema URL."""
-    settings()
+    return _state.tracer or _from_environment()[1]
+
+
+def _from_environment() -> tuple[Settings, otel.Tracer]:
+    """Configures unless another thread has just done so."""
     with _lock:
-        assert _state.provider is not None
-        return _state.provider.get_tracer(c.SCOPE_NAME, _version(), schema_url=c.SCHEMA_URL)
+        if _state.settings is None:
+            configure()
+        now = _state
+    assert now.settings is not None
+    assert now.tracer is not None
+    return now.settings, now.tracer
 
 
 def _version() -> str:
@@ -118,12 +140,11 @@ def _version() -> str:
 
 def flush(timeout_seconds: float | None = None) -> bool:
     """Waits until finished spans have been sent, at most `flush_seconds_max`. False when they could not be."""
-    with _lock:
-        provider, chosen = _state.provider, _state.settings
-    force = getattr(provider, "force_flush", None)
-    if chosen is None or force is None:
+    now = _state
+    force = getattr(now.provider, "force_flush", None)
+    if now.settings is None or force is None:
         return True
-    limit = chosen.flush_seconds_max if timeout_seconds is None else timeout_seconds
+    limit = now.settings.flush_seconds_max if timeout_seconds is None else timeout_seconds
     with guard.guarded("flushing"):
         return bool(force(int(limit * 1000)))
     return False
@@ -131,9 +152,9 @@ def flush(timeout_seconds: float | None = None) -> bool:
 
 def shutdown() -> None:
     """Sends what is queued within `flush_seconds_max` and forgets the configuration; a provider that was given stays open."""
+    global _state
     with _lock:
-        owned = _state.owned
-        _state.settings = _state.provider = _state.owned = _state.tokenizer = _state.clock = None
+        owned, _state = _state.owned, _State()
     if owned is not None:
         with guard.guarded("shutting down"):
             owned.shutdown()
@@ -149,9 +170,10 @@ def instrument(tokenizer: Any = None) -> None:
             raise MissingDependency("cutaway.instrument()", package, "pip install 'cutaway[hf]'")
     from cutaway import tap
 
+    global _state
     if tokenizer is not None:
         with _lock:
-            _state.tokenizer = tokenizer
+            _state = replace(_state, tokenizer=tokenizer)
     tap.install(_generate, pipeline_scope)
 
 

@@ -222,7 +222,7 @@ def test_a_block_gives_its_span() -> None:
 
 @pytest.mark.parametrize("kind", ["block", "pipeline"])
 def test_a_block_may_end_in_another_context(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Begun in one Context and ended in another (teardown on another task): nothing is raised or logged, the span has not failed."""
+    """Begun in one Context and ended in another (teardown on another task): nothing is raised, logged or marked."""
     with recorded() as spans:
         around = cutaway.span("block") if kind == "block" else instrumentation.pipeline_scope(None, None)
         contextvars.copy_context().run(around.__enter__)
