@@ -262,6 +262,30 @@ def test_requests_that_cannot_be_are_refused(store: Store, request_: SearchReque
         find(store, request_, rows_max=500)
 
 
+@pytest.mark.parametrize(("query", "at", "said"), [
+    ("is:root name:/(?=a)b/", "/(?=a)b/", "(?="), (r"name:/(a)\1/", r"/(a)\1/", "RE2"),
+    ("name:/ok/ name:(b, /[z-a]/)", "/[z-a]/", "z-a"),
+    ("-name:/a**/ OR name:/a/", "/a**/", "**"), ("name:/(/", "/(/", "missing"),
+])
+def test_a_pattern_that_re2_refuses_is_pointed_at(store: Store, query: str, at: str, said: str) -> None:
+    """The engine's complaint about a regular expression becomes an error at its column, with the reason."""
+    request = SearchRequest(q=query)
+    for search in (lambda: find(store, request, rows_max=5), lambda: histogram(store, request, 5), lambda: facets(store, request)):
+        with pytest.raises(QueryError) as refused:
+            search()
+        assert query.index(at) == refused.value.column
+        assert said in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize(("pattern", "count"), [
+    (r"\Qtool.call\E", None), (r"\Atool.call\z", None), (r"[[:alpha:]]+\.[[:alpha:]]+", None), (r"\pL{40}", 0),
+])
+def test_all_of_re2_is_there(store: Store, pattern: str, count: int | None) -> None:
+    """Quotes, classes and anchors of RE2 that Python lacks find what they mean."""
+    expected = sum(span.name == "tool.call" for span in SPANS) if count is None else count
+    assert len(find(store, SearchRequest(q=f"name:/{pattern}/", limit=500), rows_max=500)["rows"]) == expected
+
+
 def test_a_cursor_belongs_to_its_search(store: Store) -> None:
     """A cursor cannot page through another query or sort."""
     after = find(store, SearchRequest(limit=3, sort="-ttft"), rows_max=500)["next"]

@@ -83,14 +83,14 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
     span = Window(position.start_ns, position.end_ns) if position else window.choose(store, request.start_ns, request.end_ns)
     wanted = REPETITION * limit + 1
     text, parameters = _query(store, tree, span, order, position, wanted)
-    result = rows.run(store, text, parameters)
+    result = rows.run(store, text, parameters, tree)
     found = _once(result.rows)
     keys = [key for key, _ in _KEYS]
     page = [rows.as_dict(keys, row[:-1]) for row in found[:limit]]
     last = _position(page[-1], found[len(page) - 1][-1], span) if page else None
     more = len(found) > limit
     if last and not more and len(result.rows) == wanted:  # nothing but repetitions behind the page, as far as was read
-        more = bool(rows.run(store, *_query(store, tree, span, order, last, 1)).rows)
+        more = bool(rows.run(store, *_query(store, tree, span, order, last, 1), tree).rows)
     return {
         "rows": page,
         "next": cursors.encode(last, request.q, request.sort) if last and more else None,
@@ -186,7 +186,7 @@ def histogram(store: Store, request: SearchRequest, buckets: int) -> dict[str, A
         f"FROM {rows.table(store)} WHERE {where} GROUP BY bucket ORDER BY bucket"
     )
     counts, errors = [0] * buckets, [0] * buckets
-    for bucket, count, failed in rows.run(store, text, parameters.values).rows:
+    for bucket, count, failed in rows.run(store, text, parameters.values, tree).rows:
         counts[int(bucket)], errors[int(bucket)] = int(count), int(failed)
     return {"start_ns": span.start_ns, "end_ns": span.end_ns, "bucket_ns": width, "counts": counts, "errors": errors}
 
@@ -200,7 +200,7 @@ def _shrink(store: Store, tree: language.Node, span: Window) -> Window:
         "SELECT count(), toUnixTimestamp64Nano(min(Timestamp)), toUnixTimestamp64Nano(max(Timestamp)) "
         f"FROM {rows.table(store)} WHERE {where}"
     )
-    count, first, last = rows.run(store, text, parameters.values).rows[0]
+    count, first, last = rows.run(store, text, parameters.values, tree).rows[0]
     if not count:
         return span
     return Window(int(first) if span.open_start else span.start_ns, int(last) + 1 if span.open_end else span.end_ns)
@@ -236,4 +236,4 @@ def _facet(store: Store, tree: language.Node, span: Window, name: str) -> list[d
         f"WHERE {span.condition(parameters)} AND {present} AND {sql.condition(tree, parameters)} "
         f"GROUP BY value ORDER BY spans DESC, value ASC LIMIT {parameters.bind(FACET_VALUES_MAX, 'UInt64')}"
     )
-    return [{"value": value, "count": int(count)} for value, count in rows.run(store, text, parameters.values).rows]
+    return [{"value": value, "count": int(count)} for value, count in rows.run(store, text, parameters.values, tree).rows]

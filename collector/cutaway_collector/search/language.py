@@ -192,17 +192,11 @@ class _Builder(Transformer[Token, Node]):
 
 
 def _pattern(text: str, at: int) -> str:
+    """The pattern between the slashes. Whether it is one, RE2 in the store decides: no other syntax is the same."""
     pattern = text[1:-1].replace("\\/", "/")
     if len(pattern) > REGEX_CHARACTERS_MAX:
         raise QueryError(f"a regular expression has at most {REGEX_CHARACTERS_MAX} characters, this one has {len(pattern)}",
                          column=at)
-    if re.search(r"\(\?(?:=|!|<=|<!)|\\[1-9]", pattern):
-        raise QueryError("look-around and back-references are not part of RE2, the regular expressions of the store", column=at,
-                         hint="combine several terms with AND, OR and - instead")
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise QueryError(f"this regular expression cannot be read: {error}", column=at) from None
     return pattern
 
 
@@ -248,6 +242,22 @@ def _unexpected(query: str, error: UnexpectedInput) -> QueryError:
     if found != "the end of the query":
         hint = f"{hint}; put text with special characters in quotes" if hint else "put text with special characters in quotes"
     return QueryError(f"the query cannot be read at column {at + 1}: {found} does not fit there", column=at, hint=hint)
+
+
+def regexes(node: Node) -> list[Regex]:
+    """Every regular expression of a query, in the order of the text."""
+    found: list[Regex] = []
+    todo: list[Node] = [node]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, And | Or):
+            todo.extend(part.parts)
+        elif isinstance(part, Not):
+            todo.append(part.part)
+        elif isinstance(part, Term):
+            values = part.value.items if isinstance(part.value, Listing) else (part.value,)
+            found += [value for value in values if isinstance(value, Regex)]
+    return sorted(found, key=lambda regex: regex.at)
 
 
 def _check_size(node: Node) -> None:

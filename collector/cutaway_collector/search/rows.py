@@ -13,6 +13,7 @@ from typing import Any, Final
 from cutaway_collector.columns import TRACES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError, StoreError
+from cutaway_collector.search.language import EVERYTHING, Node, regexes
 
 SUMMARY: Final[tuple[tuple[str, str], ...]] = (
     ("model", "GenAiModel"),
@@ -81,12 +82,29 @@ def table(store: Store, name: str = TRACES.name) -> str:
     return f"`{store.database}`.`{name}`"
 
 
-def run(store: Store, sql: str, parameters: Mapping[str, Any]) -> Any:
-    """store.query, with what only the engine can find wrong in a query said as a QueryError."""
+def run(store: Store, sql: str, parameters: Mapping[str, Any], tree: Node = EVERYTHING) -> Any:
+    """store.query, with what only the engine can find wrong in the query `tree` said as a QueryError at its column."""
     try:
         return store.query(sql, parameters)
     except StoreError as error:
         if "Code: 427" in str(error):  # CANNOT_COMPILE_REGEXP
-            raise QueryError("the store's regular expressions (RE2) do not accept one of this query",
-                             hint="simplify it, or use a glob*") from error
+            raise _refused(str(error), tree) from error
         raise
+
+
+_COMPLAINT: Final = re.compile(r"error: (.{1,120}?)(?:\. Look at |: In scope|$)")
+
+
+def _refused(message: str, tree: Node) -> QueryError:
+    """The engine names the pattern and its trouble, the tree knows where the pattern stands."""
+    found = regexes(tree)
+    # A pattern within another is named in the other's complaint too: the longest that is named is the one.
+    named = max((regex for regex in found if regex.pattern in message), key=lambda regex: len(regex.pattern), default=None)
+    at = named or (found[0] if len(found) == 1 else None)
+    trouble = _COMPLAINT.search(message)
+    said = f": {trouble.group(1).strip()}" if trouble else ""
+    hint = "simplify it, or use a glob*"
+    if re.search(r"\(\?(?:=|!|<=|<!)|\\[1-9]", at.pattern if at else ""):
+        hint = "RE2 has no look-around and no back-references: combine several terms with AND, OR and - instead"
+    return QueryError(f"the store's regular expressions (RE2) do not accept {'this one' if at else 'one of this query'}{said}",
+                      column=at.at if at else 0, hint=hint)
