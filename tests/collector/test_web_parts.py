@@ -26,6 +26,8 @@ CSS = (Path(tokens.__file__).parent / "static" / "cutaway.css").read_text()
     ("text", "expected"),
     [
         ("", None),
+        ("all", None),
+        ("2106-02-07T06:28:15.999999", (2**32 - 1) * 10**9 + 999_999_000),
         ("now", NOW),
         ("-90m", NOW - 5400 * 10**9),
         ("2026-01-31T18:00", int(datetime(2026, 1, 31, 18, tzinfo=UTC).timestamp()) * 10**9),
@@ -40,7 +42,11 @@ def test_times_are_read_in_every_spelling(text: str, expected: int | None) -> No
     assert expected == times.parse(text, NOW, "from")
 
 
-@pytest.mark.parametrize("text", ["yesterday", "-1y", "2026-13-01", "9" * 40, "-", "1e9", "9999-01-01"])
+@pytest.mark.parametrize(
+    "text",
+    ["yesterday", "-1y", "2026-13-01", "9" * 40, "-", "1e9", "9999-01-01", "2106-02-07T06:28:16", "-\u0663h",
+     "\u0661\u0667\u0669", "\u0662026-01-31", "-1h\n-"],
+)
 def test_other_times_are_refused_by_name(text: str) -> None:
     """What is no time is refused, naming the parameter and showing what would be one."""
     with pytest.raises(BadParameter, match=r"^to is a time") as refused:

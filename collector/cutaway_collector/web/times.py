@@ -13,10 +13,10 @@ from cutaway_collector.web.errors import BadParameter
 
 NS: Final = 1_000_000_000
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_RELATIVE: Final = re.compile(r"^-(\d{1,9})([smhdw])$")
-_EPOCH: Final = re.compile(r"^\d{1,19}$")
-_LAST_NS: Final = 4_102_444_800 * NS
-"""The year 2100: later times are typing mistakes, and DateTime64(9) ends in 2262."""
+_RELATIVE: Final = re.compile(r"-([0-9]{1,9})([smhdw])")
+_EPOCH: Final = re.compile(r"[0-9]{1,19}")
+_LAST_NS: Final = 2**32 * NS - 1
+"""In February 2106: no stored time is later, the seconds of the tables end there."""
 
 RANGES: Final[tuple[tuple[str, str], ...]] = (
     ("-15m", "15 min"),
@@ -30,16 +30,16 @@ RANGES: Final[tuple[tuple[str, str], ...]] = (
 
 
 def parse(text: str, now_ns: int, name: str) -> int | None:
-    """Text of a `from` or `to` -> nanoseconds since 1970; None for "". Raises BadParameter naming the parameter."""
+    """Text of a `from` or `to` -> nanoseconds since 1970; None for "" and "all". Raises BadParameter naming the parameter."""
     text = text.strip()
-    if not text:
+    if text in ("", "all"):
         return None
     if text == "now":
         return now_ns
-    relative = _RELATIVE.match(text)
+    relative = _RELATIVE.fullmatch(text)
     if relative:
         return max(0, now_ns - int(relative[1]) * _UNITS_S[relative[2]] * NS)
-    value = _epoch(int(text)) if _EPOCH.match(text) else _iso(text)
+    value = _epoch(int(text)) if _EPOCH.fullmatch(text) else _iso(text)
     if value is None or not 0 <= value <= _LAST_NS:
         raise BadParameter(
             f"{name} is a time, it is {text[:40]!r}",
@@ -57,6 +57,8 @@ def _epoch(number: int) -> int:
 
 
 def _iso(text: str) -> int | None:
+    if not text.isascii():
+        return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -130,12 +130,14 @@ def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[Any, dict[st
             f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}", hint="search for fewer terms at once"
         )
     from_text = args.get("from", DEFAULT_FROM)
-    start = times.parse("" if from_text == "all" else from_text, now_ns, "from")
+    start = times.parse(from_text, now_ns, "from")
     end = times.parse(args.get("to", ""), now_ns, "to")
     if start is not None and end is not None and start >= end:
         raise BadParameter("from lies before to, here it does not", hint="exchange the two")
     limit = _limit(args.get("limit", ""), site.settings.page_rows_max)
     kept = {key: args[key] for key in ("q", "from", "to", "limit", "sort") if args.get(key)}
+    if kept.get("to") == "all":  # says what its absence says
+        del kept["to"]
     kept["q"] = query
     request = verb.SearchRequest(
         q=query, start_ns=start, end_ns=end, limit=limit, after=args.get("after") or None, sort=args.get("sort", "")
@@ -170,7 +172,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
     return SearchPage(
         query=query,
         from_text=args.get("from", DEFAULT_FROM),
-        to_text=args.get("to", ""),
+        to_text=kept.get("to", ""),
         hits=_hits(found["rows"], now_ns),
         headings=_headings(kept),
         facets=_facets(facets, kept),
