@@ -59,6 +59,15 @@ def _tokens(span: Span, heads: bool) -> Block:
     })
 
 
+def _with_states() -> Block:
+    """One span of trace 4 with a tracestate and two links, one of them with its own."""
+    block = spans_block([Span(6, name="stateful", trace=4, links=[88, 89])])
+    states = Lists(np.array([0, 2], np.int64), Strings.of(["congo=t61rcWkgMzE", ""]))
+    return Block(block.table, block.rows, {
+        **block.columns, "TraceState": Strings.of(["rojo=00f067aa0ba902b7"]), "Links.TraceState": states,
+    })
+
+
 def _scores(span: Span) -> Block:
     """`loop` scored by versions 1 and 2, `gone` deleted, `void` not a number."""
     rows = [("loop", "1", 0.1, 1, 0), ("loop", "2", 0.9, 2, 0), ("gone", "1", 0.5, 1, 1), ("void", "1", float("nan"), 1, 0)]
@@ -79,7 +88,7 @@ def _scores(span: Span) -> Block:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    blocks = (_tokens(GENERATION, True), _tokens(SPANS[4], False), _scores(GENERATION), spans_block([SPANS[3]]))
+    blocks = (_tokens(GENERATION, True), _tokens(SPANS[4], False), _scores(GENERATION), spans_block([SPANS[3]]), _with_states())
     with stored(Path(tmp_path_factory.mktemp("search-trace")), SPANS, *blocks) as opened:
         yield opened
 
@@ -96,10 +105,18 @@ def test_a_trace_has_its_spans_by_start_with_everything_they_carry(store: Store)
     assert first["resource"] == {"host.name": "node"}
     assert first["scope"] == {"name": "cutaway", "version": ""}
     assert first["events"] == [{"time_ns": START_NS + 7, "name": "seen", "attributes": {"k": "v"}}]
-    assert first["links"] == [{"trace_id": f"{77:032x}", "span_id": f"{77:016x}", "attributes": {"why": "test"}}]
+    assert first["links"] == [{"trace_id": f"{77:032x}", "span_id": f"{77:016x}", "trace_state": "", "attributes": {"why": "test"}}]
     assert (found["spans"][1]["model"], found["spans"][1]["ttft_s"], first["model"]) == ("gpt2", 0.25, None)
     assert found["spans"][2]["status_message"] == "no"
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_trace_states_come_along(store: Store) -> None:
+    """The W3C tracestate of a span and of each link is in the answer as it was sent."""
+    found = trace(store, f"{4:032x}", spans_max=10)
+    assert found is not None
+    assert found["spans"][0]["trace_state"] == "rojo=00f067aa0ba902b7"
+    assert [link["trace_state"] for link in found["spans"][0]["links"]] == ["congo=t61rcWkgMzE", ""]
 
 
 def test_a_trace_is_cut_where_the_limit_bites_and_says_so(store: Store) -> None:

@@ -21,6 +21,7 @@ _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f]{2}")
 
 _DETAIL: Final[tuple[tuple[str, str], ...]] = (
+    ("trace_state", "TraceState"),
     ("attributes", "SpanAttributes"),
     ("resource", "ResourceAttributes"),
     ("scope_name", "ScopeName"),
@@ -30,6 +31,7 @@ _DETAIL: Final[tuple[tuple[str, str], ...]] = (
     ("event_attributes", "`Events.Attributes`"),
     ("link_traces", "`Links.TraceId`"),
     ("link_spans", "`Links.SpanId`"),
+    ("link_states", "`Links.TraceState`"),
     ("link_attributes", "`Links.Attributes`"),
 )
 _KEYS: Final = rows.IDENTITY + rows.SUMMARY + _DETAIL
@@ -75,10 +77,13 @@ def _times(store: Store, trace_id: str) -> tuple[int, int] | None:
 def _span(values: Sequence[Any]) -> dict[str, Any]:
     row = rows.as_dict([key for key, _ in _KEYS], values)
     events = zip(row.pop("event_times"), row.pop("event_names"), row.pop("event_attributes"), strict=True)
-    links = zip(row.pop("link_traces"), row.pop("link_spans"), row.pop("link_attributes"), strict=True)
+    links = zip(row.pop("link_traces"), row.pop("link_spans"), row.pop("link_states"), row.pop("link_attributes"), strict=True)
     row["scope"] = {"name": row.pop("scope_name"), "version": row.pop("scope_version")}
     row["events"] = [{"time_ns": time_ns, "name": name, "attributes": attributes} for time_ns, name, attributes in events]
-    row["links"] = [{"trace_id": trace, "span_id": span, "attributes": attributes} for trace, span, attributes in links]
+    row["links"] = [
+        {"trace_id": trace_id, "span_id": span_id, "trace_state": state, "attributes": attributes}
+        for trace_id, span_id, state, attributes in links
+    ]
     return row
 
 
