@@ -94,6 +94,9 @@ class Tampered:
         self._poison = [f"{number + 1:016x}".encode() for number in poison]
         self.tokens: list[str] = []
 
+    def prepare(self) -> None:
+        self._store.prepare()
+
     def insert(self, block: Block, deduplication_token: str) -> None:
         self.tokens.append(deduplication_token)
         self.gate.wait()

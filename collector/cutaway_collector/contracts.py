@@ -56,9 +56,13 @@ class Result:
 
 
 class Store(Protocol):
-    """ClickHouse, in process or over HTTP. Thread-safe. There is no separate open step: a store that exists is connected."""
+    """ClickHouse, in process or over HTTP. Thread-safe. A server may be away: calls then fail until it is back."""
 
     database: str
+
+    def prepare(self) -> None:
+        """Makes the schema unless that has been done; the other calls see to it themselves. Raises StoreError."""
+        ...
 
     def insert(self, block: Block, deduplication_token: str) -> None:
         """Inserts all rows or none; the same token twice stores once. Raises StoreError."""

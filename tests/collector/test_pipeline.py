@@ -330,3 +330,40 @@ def _outage(running_server: Server, tmp_path: Path) -> None:
             assert stored(store) == list(range(60))
     finally:
         store.close()
+
+
+def test_requests_are_taken_before_the_server_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A collector that starts before ClickHouse takes spans, says that the store is away, once, and stores them when it comes."""
+    running_server = Server(tmp_path / "server").start()
+    running_server.stop()
+    settings = Settings(clickhouse=running_server.url, spool=str(tmp_path / "spool"), batch_age_ms_max=20)
+    store = open_store(settings)
+    try:
+        with running(store, settings) as pipeline:
+            wait_until(lambda: pipeline.status()[1]["store"] == "unreachable")
+            pipeline.submit(request(0), "protobuf")
+            ready, details = pipeline.status()
+            assert ready
+            assert details["last_error"] == f"the store at 127.0.0.1:{running_server.port} cannot be reached: Connection refused"
+            running_server.start()
+            wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
+            assert stored(store) == list(range(SPANS_A_REQUEST))
+            assert pipeline.status()[1]["store"] == "reachable"
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    finally:
+        store.close()
+        running_server.stop()
+
+
+def test_stopping_does_not_wait_for_a_server_that_never_came(tmp_path: Path) -> None:
+    """With nothing to store, a stop ends while the store is away, long before its deadline, and reports that all is stored."""
+    running_server = Server(tmp_path / "server").start()
+    running_server.stop()
+    settings = Settings(clickhouse=running_server.url, spool=str(tmp_path / "spool"))
+    store = open_store(settings)
+    try:
+        with running(store, settings) as pipeline:
+            wait_until(lambda: pipeline.status()[1]["store"] == "unreachable")
+            assert pipeline.close(3600)
+    finally:
+        store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from cutaway_collector.blocks import Block, Strings
 from cutaway_collector.errors import SettingsError, StoreError
 from cutaway_collector.settings import Settings
-from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store import ClickHouseStore, check, open_store
 from store_helpers import NOW_NS, Server, server, spans_block, tokens_block
 
 pytestmark = pytest.mark.timeout(60)
@@ -241,10 +242,76 @@ def test_an_unreachable_server_is_worth_another_try(tmp_path: Path) -> None:
         running.stop()
 
 
-def test_a_server_that_is_not_there_at_the_start_is_named(tmp_path: Path) -> None:
-    """open_store fails in words when nothing listens."""
+def test_a_server_that_is_not_there_at_the_start_may_come(tmp_path: Path) -> None:
+    """A store opens without its server; until the server is there calls fail for the time being, then the tables are made first."""
     running = Server(tmp_path).start()
-    url = running.url
     running.stop()
-    with pytest.raises(StoreError, match="cannot be reached"):
-        open_store(Settings(clickhouse=url))
+    store = open_store(Settings(clickhouse=running.url))
+    try:
+        for call in (store.prepare, lambda: store.query("SELECT 1"), lambda: store.insert(spans_block(1), "early")):
+            with pytest.raises(StoreError, match="cannot be reached") as caught:
+                call()
+            assert caught.value.retryable
+        running.start()
+        store.insert(spans_block(1), "early")
+        assert count(store, "otel_traces", 0) == 1
+        assert check(store, Settings()) == []
+    finally:
+        store.close()
+        running.stop()
+
+
+def test_a_command_that_needs_the_server_now_is_told(tmp_path: Path) -> None:
+    """Where no tables are to be made, an absent server is an error at once: one sentence with the place and the reason."""
+    running = Server(tmp_path).start()
+    running.stop()
+    url = running.url.replace("default:@", "bob:hunter2@")
+    with pytest.raises(StoreError) as caught:
+        open_store(Settings(clickhouse=url), create=False)
+    assert str(caught.value) == f"the store at 127.0.0.1:{running.port} cannot be reached: Connection refused"
+
+
+def test_an_outage_logs_nothing_of_the_driver(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The libraries below do not comment on every attempt: whoever calls says it once."""
+    running = Server(tmp_path).start()
+    running.stop()
+    store = open_store(Settings(clickhouse=running.url))
+    with pytest.raises(StoreError):
+        store.query("SELECT 1")
+    store.close()
+    assert caplog.records == []
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A ClickHouse server that knows nobody."""
+
+    def do_POST(self) -> None:
+        text = b"Code: 516. DB::Exception: bob: Authentication failed: password is incorrect. (AUTHENTICATION_FAILED)"
+        self.send_response(403)
+        self.send_header("X-ClickHouse-Exception-Code", "516")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence: the test's own output matters."""
+
+
+def test_a_refused_password_ends_the_start() -> None:
+    """Waiting does not make a wrong password right: one line names the place and the remedy, and does not repeat the password."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(StoreError) as caught:
+                open_store(Settings(clickhouse=f"http://bob:hunter2@127.0.0.1:{http.server_port}"))
+        finally:
+            http.shutdown()
+            thread.join()
+    words = str(caught.value)
+    assert words.startswith(f"the store at 127.0.0.1:{http.server_port} refuses the user or the password")
+    assert "hunter2" not in words
+    assert "\n" not in words
+    assert not caught.value.retryable

@@ -60,6 +60,7 @@ class Pipeline:
         decode: Decode = decoding.decode, score_block: ScoreBlock = scoring.score_block,
     ) -> None:
         self._spool = spool
+        self._prepare = store.prepare
         self._decode = decode
         self._limits = decoding.Limits(attribute_depth_max=settings.attribute_depth_max, attributes_max=settings.attributes_max,
                                        sequence_tokens_max=settings.sequence_tokens_max)
@@ -121,6 +122,9 @@ class Pipeline:
         """Refuses new requests and stores what waits. True when all is stored; the spool keeps the rest for the next start."""
         with self._changed:
             self._closing = True
+            if self._failure and not self._waiting():
+                # The writer tries to reach the store for nothing but its tables: not worth the deadline.
+                self._stop.set()
             self._changed.notify_all()
         self._writer.join(deadline_s)
         self._stop.set()
@@ -187,6 +191,7 @@ class Pipeline:
 
     def _run(self) -> None:
         try:
+            self._until_done(self._prepare)
             for batch in self._unfinished:
                 self._store(batch.sequences, self._load(batch.sequences), batch)
             while (work := self._next()) is not None:

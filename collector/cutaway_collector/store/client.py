@@ -10,6 +10,7 @@ import os
 import tempfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +31,25 @@ _PARTITIONS_PER_INSERT_MAX: Final = 100
 """Days one insert may touch: the engine's default. Each is a part and a sync; wider inserts are refused and come back in halves."""
 _INSERT_SECONDS_MAX: Final = 120
 _CONNECT_SECONDS_MAX: Final = 5
+_Classify = Callable[[str, int], StoreError]
 
 
 class ClickHouseStore:
-    """contracts.Store. One client writes, behind a lock; readers borrow from a pool, so that a page never waits for an insert."""
+    """contracts.Store. One client writes, behind a lock; readers borrow from a pool, so that a page never waits for an insert.
 
-    def __init__(self, settings: Settings, connect: Callable[[], Any], release: Callable[[], None] = lambda: None) -> None:
+    create: the schema is made sure of before the first insert or query; False takes the database as it is.
+    """
+
+    def __init__(
+        self, settings: Settings, connect: Callable[[], Any], release: Callable[[], None] = lambda: None, *, create: bool
+    ) -> None:
         self.database = settings.database
+        self._settings = settings
+        self._place = _place(settings.clickhouse) if settings.clickhouse else ""
+        self._prepared = not create
+        self._preparation = threading.Lock()
+        self._preparer = 0
+        self._unprepared = ""
         self._connect = connect
         self._release = release
         self._closed = False
@@ -52,10 +65,34 @@ class ClickHouseStore:
         self._pool_lock = threading.Lock()
         self._readers = threading.BoundedSemaphore(settings.ui_threads + 2)
 
+    def prepare(self) -> None:
+        """Makes the schema, or brings it up to date, once; `insert` and `query` see to it. Raises StoreError."""
+        if self._prepared or self._preparer == threading.get_ident():
+            return
+        if not self._preparation.acquire(blocking=False):
+            # Nobody queues behind a connection that may take seconds to fail.
+            raise StoreError(self._unprepared or "the tables of the store are being made: ask again in a moment", retryable=True)
+        try:
+            if not self._prepared:
+                self._preparer = threading.get_ident()
+                schema.create(self, self._settings)
+                self._prepared = True
+        except StoreError as error:
+            self._unprepared = str(error)
+            raise
+        finally:
+            self._preparer = 0
+            self._preparation.release()
+
     def insert(self, block: Block, deduplication_token: str) -> None:
         """Inserts all rows or none; the same token twice stores once, in the table and in views. Raises StoreError."""
         if block.rows == 0:
             return
+        try:
+            self.prepare()
+        except StoreError as error:
+            # Whatever keeps the tables from being made, these rows are not to blame for it.
+            raise StoreError(str(error), retryable=True) from None
         payload = encode(block)
         settings = {
             "insert_deduplicate": 1,
@@ -76,17 +113,18 @@ class ClickHouseStore:
                 client.raw_insert(f"{schema.quote(self.database)}.{block.table}", list(block.columns), payload, settings=settings,
                                   fmt="Native")
             except Exception as error:
-                _raise(error, faults.insert_error)
+                self._fail(error, faults.insert_error)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
         """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`. Raises StoreError."""
+        self.prepare()
         bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
         started = time.monotonic()
         with self._reader() as client:
             try:
                 answer = client.query(sql, parameters=bound, settings=self._limits)
             except Exception as error:
-                _raise(error, faults.query_error)
+                self._fail(error, faults.query_error)
         # The embedded client calls the rows it returns "read": no figure is better than that one.
         summary = answer.summary if self._tells_rows_read and answer.summary else {}
         return Result(tuple(answer.column_names), answer.result_rows, time.monotonic() - started,
@@ -99,7 +137,7 @@ class ClickHouseStore:
             try:
                 client.command(sql)
             except Exception as error:
-                _raise(error, faults.schema_error)
+                self._fail(error, faults.schema_error)
 
     def close(self) -> None:
         """Lets go of the engine and of the data directory; further calls raise StoreError. Harmless when repeated."""
@@ -113,17 +151,25 @@ class ClickHouseStore:
                 client.close()
             self._release()
 
-    def _write_client(self, classify: Callable[[str, int | None], StoreError]) -> Any:
+    def _write_client(self, classify: _Classify) -> Any:
         self._refuse_closed()
         if self._writer is None:
             self._writer = self._open(classify)
         return self._writer
 
-    def _open(self, classify: Callable[[str, int | None], StoreError]) -> Any:
+    def _open(self, classify: _Classify) -> Any:
         try:
             return self._connect()
         except Exception as error:
-            _raise(error, classify)
+            self._fail(error, classify)
+
+    def _fail(self, error: Exception, classify: _Classify) -> NoReturn:
+        if isinstance(error, StoreError):
+            raise error
+        code = getattr(error, "code", None)
+        if code is None:
+            raise faults.unreachable(self._place, str(error)) from None
+        raise faults.sign_in_error(self._place, str(error), code) or classify(str(error), code) from None
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -153,15 +199,17 @@ class ClickHouseStore:
 def open_store(settings: Settings, *, create: bool = True) -> ClickHouseStore:
     """Connects to `settings.clickhouse`, else owns `settings.data`; `create` makes the tables that are missing.
 
-    Raises SettingsError (neither or both given), DataDirectoryBusy, StoreError (a server cannot be reached or refuses).
+    With `create` a server may be away: the store then makes the tables when it is back, before it inserts or queries.
+    Raises SettingsError (neither or both given), DataDirectoryBusy, StoreError (a server refuses, or there is nothing to create and
+    it cannot be reached).
     """
     if bool(settings.clickhouse) == bool(settings.data):
         raise SettingsError("a store needs either data (a directory) or clickhouse (a URL): give exactly one of them")
-    store = _server(settings) if settings.clickhouse else _embedded(Path(settings.data), settings)
+    store = _server(settings, create) if settings.clickhouse else _embedded(Path(settings.data), settings, create)
     try:
         if create:
-            schema.create(store, settings)
             warm_up()
+            _prepare_if_reachable(store, settings)
         else:
             store.query("SELECT 1")
     except BaseException:
@@ -170,9 +218,25 @@ def open_store(settings: Settings, *, create: bool = True) -> ClickHouseStore:
     return store
 
 
-def _server(settings: Settings) -> ClickHouseStore:
-    # It logs a traceback for every failed request before it raises; the pipeline says the same in one line an outage.
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+def _prepare_if_reachable(store: ClickHouseStore, settings: Settings) -> None:
+    try:
+        store.prepare()
+    except StoreError as error:
+        if not settings.clickhouse or not error.retryable:
+            raise
+
+
+def _place(url: str) -> str:
+    """host:port of a URL, without the credentials that may stand in it."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or "localhost"
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or (8443 if parts.scheme == 'https' else 8123)}"
+
+
+def _server(settings: Settings, create: bool) -> ClickHouseStore:
+    # They log every failed attempt, with tracebacks, before one raises; the pipeline says the same in one line an outage.
+    for noisy in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
     def connect() -> Any:
         return clickhouse_connect.get_client(
@@ -180,10 +244,10 @@ def _server(settings: Settings) -> ClickHouseStore:
             connect_timeout=_CONNECT_SECONDS_MAX, send_receive_timeout=_INSERT_SECONDS_MAX + 10, client_name="cutaway",
         )
 
-    return ClickHouseStore(settings, connect)
+    return ClickHouseStore(settings, connect, create=create)
 
 
-def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
+def _embedded(data: Path, settings: Settings, create: bool) -> ClickHouseStore:
     lock = own_directory(data)
     try:
         engine, temporary = private_directory(data / "chdb"), private_directory(data / "tmp")
@@ -207,7 +271,7 @@ def _embedded(data: Path, settings: Settings) -> ClickHouseStore:
                 raise DataDirectoryBusy(str(data)) from None
             raise StoreError(f"the embedded engine does not open {data}: {error}", retryable=False) from None
 
-    return ClickHouseStore(settings, connect, release)
+    return ClickHouseStore(settings, connect, release, create=create)
 
 
 def _bindable(value: Any) -> Any:
@@ -217,9 +281,3 @@ def _bindable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_bindable(item) for item in value]
     return value
-
-
-def _raise(error: Exception, classify: Callable[[str, int | None], StoreError]) -> NoReturn:
-    if isinstance(error, StoreError):
-        raise error
-    raise classify(str(error), getattr(error, "code", None)) from None

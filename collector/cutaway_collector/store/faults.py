@@ -5,6 +5,7 @@ Not an error type of its own: callers see StoreError, whose `retryable` is decid
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from cutaway_collector.errors import StoreError
@@ -21,43 +22,61 @@ _MESSAGE_CHARS_MAX: Final = 600
 _PASSING: Final = frozenset({202, 209, 210, 279, 319, 425, 999})
 _REFUSALS: Final = frozenset({16, 47, 60, 81, 164, 192, 193, 194, 497, 516})
 """Of the environment's codes, those that a schema statement does not outlive by waiting: names, rights and credentials."""
-_LIMITS: Final[dict[int | None, str]] = {
+_SIGN_IN: Final = frozenset({192, 193, 194, 516})
+_SYSTEM_REASON: Final = re.compile(r"\[Errno -?\d+\] ([A-Za-z][A-Za-z ,/-]*)")
+_HTTP_STATUS: Final = re.compile(r"[Ss]tatus(?: code)?:? (\d{3})\b")
+_SIGNS: Final = {"timed out": "it did not answer in time", "CERTIFICATE": "its certificate is not trusted", "SSL": "TLS failed",
+                 "RemoteDisconnected": "it closed the connection", "IncompleteRead": "it closed the connection"}
+_LIMITS: Final[dict[int, str]] = {
     158: "the query read more rows than query_rows_read_max allows: narrow the time range or the filter",
     159: "the query ran longer than query_seconds_max allows: narrow the time range or the filter",
     241: "the query needed more memory than query_bytes_memory_max allows: narrow the time range, or group by less",
 }
 
 
-def insert_error(message: str, code: int | None) -> StoreError:
+def insert_error(message: str, code: int) -> StoreError:
     """An insert failed. What the environment did passes; a code that blames the data does not."""
-    if code is None:
-        return unreachable(message)
     retryable = code in ENVIRONMENT and _TOO_MANY_PARTITIONS not in message
     return StoreError(f"the store refused an insert: {_short(message)}", retryable=retryable)
 
 
-def query_error(message: str, code: int | None) -> StoreError:
-    """A query failed. Its own limits and mistakes do not pass by asking again; a lost connection or a busy engine may."""
-    if code is None:
-        return unreachable(message)
+def query_error(message: str, code: int) -> StoreError:
+    """A query failed. Its own limits and mistakes do not pass by asking again; a busy engine may."""
     if code in _LIMITS:
         return StoreError(_LIMITS[code], retryable=False)
     return StoreError(f"the store refused a query: {_short(message)}", retryable=code in _PASSING)
 
 
-def schema_error(message: str, code: int | None) -> StoreError:
+def schema_error(message: str, code: int) -> StoreError:
     """A statement of the schema failed. What passes by itself is retryable; a missing right or a wrong password is not."""
-    if code is None:
-        return unreachable(message)
     return StoreError(f"the store refused a schema statement: {_short(message)}",
                       retryable=code in ENVIRONMENT and code not in _REFUSALS)
 
 
-def unreachable(message: str) -> StoreError:
-    """No answer from the engine at all: the connection failed, which passes."""
-    return StoreError(f"the store cannot be reached: {_short(message.rpartition('Caused by ')[2])}", retryable=True)
+def sign_in_error(place: str, message: str, code: int) -> StoreError | None:
+    """The server does not know the user or the password; None when the code says something else."""
+    if code not in _SIGN_IN:
+        return None
+    return StoreError(f"the store at {place} refuses the user or the password of the clickhouse URL (code {code}): "
+                      "give http://user:password@host:port of a user who may create tables", retryable=False)
+
+
+def unreachable(place: str, message: str) -> StoreError:
+    """No answer from the engine at all: the connection failed, which passes. place: host:port, "" for the embedded engine."""
+    if not place:
+        return StoreError(f"the embedded engine failed: {_short(message)}", retryable=True)
+    found = _SYSTEM_REASON.search(message)
+    status = _HTTP_STATUS.search(message)
+    if found:
+        reason = found[1].strip()
+    elif status:
+        reason = f"it answered with HTTP status {status[1]}"
+    else:
+        reason = next((words for sign, words in _SIGNS.items() if sign in message), "the connection failed")
+    return StoreError(f"the store at {place} cannot be reached: {reason}", retryable=True)
 
 
 def _short(message: str) -> str:
-    text = " ".join(message.split())
+    # What the driver says before the engine's own words is about the driver.
+    text = " ".join(message[max(0, message.find("Code: ")):].split())
     return text if len(text) <= _MESSAGE_CHARS_MAX else text[: _MESSAGE_CHARS_MAX - 3] + "..."
