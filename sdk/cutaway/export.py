@@ -128,7 +128,7 @@ class BoundedProcessor(SpanProcessor):
                 return self._lost == lost
             self._waited_seconds += limit_seconds
             missing += self._lost - self._lost_before
-        self._tell(self.trouble or f"no answer within {limit_seconds:.3g} s", missing, fate)
+        self._tell(self.trouble or f"no answer within {limit_seconds:.1f} s", missing, fate)
         return False
 
     def shutdown(self) -> None:
