@@ -53,9 +53,11 @@ class _Open:
     def close(self, error: BaseException | None = None) -> None:
         """Ends the span; a generator that is closed early has not failed."""
         with guard.guarded("ending a span"):
-            if error is not None and not isinstance(error, GeneratorExit):
-                instrumentation.fail(self.span, error)
-            self.span.end()
+            try:
+                if error is not None and not isinstance(error, GeneratorExit):
+                    instrumentation.fail(self.span, error, _text_may_leave(self._scope.capture))
+            finally:
+                self.span.end()
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def trace(
 
     `name`: instead of the function's qualified name. `attributes`: put on the span. `tokenizer`, `capture` ("numbers", "ids" or
     "text"), `conversation_id` and `seed` hold for the generations inside. `record_arguments`: arguments become attributes
-    `code.argument.NAME`, cut to 1000 characters; off by default, they are content. Raises ConfigurationError while decorating.
+    `code.argument.NAME`, cut to 1000 characters, where text may leave the process. Raises ConfigurationError while decorating.
     """
     overrides = _overrides(tokenizer, capture, conversation_id, seed)
 
@@ -124,7 +126,7 @@ def trace(
 
         def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
             found = dict(attributes or {})
-            if record_arguments:
+            if record_arguments and _text_may_leave(capture or instrumentation.scope.get().capture):
                 with guard.guarded("recording arguments"):
                     found |= _arguments(target, args, kwargs)
             return _Open(label, found, overrides)
@@ -132,6 +134,12 @@ def trace(
         return _wrap(target, opened)
 
     return decorate if function is None else decorate(function)
+
+
+def _text_may_leave(asked: str | None) -> bool:
+    with guard.guarded("reading the settings"):
+        return instrumentation.settings().capture_within(asked) == "text"
+    return False
 
 
 def _overrides(tokenizer: Any, capture: str | None, conversation_id: str | None, seed: int | None) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import importlib.util
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,8 @@ from cutaway.errors import MissingDependency
 from cutaway.settings import Settings
 from cutaway.steps import Call, Clock, Prepared, Recording, Scope
 
+_MESSAGE_CHARACTERS_MAX: Final = 1000
+_STACK_CHARACTERS_MAX: Final = 16_000
 _NOWHERE: Final = Scope()
 scope: Final[ContextVar[Scope]] = ContextVar("cutaway_scope", default=_NOWHERE)
 """What the enclosing `@trace` or pipeline says about generations."""
@@ -274,7 +277,8 @@ def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: B
         span.set_attributes({**attributes, **series})
     finally:
         if error is not None:
-            fail(span, error)
+            with guard.guarded("marking a failed span"):
+                fail(span, error, capture == "text")
         span.end()
 
 
@@ -313,10 +317,20 @@ def _capture_text(span: otel.Span, call: Call, asked: Prepared | None, recording
         span.set_attributes(attributes)
 
 
-def fail(span: otel.Span, error: BaseException) -> None:
-    """Marks a span as ended by the host's exception."""
+def fail(span: otel.Span, error: BaseException, text: bool) -> None:
+    """Marks a span as ended by the host's exception: its class and its frames, and what it says where `text` may leave."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    said = name
+    event = {"exception.type": name}
+    if text:
+        with suppress(Exception):  # a host's own __str__ may fail
+            said = event["exception.message"] = str(error)[:_MESSAGE_CHARACTERS_MAX]
+        event["exception.stacktrace"] = "".join(traceback.format_exception(error))[-_STACK_CHARACTERS_MAX:]
+    else:
+        found = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        frames = [f"{code.co_filename}:{line} in {code.co_name}" for code, line in found]
+        event["exception.stacktrace"] = "\n".join(frames)[-_STACK_CHARACTERS_MAX:]
     span.set_attribute(c.ERROR_TYPE, name)
-    span.record_exception(error)
-    span.set_status(otel.Status(otel.StatusCode.ERROR, str(error)[:1000]))
+    span.add_event("exception", event)
+    span.set_status(otel.Status(otel.StatusCode.ERROR, said or name))

@@ -42,7 +42,7 @@ class Settings:
     service_name: str = _setting("", "OTEL_SERVICE_NAME", "`service.name` of the resource", "empty means what OpenTelemetry chooses")
     exporter: str = _setting("otlp", "OTEL_TRACES_EXPORTER", "`otlp`, `console` (standard output) or `none`", "spans are made to be sent")
     disabled: bool = _setting(False, "OTEL_SDK_DISABLED", "true: no span is made, nothing is measured", "tracing is what it is installed for")
-    capture: str = _setting("ids", "CUTAWAY_CAPTURE", "`numbers` (no token ids), `ids`, or `text` (prompts and answers too)",
+    capture: str = _setting("ids", "CUTAWAY_CAPTURE", "`numbers` (no token ids), `ids`, or `text` (prompts and answers too); once chosen, no scope sends more",
                             "content is never sent unasked; ids are needed to line tokens up, but they can be decoded: "
                             "choose `numbers` where that matters")
     content: str = _setting("", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
@@ -67,6 +67,9 @@ class Settings:
     flush_seconds_max: int = _setting(5, "CUTAWAY_FLUSH_SECONDS_MAX", "longest wait of `flush` and `shutdown`, in seconds",
                                       "a program must be able to end while its collector is away")
 
+    capture_given: bool = True
+    """Not a setting: whether somebody chose `capture`. A chosen one is the most that any scope may send."""
+
     def __post_init__(self) -> None:
         for name, allowed in (("protocol", PROTOCOLS), ("capture", CAPTURES), ("attention", ATTENTIONS), ("exporter", EXPORTERS)):
             value = getattr(self, name)
@@ -83,9 +86,16 @@ class Settings:
             raise ConfigurationError(f"endpoint begins with http:// or https://; it is {self.endpoint!r}: try http://localhost:4318")
 
     def capture_within(self, override: str | None) -> str:
-        """The capture in force inside a scope that asks for `override`: an operator's NO_CONTENT wins over everything."""
+        """The capture in force inside a scope that asks for `override`: the strictest of what was chosen.
+
+        A chosen `capture` is a ceiling. Nobody chose one: `content` may have turned text on, and a scope may raise `ids` to `text`.
+        An operator's NO_CONTENT holds text back from everything.
+        """
+        ceiling = self.capture if self.capture_given else "text"
+        if self.content == "NO_CONTENT" and ceiling == "text":
+            ceiling = "ids"
         wanted = override or ("text" if self.content in CONTENT_MODES[1:] else self.capture)
-        return "ids" if wanted == "text" and self.content == "NO_CONTENT" else wanted
+        return min(wanted, ceiling, key=CAPTURES.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,8 @@ class SettingRow:
 def table() -> tuple[SettingRow, ...]:
     """Every setting in order."""
     return tuple(
-        SettingRow(item.name, item.metadata["env"], item.default, item.metadata["help"], item.metadata["reason"]) for item in fields(Settings)
+        SettingRow(item.name, item.metadata["env"], item.default, item.metadata["help"], item.metadata["reason"])
+        for item in fields(Settings) if item.metadata
     )
 
 
@@ -122,7 +133,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
                     break
     if isinstance(chosen.get("headers"), Mapping):
         chosen["headers"] = ",".join(f"{name}={value}" for name, value in chosen["headers"].items())
-    return Settings(**chosen)
+    return Settings(**chosen, capture_given="capture" in chosen)
 
 
 def _parse(row: SettingRow, text: str, env: str) -> Any:

@@ -43,7 +43,7 @@ def test_options_name_and_describe_the_span() -> None:
     @cutaway.trace(name="one", attributes={"team": "blue"})
     def one(secret: str) -> None: ...
 
-    @cutaway.trace(name="two", record_arguments=True)
+    @cutaway.trace(name="two", record_arguments=True, capture="text")
     def two(word: str, number: int = 3) -> None: ...
 
     with recorded() as spans:
