@@ -23,8 +23,8 @@ ORDER = (NOUNS, VERBS, FLOWS, WIRING)
 LAYERS: dict[str, dict[str, str]] = {
     "cutaway": {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
-        "tap": VERBS, "attention": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS, "guard": VERBS,
-        "content": VERBS,
+        "tap": VERBS, "attention": VERBS, "beams": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
+        "guard": VERBS, "content": VERBS,
         "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
@@ -41,8 +41,8 @@ LAYERS: dict[str, dict[str, str]] = {
 EVERYBODYS = {"guard"}
 """The one verb others may use: keeping our own faults out of the host program is everybody's business."""
 
-HALVES = {("record", "attention")}
-"""Two files of one verb: the recorder keeps tokens in one and attention rows in the other."""
+HALVES = {("record", "attention"), ("record", "beams")}
+"""Files of one verb: the recorder keeps tokens in one, attention rows in another, and follows beams in a third."""
 
 ACROSS = {("cutaway_collector", "cutaway.conventions")}
 """The collector reads the SDK's vocabulary and nothing else of it..."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cutaway import conventions as c
 from cutaway.attention import AttentionRecorder
+from cutaway.beams import Beams, Paths, filled
 from cutaway.steps import Clock, Measures, Prepared, Recording
 
 
@@ -55,54 +56,6 @@ class DeviceClock:
 
 _EXACT_MODES: Final = ("greedy_search", "sample", "beam_search", "beam_sample")
 
-_BEAM_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Candidate ids kept while beams run; they grow with the square of the length."""
-
-
-class _Beams:
-    """Which candidate of every beam step a returned sequence went through.
-
-    A signal depends on a prefix and a token alone, so a returned sequence finds its values at any candidate with the same ids.
-    """
-
-    def __init__(self, asked: Prepared) -> None:
-        self._rows, self._width, self._prompt = asked.rows, asked.beams, asked.prompt_length
-        self._steps: list[tuple[Any, Any]] = []
-        self._bytes = 0
-
-    def choose(self, running: Any, candidates: Any) -> Any:
-        """running: ids [row * beam, position]; candidates: ids [row * candidate, position + 1].
-
-        Returns the running row each candidate continues, int [row * candidate]. Raises MemoryError over the limit.
-        """
-        kept = candidates[:, self._prompt:].to(torch.int32)
-        self._bytes += kept.numel() * 4
-        if self._bytes > _BEAM_BYTES_MAX:
-            raise MemoryError
-        count, steps = kept.shape
-        before = kept[:, :-1].reshape(self._rows, count // self._rows, 1, steps - 1)
-        running = running[:, self._prompt:].to(torch.int32).reshape(self._rows, 1, self._width, steps - 1)
-        first = torch.arange(self._rows, device=kept.device)[:, None] * self._width
-        source = ((before == running).all(-1).int().argmax(-1) + first).reshape(-1)
-        self._steps.append((kept, source))
-        return source
-
-    def paths(self, generated: NDArray[np.int64], lengths: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """(candidate, running row) of each [sequence, step]; None when a sequence cannot be traced."""
-        candidates, sources = np.zeros(generated.shape, dtype=np.int64), np.zeros(generated.shape, dtype=np.int64)
-        for step, (kept, source) in enumerate(self._steps[: generated.shape[1]]):
-            ids, rows = kept.cpu().numpy(), source.cpu().numpy()
-            each = len(ids) // self._rows
-            for i, length in enumerate(lengths):
-                if step < length:
-                    first = i // (len(lengths) // self._rows) * each
-                    hits = np.flatnonzero((ids[first:first + each] == generated[i, : step + 1]).all(-1))
-                    if not hits.size:
-                        return None
-                    candidates[i, step] = first + hits[0]
-                    sources[i, step] = rows[candidates[i, step]]
-        return candidates, sources
-
 
 def clock_for(device: Any) -> Clock:
     """The clock that fits where the model runs."""
@@ -131,7 +84,7 @@ class Recorder:
         self._fault = ""
         self._row: Any = None
         self._running: Any = None
-        self._beams: _Beams | None = None
+        self._beams: Beams | None = None
         self._signals: list[Any] = []
         self._done: list[Any] = []
         self._marks: list[Any] = []
@@ -142,7 +95,7 @@ class Recorder:
         if not self._tokens_reason and prepared.mode not in _EXACT_MODES:
             self._tokens_reason = f"token signals are not exact in the mode {prepared.mode}"
         elif not self._tokens_reason and prepared.beams > 1:
-            self._beams = _Beams(prepared)
+            self._beams = Beams(prepared)
         if self._tokens_reason and not self._attention_reason:
             self._attention_reason = self._tokens_reason.replace("token signals are", "attention signals are")
         if not self._attention_reason and prepared.encoder_decoder:
@@ -180,7 +133,8 @@ class Recorder:
 
     def logits(self, ids: Any, scores: Any, shared: bool) -> None:
         """Keeps the raw row until its token is chosen; a copy only where somebody may change it in place."""
-        self._row, self._running = scores.clone() if shared else scores, ids
+        if not self._tokens_reason:
+            self._row, self._running = scores.clone() if shared else scores, ids
 
     def chosen(self, ids: Any, done: Any) -> None:
         """A token was chosen in every row."""
@@ -210,13 +164,14 @@ class Recorder:
         if failed and asked.beams > 1:
             sequences = None  # what was seen last are candidates, not sequences
         generated = self._generated_ids(sequences, asked)
-        lengths, reasons = self._lengths(generated, sequences, asked, failed)
+        paths = self._paths(generated)
+        lengths, reasons = self._lengths(generated, sequences, asked, failed, None if paths is None else paths.lengths)
         found.output_tokens, found.finish_reasons = lengths, reasons
         found.input_tokens, found.copies = self._input_tokens(asked, len(lengths)), max(1, asked.choices)
         found.token_ids = _joined(generated, lengths).astype(np.uint32)
         self._times(found, lengths)
         if not fault and not self._tokens_reason:
-            self._collect(found, generated, lengths)
+            self._collect(found, lengths, paths)
         return self._statuses(found, fault)
 
     def _unprepared(self, failed: bool) -> None:
@@ -233,18 +188,31 @@ class Recorder:
         host: NDArray[np.int64] = sequences[:, asked.prompt_length:].detach().cpu().numpy().astype(np.int64)
         return host
 
-    def _lengths(self, generated: NDArray[np.int64], sequences: Any, asked: Prepared, failed: bool) -> tuple[list[int], list[str]]:
-        """Generated tokens of each sequence, and why it ended."""
+    def _paths(self, generated: NDArray[np.int64]) -> Paths | None:
+        """Where beams went and ended; None without beams, and where they cannot be traced."""
+        if self._beams is None:
+            return None
+        paths = self._beams.paths(generated, self._done)
+        if paths is None:
+            self._tokens_reason = "a beam could not be traced back to its steps"
+            self.give_up_attention(self._tokens_reason)
+        return paths
+
+    def _lengths(
+        self, generated: NDArray[np.int64], sequences: Any, asked: Prepared, failed: bool, traced: list[int] | None
+    ) -> tuple[list[int], list[str]]:
+        """Generated tokens of each sequence, and why it ended. `traced`: lengths of beams that are known exactly."""
         steps = generated.shape[1]
         end_ids = np.zeros(0, dtype=np.int64) if asked.end_ids is None else asked.end_ids.detach().cpu().numpy().reshape(-1)
         ended = np.isin(generated, end_ids)
-        stops = self._done_matrix(generated.shape, ended)
+        stops = ended if asked.beams > 1 else self._done_matrix(generated.shape, ended)
+        limits = [steps] * generated.shape[0] if asked.beams == 1 else filled(generated, asked)
         full = steps == 0 or (asked.max_length is not None and asked.prompt_length + steps >= asked.max_length)
         matched = self._stop_strings(sequences, generated.shape[0], asked)
         lengths, reasons = [], []
         for i in range(generated.shape[0]):
             hits = np.flatnonzero(stops[i])
-            length = int(hits[0]) + 1 if hits.size else steps
+            length = traced[i] if traced is not None else int(hits[0]) + 1 if hits.size else limits[i]
             at_end = length > 0 and bool(ended[i, length - 1])
             if failed and not at_end and not (hits.size and length < steps):
                 reason = "error"
@@ -297,7 +265,7 @@ class Recorder:
         if not self._tokens_reason and not self._fault:
             found.inter_token_s = np.concatenate([between[:length] for length in lengths]) if lengths else between[:0]
 
-    def _collect(self, found: Recording, generated: NDArray[np.int64], lengths: list[int]) -> None:
+    def _collect(self, found: Recording, lengths: list[int], paths: Paths | None) -> None:
         """Token and attention signals, cut to the generated tokens of each sequence."""
         steps = max(lengths, default=0)
         if steps and len(self._signals) < steps:
@@ -306,13 +274,7 @@ class Recorder:
             found.inter_token_s = None
             return
         straight = np.repeat(np.arange(len(lengths), dtype=np.int64)[:, None], max(steps, 1), axis=1)
-        paths = (straight, straight) if self._beams is None else self._beams.paths(generated, lengths)
-        if paths is None:
-            self._tokens_reason = "a beam could not be traced back to its steps"
-            self.give_up_attention(self._tokens_reason)
-            found.inter_token_s = None
-            return
-        chosen, running = paths
+        chosen, running = (straight, straight) if paths is None else (paths.candidates, paths.running)
         if steps == 0:
             found.surprisal = found.entropy = found.margin = np.zeros(0, dtype=np.float32)
             found.rank = np.zeros(0, dtype=np.uint32)

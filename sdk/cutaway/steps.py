@@ -70,6 +70,8 @@ class Prepared:
     stop_check: Callable[[Any], Any] | None = None
     """Re-evaluates the stop strings on ids [sequence, position] -> bool [sequence], or None without stop strings."""
     time_limited: bool = False
+    pad_id: Any = None
+    """Tensor or None: the id sequences are filled with."""
 
 
 class Listener(Protocol):

@@ -260,7 +260,7 @@ def _prepare(session: _Session, config: Any, details: dict[str, Any]) -> Prepare
         input_length=prompt_length if inputs is None or inputs.ndim < 2 else int(inputs.shape[1]),
         input_mask=_mask_of(model_kwargs), input_ids=inputs if of_ids else None, encoder_decoder=encoder_decoder,
         deferrable=(config.num_beams or 1) == 1 and _only_appends(model_kwargs.get("past_key_values")),
-        time_limited=config.max_time is not None,
+        time_limited=config.max_time is not None, pad_id=getattr(config, "_pad_token_tensor", None),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import StoppingCriteria
 
 from cutaway import attention as attention_module
+from cutaway import beams as beams_module
 from cutaway import conventions as c
 from cutaway.testing import recorded, series, tiny_model
 from sdk_helpers import batch, replay
@@ -269,3 +270,55 @@ def test_a_criterion_or_streamer_may_run_the_model_itself(place: str) -> None:
 
     assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
     check(model, span, out, ids, mask)
+
+
+class _Ending(StoppingCriteria):  # type: ignore[misc]
+    """Ends a sequence at any id that is 3 modulo 7."""
+
+    def __call__(self, ids: Any, scores: Any, **rest: Any) -> Any:
+        return ids[:, -1] % 7 == 3
+
+
+def _ended_answer(row: list[int]) -> list[int]:
+    """The ids up to the first that ends a sequence, from the rule alone."""
+    ends = [i for i, token in enumerate(row) if token == 2 or token % 7 == 3]
+    return row[:ends[0] + 1] if ends else row
+
+
+@pytest.mark.parametrize("pad", [1, 0, 2])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_beams_that_a_criterion_ended_are_cut_where_it_did(pad: int, copies: int) -> None:
+    """Whatever the padding id, what fills a beam after its end is not counted, and the values are those of its tokens."""
+    model = tiny_model(vocabulary=40)
+    ids, mask = batch(vocabulary=40)
+    with recorded() as spans:
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=20, num_beams=3, num_return_sequences=copies, do_sample=False,
+            stopping_criteria=[_Ending()], pad_token_id=pad,
+        )
+    (span,) = spans.get_finished_spans()
+    answers = [_ended_answer(row[9:].tolist()) for row in out]
+
+    assert len({len(answer) for answer in answers}) > 1
+    assert list(span.attributes[c.SEQUENCE_OUTPUT_TOKENS]) == [len(answer) for answer in answers]
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+    wanted = ["length" if len(answer) == 20 and answer[-1] != 2 else "stop" for answer in answers]
+    assert list(span.attributes[c.RESPONSE_FINISH_REASONS]) == wanted
+    check(model, span, out, ids, mask)
+
+
+def test_beams_that_were_not_traced_count_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the memory for candidates the signals are `unsupported`, and the counts still leave the filling out."""
+    monkeypatch.setattr(beams_module, "_BEAM_BYTES_MAX", 100)
+    model = tiny_model(vocabulary=40)
+    ids, mask = batch(vocabulary=40)
+    with recorded() as spans:
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=20, num_beams=3, do_sample=False, stopping_criteria=[_Ending()],
+            pad_token_id=1,
+        )
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.TOKENS_STATUS] == "unsupported"
+    answers = [_ended_answer(row[9:].tolist()) for row in out]
+    assert list(span.attributes[c.SEQUENCE_OUTPUT_TOKENS]) == [len(answer) for answer in answers]
