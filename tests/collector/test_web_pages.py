@@ -212,6 +212,24 @@ def test_a_generation_shows_its_first_token_and_its_surprisal(client: FlaskClien
     assert all(0 <= cell.heat < 16 and 0 <= cell.x < 100 for cell in line.stripe)
 
 
+def test_lines_of_a_value_are_kept(client: FlaskClient) -> None:
+    """A stack trace takes the whole width of the pane, values of one line stay beside their key."""
+    opened = trace.page(site_of(client), f"{world.RAG_TRACE:032x}", {"span": f"{10:016x}"}).opened
+
+    assert opened is not None
+    exception = {item.key: item.wide for item in opened.events[0].properties}
+    assert {"exception.type": False, "exception.message": False, "exception.stacktrace": True} == exception
+    assert 1 == len(get(client, f"{TRACE}?span={10:016x}").with_class("wide"))
+
+
+def test_the_waterfall_explains_only_what_it_shows(client: FlaskClient) -> None:
+    """The key of colours is there where a bar uses them, and nowhere else."""
+    assert "until the first token" in get(client, TRACE).text
+    assert "surprisal of the tokens" in get(client, TRACE).text
+    for text in ("until the first token", "surprisal of the tokens"):
+        assert text not in get(client, f"/trace/{11:032x}").text
+
+
 def test_an_opened_span_shows_all_it_carries(client: FlaskClient) -> None:
     """Attributes, events, links, resource and the way into the generation are there without script."""
     page = get(client, f"{TRACE}?span={world.CHAT:016x}")

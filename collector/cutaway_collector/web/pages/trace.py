@@ -32,7 +32,7 @@ class Property:
     """One attribute.
 
     short: the key without the prefix its group shares. cut: how many characters of the value were left out. url: searches for
-    spans that share the value, "" for long ones.
+    spans that share the value, "" for long ones. wide: the value has lines of its own and takes the whole width.
     """
 
     key: str
@@ -40,6 +40,7 @@ class Property:
     value: str
     cut: int
     url: str
+    wide: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ class TracePage:
     output_tokens: int | None
     worst_perplexity: float | None
     lines: tuple[Line, ...]
+    shows_prefill: bool
+    shows_surprisal: bool
     first_row: int
     previous_url: str
     next_url: str
@@ -177,6 +180,8 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
             )
             for row in shown
         ),
+        shows_prefill=any(row.prefill > 0 for row in shown),
+        shows_surprisal=any(stripes.get(row.span["span_id"]) for row in shown),
         first_row=first,
         previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
         next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
@@ -293,7 +298,7 @@ def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "")
         value = str(attributes[key])
         short = linked and len(value) <= 120 and "\n" not in value
         url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
-        out.append(
-            Property(key, key.removeprefix(prefix) or key, value[:VALUE_CHARS_MAX], max(0, len(value) - VALUE_CHARS_MAX), url)
-        )
+        name, cut = key.removeprefix(prefix) or key, max(0, len(value) - VALUE_CHARS_MAX)
+        wide = "\n" in value.strip() or key == "exception.stacktrace"
+        out.append(Property(key, name, value[:VALUE_CHARS_MAX], cut, url, wide))
     return tuple(out)
