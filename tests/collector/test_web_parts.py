@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cutaway_collector.search import parse
+from cutaway_collector.search import parse, values
 from cutaway_collector.search.language import Literal, Not, Term
 from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls, waterfall
 from cutaway_collector.web.errors import BadParameter
@@ -262,6 +262,18 @@ def test_first_token_time_never_exceeds_the_span() -> None:
 
 
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\x00" not in text))
+@example("/api/")
+@example("/api/v1/")
+@example("7")
+@example("1e3")
+@example("0x1f")
+@example("a*")
+@example("*")
+@example("[1 TO 2]")
+@example("(a, b)")
+@example(">5")
+@example("NOT")
+@example("\\")
 def test_facet_terms_read_back_as_the_value(value: str) -> None:
     """A click on a facet puts exactly that value into the query, whatever characters it holds, and a second click takes it out."""
     term = f"model:{query_edit.quoted(value)}"
@@ -271,11 +283,23 @@ def test_facet_terms_read_back_as_the_value(value: str) -> None:
 
     assert isinstance(node, Term)
     assert isinstance(node.value, Literal)
-    assert value == node.value.text
+    assert ("=", value) == (node.operator, values.plain(node.value))
+    assert not values.is_glob(node.value)
+    assert node.value.quoted or not values.looks_numeric(node.value)
     assert query_edit.toggled(query, term) == ""
 
 
 @given(st.text(min_size=1, max_size=40))
+@example("is")
+@example("has")
+@example("span.x")
+@example("resource.")
+@example("a b")
+@example("NOT")
+@example("-a")
+@example("/a/")
+@example("a:b")
+@example("7")
 def test_attribute_keys_read_back_as_the_key(key: str) -> None:
     """The link beside an attribute searches for that key, whatever characters it holds."""
     node = parse(f"{query_edit.field_name(key)}:x")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_./@][A-Za-z0-9_./@-]*")
+_PLAIN: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_./@-]*")
+"""Words without a meaning of their own as a value: no glob, no regular expression, no number (7 would also find 7.0)."""
 _BARE_KEY: Final = re.compile(r"[A-Za-z][\w.@$/-]*")
+_FLAGS: Final = frozenset({"has", "is"})
 _KEYWORDS: Final = frozenset({"AND", "OR", "NOT", "TO"})
 _TERM: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|\([^()]*\)|\[[^\[\]]*\]|[^\s"])+')
 
@@ -24,7 +26,7 @@ def quoted(value: str) -> str:
 
 def field_name(key: str) -> str:
     """An attribute key as the language takes it on the left of a colon: quoted where a bare one would be read otherwise."""
-    if _BARE_KEY.fullmatch(key) and not key.startswith(("span.", "resource.")):
+    if _BARE_KEY.fullmatch(key) and key not in _FLAGS and not key.startswith(("span.", "resource.")):
         return key
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
