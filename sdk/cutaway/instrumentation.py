@@ -5,6 +5,7 @@ Not a stage of its own: it holds the process's one configuration and hands each 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
@@ -240,11 +241,23 @@ def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call]:
     call = tap.call_of(model, arguments, around.seed, around.tokenizer or _state.tokenizer, around.messages)
     operation = "chat" if around.messages else "text_completion"
     attributes: dict[str, Any] = {c.OPERATION_NAME: operation, c.PROVIDER_NAME: c.PROVIDER_HUGGINGFACE}
-    if call.model:
-        attributes[c.REQUEST_MODEL] = call.model
+    short, full = _names(call.model)
+    call = replace(call, model=full)
+    if full:
+        attributes[c.REQUEST_MODEL] = full
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
-    return tracer().start_span(f"{operation} {call.model}".strip(), kind=otel.SpanKind.INTERNAL, attributes=attributes), call
+    return tracer().start_span(f"{operation} {short}".strip(), kind=otel.SpanKind.INTERNAL, attributes=attributes), call
+
+
+def _names(model: str) -> tuple[str, str]:
+    """A model's name for the span and for the attribute. Spans have the last part of a path; absolute paths stay here."""
+    path = model.replace("\\", "/")
+    absolute = path.startswith(("/", "~")) or path[1:3] == ":/"
+    if absolute or path.startswith(".") or path.count("/") > 1:  # a name on the hub is `owner/model`
+        last = path.rstrip("/").rpartition("/")[2]
+        return last, last if absolute else model
+    return model, model
 
 
 def _listener(model: Any, call: Call, arguments: dict[str, Any]) -> Any:
@@ -318,7 +331,12 @@ def _capture_text(span: otel.Span, call: Call, asked: Prepared | None, recording
 
 
 def fail(span: otel.Span, error: BaseException, text: bool) -> None:
-    """Marks a span as ended by the host's exception: its class and its frames, and what it says where `text` may leave."""
+    """Marks a span as ended by the host's exception: its class and its frames, and what it says where `text` may leave.
+
+    A cancelled task has not failed: somebody stopped waiting for it.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     said = name
