@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
@@ -122,6 +122,7 @@ def trace(
     overrides = _overrides(tokenizer, capture, conversation_id, seed)
 
     def decorate(target: Any) -> Any:
+        _refuse_what_is_no_function(target)
         label = name or str(getattr(target, "__qualname__", type(target).__name__))
 
         def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
@@ -133,7 +134,27 @@ def trace(
 
         return _wrap(target, opened)
 
+    if name is not None and not isinstance(name, str):
+        raise ConfigurationError(f"name is a string; it is of type {type(name).__name__}: leave it out for the function's own name")
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise ConfigurationError(f"attributes is a mapping; it is of type {type(attributes).__name__}: pass a dict or leave it out")
     return decorate if function is None else decorate(function)
+
+
+def _refuse_what_is_no_function(target: Any) -> None:
+    """Misuse is the author's error and told while decorating: at the call it would be the host's."""
+    remedy = ""
+    if isinstance(target, str):
+        remedy = f"it is the string {target[:100]!r}: write @trace(name={target[:100]!r})"
+    elif isinstance(target, type):
+        remedy = f"it is the class {target.__name__}: decorate its methods"
+    elif isinstance(target, property | classmethod | staticmethod):
+        kind = type(target).__name__
+        remedy = f"it is a {kind}: write @{kind} above @trace"
+    elif not callable(target):
+        remedy = f"it is of type {type(target).__name__}: decorate what is called"
+    if remedy:
+        raise ConfigurationError(f"trace decorates a function; {remedy}")
 
 
 def _text_may_leave(asked: str | None) -> bool:
@@ -150,11 +171,15 @@ def _overrides(tokenizer: Any, capture: str | None, conversation_id: str | None,
 
 
 def _arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(target).bind_partial(*args, **kwargs).arguments
-    return {
-        f"code.argument.{key}": value if isinstance(value, bool | int | float) else repr(value)[:_ARGUMENT_CHARACTERS_MAX]
-        for key, value in bound.items() if key != "self"
-    }
+    found: dict[str, Any] = {}
+    with suppress(TypeError, ValueError):  # a wrong call, or a function without a signature: nothing to name arguments by
+        for key, value in inspect.signature(target).bind_partial(*args, **kwargs).arguments.items():
+            if key != "self":
+                with suppress(Exception):  # the host's own __repr__ failed: this argument is left out
+                    found[f"code.argument.{key}"] = (
+                        value if isinstance(value, bool | int | float) else repr(value)[:_ARGUMENT_CHARACTERS_MAX]
+                    )
+    return found
 
 
 Opener = Callable[[tuple[Any, ...], dict[str, Any]], _Open]
@@ -162,11 +187,12 @@ Opener = Callable[[tuple[Any, ...], dict[str, Any]], _Open]
 
 def _wrap(target: Any, opened: Opener) -> Any:
     """The wrapper that fits the kind of function."""
-    if inspect.isasyncgenfunction(target):
+    called = (target, type(target).__call__)  # an object may be called through a method of any kind
+    if any(map(inspect.isasyncgenfunction, called)):
         return _wrap_async_generator(target, opened)
-    if inspect.isgeneratorfunction(target):
+    if any(map(inspect.isgeneratorfunction, called)):
         return _wrap_generator(target, opened)
-    if inspect.iscoroutinefunction(target):
+    if any(map(inspect.iscoroutinefunction, called)):
         @functools.wraps(target)
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
             around = opened(args, kwargs)

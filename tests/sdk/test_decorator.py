@@ -237,3 +237,88 @@ def test_a_wrong_option_is_refused_while_decorating() -> None:
     """An unknown capture level is an error of the program's author, told at once with rule, value and remedy."""
     with pytest.raises(ConfigurationError, match=r"numbers, ids, text; it is 'everything'"):
         cutaway.trace(capture="everything")
+
+
+class Thing:
+    """Called with await."""
+
+    async def __call__(self, word: str) -> str:
+        await asyncio.sleep(0)
+        return word * 2
+
+
+@pytest.mark.parametrize(("target", "remedy"), [
+    ("load", r"it is the string 'load': write @trace\(name='load'\)"),
+    (Thing, "it is the class Thing: decorate its methods"),
+    (property(lambda self: 1), "it is a property: write @property above @trace"),
+    (classmethod(lambda cls: 1), "it is a classmethod: write @classmethod above @trace"),
+    (staticmethod(lambda: 1), "it is a staticmethod: write @staticmethod above @trace"),
+    (5, "it is of type int: decorate what is called"),
+])
+def test_what_is_no_function_is_refused_while_decorating(target: Any, remedy: str) -> None:
+    """Bare or with options: rule, value and remedy."""
+    with pytest.raises(ConfigurationError, match=f"trace decorates a function; {remedy}"):
+        cutaway.trace(target)
+    with pytest.raises(ConfigurationError, match=remedy):
+        cutaway.trace(seed=1)(target)
+
+
+@pytest.mark.parametrize("option", [{"name": 5}, {"attributes": ["a"]}])
+def test_a_name_and_attributes_of_a_wrong_type_are_refused(option: dict[str, Any]) -> None:
+    """Told while decorating."""
+    with pytest.raises(ConfigurationError, match="leave it out"):
+        cutaway.trace(**option)
+
+
+def test_an_object_called_with_await_is_spanned_to_its_end() -> None:
+    """An object whose `__call__` is async: the span ends when the awaited call does, its class names it."""
+    async def main() -> str:
+        call = cutaway.trace(Thing())("ab")
+        assert names(spans) == []
+        return str(await call)
+
+    with recorded() as spans:
+        assert asyncio.run(main()) == "abab"
+
+    assert names(spans) == ["Thing"]
+
+
+def test_an_argument_that_cannot_be_shown_is_left_out_alone() -> None:
+    """One `__repr__` that raises: the call works, the other arguments are there."""
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    @cutaway.trace(record_arguments=True, capture="text")
+    def put(mute: Any, number: int, word: str) -> int:
+        return number
+
+    with recorded() as spans:
+        assert put(Mute(), 3, "x") == 3
+    (span,) = spans.get_finished_spans()
+
+    assert dict(span.attributes) == {"code.argument.number": 3, "code.argument.word": "'x'"}
+
+
+def test_a_cancelled_task_has_not_failed() -> None:
+    """`asyncio.CancelledError` passes; the span ends without status, error type or event."""
+    started = asyncio.Event()
+
+    @cutaway.trace(name="waiting")
+    async def waiting() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(waiting())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with recorded() as spans:
+        asyncio.run(main())
+    (span,) = spans.get_finished_spans()
+
+    assert span.status.status_code is otel.StatusCode.UNSET
+    assert (dict(span.attributes), span.events) == ({}, ())

@@ -27,8 +27,10 @@ class Letters:
 
 def everything(spans: Any) -> str:
     """All that would be sent, as text."""
-    finished = spans.get_finished_spans()
-    return repr([(s.name, dict(s.attributes), s.status.description, [(e.name, dict(e.attributes)) for e in s.events]) for s in finished])
+    return repr([
+        (span.name, dict(span.attributes), span.status.description, [(event.name, dict(event.attributes)) for event in span.events])
+        for span in spans.get_finished_spans()
+    ])
 
 
 STRICT_TO_OPEN = ("numbers", "ids", "text")
