@@ -27,12 +27,8 @@ _ARGUMENTS: Final = (
     "inputs", "generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "synced_gpus",
     "assistant_model", "streamer", "negative_prompt_ids", "negative_prompt_attention_mask", "custom_generate",
 )
-
-
-_PREPARED: Final = (
-    "input_ids_seq_length", "encoder_input_ids", "prefix_allowed_tokens_fn", "logits_processor", "device", "model_kwargs",
-)
-
+_PREPARED: Final = ("input_ids_seq_length", "encoder_input_ids", "prefix_allowed_tokens_fn", "logits_processor", "device",
+                    "model_kwargs")
 
 class Hearing(Listener, Protocol):
     """A listener that says what it still wants to hear, and can be told that attention is not exact."""
@@ -64,12 +60,19 @@ PipelineScope = Callable[[Any, Any], AbstractContextManager[Any]]
 """(tokenizer, chat messages or None) -> a context that is active while a pipeline generates."""
 
 
+class _Home:
+    """One installation. A method of it that others wrapped stays where it is after `remove`, and then only passes through."""
+
+    inert = False
+
+
 class _Session:
     """One generation being heard on one thread."""
 
-    __slots__ = ("_layers", "_owners", "_wrapped", "assistant", "deaf", "listener", "model")
+    __slots__ = ("_layers", "_owners", "_wrapped", "assistant", "deaf", "home", "listener", "model")
 
-    def __init__(self, model: Any, listener: Hearing, assistant: Any) -> None:
+    def __init__(self, model: Any, listener: Hearing, assistant: Any, home: object) -> None:
+        self.home = home
         self.model = model
         self.assistant = assistant
         self.listener = listener
@@ -193,12 +196,14 @@ class _HearingCriteria(StoppingCriteriaList):
 
 _active: ContextVar[_Session | None] = ContextVar("cutaway_session", default=None)
 _inside: ContextVar[bool] = ContextVar("cutaway_inside", default=False)
+_home = _Home()
 _lock = threading.Lock()
 _PATCHED: Final[tuple[tuple[type, str], ...]] = (
     (GenerationMixin, "generate"), (GenerationMixin, "_get_logits_processor"), (GenerationMixin, "_get_stopping_criteria"),
     (AttentionInterface, "get_interface"), (TextGenerationPipeline, "_forward"),
 )
 _originals: dict[tuple[type, str], Any] = {}
+_ours: dict[tuple[type, str], Any] = {}
 
 
 def call_of(model: Any, arguments: dict[str, Any], seed: int | None, tokenizer: Any, messages: Any) -> Call:
@@ -280,17 +285,16 @@ def _only_appends(cache: Any) -> bool:
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def _patched_generate(opener: Opener) -> Callable[..., Any]:
+def _patched_generate(opener: Opener, home: _Home) -> Callable[..., Any]:
     original = _originals[(GenerationMixin, "generate")]
 
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if home.inert or torch.compiler.is_compiling():
             return original(self, *args, **kwargs)
-
         arguments = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
 
         def run(listener: Hearing | None) -> Any:
-            session = None if listener is None else _Session(self, listener, arguments.get("assistant_model"))
+            session = None if listener is None else _Session(self, listener, arguments.get("assistant_model"), home)
             token = _active.set(session)
             try:
                 return original(self, *args, **kwargs)
@@ -306,17 +310,16 @@ def _patched_generate(opener: Opener) -> Callable[..., Any]:
             return opener(self, arguments, run)
         finally:
             _inside.reset(token)
-
     return _like(generate, original)
 
 
-def _patched_processors() -> Callable[..., Any]:
+def _patched_processors(home: _Home) -> Callable[..., Any]:
     original = _originals[(GenerationMixin, "_get_logits_processor")]
 
     def _get_logits_processor(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         found = original(self, generation_config, *args, **kwargs)
         session = _active.get()
-        if session is None or session.model is not self:
+        if session is None or session.home is not home or session.model is not self:
             return found
         try:
             details = dict(zip(_PREPARED, args, strict=False)) | kwargs
@@ -326,17 +329,16 @@ def _patched_processors() -> Callable[..., Any]:
             session.listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)
             return found
-
     return _like(_get_logits_processor, original)
 
 
-def _patched_criteria() -> Callable[..., Any]:
+def _patched_criteria(home: _Home) -> Callable[..., Any]:
     original = _originals[(GenerationMixin, "_get_stopping_criteria")]
 
     def _get_stopping_criteria(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = original(self, *args, **kwargs)
         session = _active.get()
-        if session is None or session.model is not self:
+        if session is None or session.home is not home or session.model is not self:
             return found
         try:
             checks = [criterion for criterion in found if isinstance(criterion, StopStringCriteria)]
@@ -346,7 +348,6 @@ def _patched_criteria() -> Callable[..., Any]:
             session.listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)
             return found
-
     return _like(_get_stopping_criteria, original)
 
 
@@ -354,7 +355,7 @@ def _one_argument(check: Any) -> Callable[[Any], Any]:
     return lambda ids: check(ids, None)
 
 
-def _patched_interface() -> Callable[..., Any]:
+def _patched_interface(home: _Home) -> Callable[..., Any]:
     original = _originals[(AttentionInterface, "get_interface")]
 
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
@@ -362,21 +363,21 @@ def _patched_interface() -> Callable[..., Any]:
         if torch.compiler.is_compiling():  # first: reading a ContextVar breaks a traced graph
             return function
         session = _active.get()
-        if session is None or session.deaf or not session.listener.hears_attention:
+        if session is None or session.home is not home or session.deaf or not session.listener.hears_attention:
             return function
         return session.hearing(function, attn_implementation or "")
-
     return _like(get_interface, original)
 
 
-def _patched_pipeline(scope: PipelineScope) -> Callable[..., Any]:
+def _patched_pipeline(scope: PipelineScope, home: _Home) -> Callable[..., Any]:
     original = _originals[(TextGenerationPipeline, "_forward")]
 
     def _forward(self: Any, model_inputs: Any, **kwargs: Any) -> Any:
+        if home.inert:
+            return original(self, model_inputs, **kwargs)
         prompt = model_inputs.get("prompt_text") if hasattr(model_inputs, "get") else None
         with scope(self.tokenizer, getattr(prompt, "messages", None)):
             return original(self, model_inputs, **kwargs)
-
     return _like(_forward, original)
 
 
@@ -389,21 +390,30 @@ def _like(function: Any, original: Any) -> Patched:
 
 def install(opener: Opener, pipeline_scope: PipelineScope) -> None:
     """Patches the classes; a second call changes nothing."""
+    global _home
     with _lock:
         if _originals:
             return
+        _home = _Home()
         _originals.update({(owner, name): vars(owner)[name] for owner, name in _PATCHED})
         replacements = (
-            _patched_generate(opener), _patched_processors(), _patched_criteria(), _patched_interface(),
-            _patched_pipeline(pipeline_scope),
+            _patched_generate(opener, _home), _patched_processors(_home), _patched_criteria(_home), _patched_interface(_home),
+            _patched_pipeline(pipeline_scope, _home),
         )
-        for (patched, name), replacement in zip(_PATCHED, replacements, strict=True):
+        _ours.update(zip(_PATCHED, replacements, strict=True))
+        for (patched, name), replacement in _ours.items():
             setattr(patched, name, replacement)
 
 
 def remove() -> None:
-    """Puts the original methods back; generations already running are heard to their end."""
+    """Puts the original methods back. Where somebody patched a method after us, theirs stays, and ours below it passes through."""
     with _lock:
+        _home.inert = True
         for (owner, name), original in _originals.items():
-            setattr(owner, name, original)
+            if vars(owner).get(name) is _ours[(owner, name)]:
+                setattr(owner, name, original)
+            else:
+                text = "%s.%s was patched by somebody else after cutaway: ours stays below it, and does nothing any more"
+                guard.once(f"patched:{name}", text, owner.__name__, name)
         _originals.clear()
+        _ours.clear()

@@ -360,3 +360,33 @@ def test_nothing_of_ours_keeps_the_model_alive(options: dict[str, Any]) -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_patches_of_others_outlive_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody who patched `generate` after us keeps their patch; ours below it makes no span, and can be installed anew."""
+    before = GenerationMixin.__dict__["generate"]
+    model, (ids, _) = tiny_model(), batch(1)
+    called: list[str] = []
+    with recorded():
+        ours = GenerationMixin.generate
+
+        def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
+            called.append("theirs")
+            return ours(self, *args, **kwargs)
+
+        GenerationMixin.generate = theirs
+    try:
+        assert GenerationMixin.__dict__["generate"] is theirs
+        assert "GenerationMixin.generate" in caplog.text
+        with recorded() as spans:
+            cutaway.uninstrument()
+            model.generate(ids, max_new_tokens=3, do_sample=False)
+            assert spans.get_finished_spans() == ()
+            cutaway.instrument()
+            model.generate(ids, max_new_tokens=3, do_sample=False)
+        (span,) = spans.get_finished_spans()
+        assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "recorded")
+        assert called == ["theirs", "theirs"]
+        assert GenerationMixin.__dict__["generate"] is theirs
+    finally:
+        GenerationMixin.generate = before
