@@ -25,7 +25,7 @@ RECEIVED_NS = 1_800_000_000_123_456_789
 KINDS = ["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"]
 STATUSES = ["Unset", "Ok", "Error"]
 SERIES = {*conventions.TOKEN_SERIES, conventions.TOKEN_TEXT, *conventions.ATTENTION_SERIES}
-START_NS = (31_536_000 * 10**9, 9_214_646_400 * 10**9)
+START_NS = (31_536_000 * 10**9, 4_291_747_200 * 10**9)
 
 
 def plain(column: Any) -> list[Any]:

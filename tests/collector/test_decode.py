@@ -227,10 +227,12 @@ def test_lifted_attributes_stay_in_the_map() -> None:
 @pytest.mark.parametrize(("fields", "word"), [
     ({"trace_id": bytes(16)}, "trace_id"), ({"trace_id": b"short"}, "trace_id"), ({"span_id": bytes(8)}, "span_id"),
     ({"span_id": b"ninebytes"}, "span_id"), ({"start_time_unix_nano": 0}, "1971"), ({"start_time_unix_nano": 2**64 - 1}, "1971"),
+    ({"start_time_unix_nano": 4_291_747_200 * 10**9}, "from 1971 to 2105"), ({"start_time_unix_nano": 2**32 * 10**9}, "2105"),
     ({"attributes": [key_value("k", 1)] * 5}, "may hold 4"),
     ({"attributes": [key_value("k", ((((1,),),),))]}, "nest 3"),
     ({"attributes": [key_value("k", {"a": {"b": ({},)}})]}, "nest 3"),
-], ids=["zero trace", "short trace", "zero span", "long span", "no start", "late start", "attributes", "arrays", "maps"])
+], ids=["zero trace", "short trace", "zero span", "long span", "no start", "last start", "first late start", "wrapping start",
+        "attributes", "arrays", "maps"])
 def test_a_bad_span_is_rejected_alone(fields: dict[str, Any], word: str) -> None:
     """Neighbours before and after are stored, and the sender is told which rule was broken."""
     good = [a_span(name="before"), a_span(name="after")]
@@ -239,6 +241,12 @@ def test_a_bad_span_is_rejected_alone(fields: dict[str, Any], word: str) -> None
     assert [row["SpanName"] for row in rows(decoded.spans)] == [b"before", b"after"]
     assert decoded.rejected == 1
     assert word in decoded.message
+
+
+@pytest.mark.parametrize("start_ns", [31_536_000 * 10**9, 4_291_747_200 * 10**9 - 1])
+def test_a_start_at_either_end_is_kept(start_ns: int) -> None:
+    """The first nanosecond of 1971 and the last of 2105 are stored as they came."""
+    assert one(start_time_unix_nano=start_ns)["Timestamp"] == start_ns
 
 
 def test_a_value_as_deep_as_allowed_is_kept() -> None:

@@ -5,7 +5,7 @@ tables into columns; otlp_json.py writes JSON as protobuf and takes the same roa
 
 Policies, each with a test:
 - A span is turned away alone (counted, explained, neighbours kept) for a trace or span id of the wrong length or all zero, a start
-  outside 1971..2261, more attributes than allowed on it, its resource, an event or a link, or a value nested too deep. Below the
+  outside 1971..2105, more attributes than allowed on it, its resource, an event or a link, or a value nested too deep. Below the
   allowed depth a value is not looked into.
 - Text that is not valid UTF-8 is stored as it came. (The regularising road of otlp.py refuses it, as the protobuf library does.)
 - Repeated attribute keys are all kept, in order; a lifted column takes the first, which is what the map's look-up gives.
@@ -35,7 +35,7 @@ __all__ = ["Limits", "decode", "decode_json", "decode_protobuf", "warm_up"]
 _REJECTED: Final[dict[int, str]] = {
     t.BAD_TRACE_ID: "trace_id must be 16 bytes, not all zero",
     t.BAD_SPAN_ID: "span_id must be 8 bytes, not all zero",
-    t.BAD_START: "start_time_unix_nano must lie from 1971 to 2261",
+    t.BAD_START: "start_time_unix_nano must lie from 1971 to 2105",
     t.TOO_MANY_ATTRIBUTES: "a span, its resource, an event or a link may hold {attributes_max} attributes",
     t.TOO_DEEP: "attribute values may nest {attribute_depth_max} deep",
 }

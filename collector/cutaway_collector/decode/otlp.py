@@ -85,8 +85,8 @@ from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, ent
 
 START_MIN_NS: Final = 31_536_000 * 10**9
 """1971-01-01: an earlier start is a clock that was never set."""
-START_MAX_NS: Final = 9_214_646_400 * 10**9
-"""2262-01-01: DateTime64(9) ends a little later."""
+START_MAX_NS: Final = 4_291_747_200 * 10**9
+"""2106-01-01: the 32-bit seconds of the keys and of the trace times end a month later, and a later start would wrap to 1970."""
 TIME_MAX_NS: Final = 2**63 - 1
 
 
