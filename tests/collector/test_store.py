@@ -271,6 +271,14 @@ def test_a_command_that_needs_the_server_now_is_told(tmp_path: Path) -> None:
     assert str(caught.value) == f"the store at 127.0.0.1:{running.port} cannot be reached: Connection refused"
 
 
+@pytest.mark.parametrize("url", ["http://bob:hunter2@db:99999", "http://bob:hunter2@db:port"])
+def test_a_port_that_is_none_is_a_setting_to_mend(url: str) -> None:
+    """A malformed URL is a question back to the user, who is not shown the password."""
+    with pytest.raises(SettingsError, match="port") as caught:
+        open_store(Settings(clickhouse=url))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_outage_logs_nothing_of_the_driver(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The libraries below do not comment on every attempt: whoever calls says it once."""
     running = Server(tmp_path).start()

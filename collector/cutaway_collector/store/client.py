@@ -227,10 +227,13 @@ def _prepare_if_reachable(store: ClickHouseStore, settings: Settings) -> None:
 
 
 def _place(url: str) -> str:
-    """host:port of a URL, without the credentials that may stand in it."""
-    parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or "localhost"
-    return f"{f'[{host}]' if ':' in host else host}:{parts.port or (8443 if parts.scheme == 'https' else 8123)}"
+    """host:port of a URL, without the credentials that may stand in it. Raises SettingsError."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "localhost", parts.port or (8443 if parts.scheme == "https" else 8123)
+    except ValueError:
+        raise SettingsError("the port of the clickhouse URL is a number to 65535: http://user:password@host:8123") from None
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _server(settings: Settings, create: bool) -> ClickHouseStore:
