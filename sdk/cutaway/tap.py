@@ -57,7 +57,7 @@ Opener = Callable[[Any, dict[str, Any], Callable[[Hearing | None], Any]], Any]
 """(model, arguments, run) -> what `run(listener or None)` returned: the flow wraps the call and may look at its result."""
 
 PipelineScope = Callable[[Any, Any], AbstractContextManager[Any]]
-"""(tokenizer, chat messages or None) -> a context that is active while a pipeline generates."""
+"""(tokenizer, chat messages of all rows or None) -> a context that is active while a pipeline generates."""
 
 
 class _Home:
@@ -376,7 +376,8 @@ def _patched_pipeline(scope: PipelineScope, home: _Home) -> Callable[..., Any]:
         if home.inert:
             return original(self, model_inputs, **kwargs)
         prompt = model_inputs.get("prompt_text") if hasattr(model_inputs, "get") else None
-        with scope(self.tokenizer, getattr(prompt, "messages", None)):
+        chats = [getattr(each, "messages", None) or () for each in (prompt if isinstance(prompt, (list, tuple)) else [prompt])]
+        with scope(self.tokenizer, [message for chat in chats for message in chat] or None):
             return original(self, model_inputs, **kwargs)
     return _like(_forward, original)
 

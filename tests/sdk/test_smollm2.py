@@ -53,6 +53,22 @@ def test_sampling_is_bit_identical(smollm2: Any) -> None:
     assert torch.equal(bare, heard)
 
 
+def test_a_batch_of_chats_is_a_chat_span_with_the_messages_of_every_row(smollm2: Any) -> None:
+    """A pipeline with `batch_size` makes one `chat` span of several conversations; all their messages are on it."""
+    from transformers import pipeline
+
+    model, tokenizer = smollm2
+    talk = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    chats = [[{"role": "user", "content": text}] for text in ("Say hi.", "Name a colour.")]
+    with recorded(capture="text") as spans:
+        talk(chats, batch_size=2, max_new_tokens=3, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert span.attributes[c.OPERATION_NAME] == "chat"
+    asked = [message["parts"][0]["content"] for message in json.loads(span.attributes[c.INPUT_MESSAGES])]
+    assert asked == ["Say hi.", "Name a colour."]
+
+
 def test_a_chat_pipeline_is_a_chat_span_with_its_messages(smollm2: Any) -> None:
     """pipeline("text-generation") with messages: a `chat` span, the conversation, the answer, its own tokenizer."""
     from transformers import pipeline
