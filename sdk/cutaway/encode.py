@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,10 @@ from cutaway import conventions as c
 from cutaway.errors import CutawayError
 from cutaway.steps import Call, Prepared, Recording
 
+_ESSENTIAL: Final = (
+    c.OPERATION_NAME, c.PROVIDER_NAME, c.REQUEST_MODEL, c.USAGE_INPUT_TOKENS, c.USAGE_OUTPUT_TOKENS, c.TOKENS_STATUS,
+    c.ATTENTION_STATUS, c.SEQUENCE_OUTPUT_TOKENS,
+)
 _CODES: Final = {np.dtype(name): code for code, name in c.SERIES_DTYPES.items()}
 
 
@@ -141,6 +146,27 @@ def series_attributes(recording: Recording, ids: bool, heads: bool, bytes_max: i
         if heads and c.ATTENTION_ENTROPY in found:
             _fit(found, c.ATTENTION_ENTROPY_HEADS, recording.attention.astype(np.float16), room, recording, tokens=False)
     return found
+
+
+def arranged(attributes: dict[str, Any], series: dict[str, bytes], held: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """What to set on a span that holds `held` already and takes `limit` attributes: series first, what every reader needs last.
+
+    A full span drops its oldest attributes. Where series do not fit they are left out and the statuses say `truncated`; then
+    the least needed of the rest. One place is kept for the error that may follow.
+    """
+    needed = {name: value for name in _ESSENTIAL if (value := attributes.get(name, held.get(name))) is not None}
+    rest = {name: value for name, value in attributes.items() if name not in needed}
+    room = math.inf if limit is None else limit - 1 - sum(name not in attributes and name not in needed for name in held)
+    if len(rest) + len(needed) + len(series) > room:
+        reason = f"the series were left out: the tracer provider takes {limit} attributes a span"
+        rest[c.STATUS_REASON] = "; ".join(filter(None, (rest.get(c.STATUS_REASON), reason)))
+        for status, names in ((c.TOKENS_STATUS, c.TOKEN_SERIES), (c.ATTENTION_STATUS, c.ATTENTION_SERIES)):
+            if needed.get(status) == c.STATUS_RECORDED and any(name in series for name in names):
+                needed[status] = c.STATUS_TRUNCATED
+        series = {}
+    kept = sorted(rest, key=lambda name: name == c.STATUS_REASON)  # the reason is the last to go
+    kept = kept[max(0, len(kept) + len(needed) + len(series) - int(min(room, 1 << 30))):]
+    return {**series, **{name: rest[name] for name in kept}, **needed}
 
 
 def _fit(found: dict[str, bytes], name: str, values: NDArray[Any] | None, room: int, recording: Recording, tokens: bool) -> int:

@@ -287,7 +287,8 @@ def _finish(span: otel.Span, call: Call, recorder: Any, sequences: Any, error: B
         attributes |= encode.answer_attributes(recording, call)
         if recording.reasons:
             attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
-        span.set_attributes({**attributes, **series})
+        limit = getattr(getattr(span, "_limits", None), "max_span_attributes", None)
+        span.set_attributes(encode.arranged(attributes, series, getattr(span, "attributes", None) or {}, limit))
     finally:
         if error is not None:
             with guard.guarded("marking a failed span"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from opentelemetry import trace as otel
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from transformers import GenerationMixin
@@ -390,3 +390,24 @@ def test_patches_of_others_outlive_ours(caplog: pytest.LogCaptureFixture) -> Non
         assert GenerationMixin.__dict__["generate"] is theirs
     finally:
         GenerationMixin.generate = before
+
+
+@pytest.mark.parametrize("limit", [14, 22, 128])
+def test_a_small_attribute_limit_keeps_the_essentials(limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A provider that takes few attributes a span: series go first and the status says so, counts stay, nobody warns."""
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(span_limits=SpanLimits(max_span_attributes=limit))
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    with recorded():
+        cutaway.configure(tracer_provider=provider)
+        tiny_model().generate(batch(1)[0], max_new_tokens=3, do_sample=True)
+    (span,) = memory.get_finished_spans()
+    found = span.attributes
+
+    assert found[c.OPERATION_NAME] == "text_completion"
+    assert found[c.REQUEST_MODEL] == "tiny-llama"
+    assert found[c.USAGE_OUTPUT_TOKENS] == sum(found[c.SEQUENCE_OUTPUT_TOKENS])
+    assert (c.TOKEN_SURPRISAL in found) == (limit == 128)
+    assert found[c.TOKENS_STATUS] == found[c.ATTENTION_STATUS] == ("recorded" if limit == 128 else "truncated")
+    assert limit == 128 or f"takes {limit} attributes" in found[c.STATUS_REASON]
+    assert (span.dropped_attributes, caplog.text) == (0, "")
