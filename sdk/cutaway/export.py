@@ -248,28 +248,30 @@ def _value_bytes(value: Any) -> int:
 
 
 def otlp_exporter(settings: Settings) -> SpanExporter:
-    """The official exporter for the endpoint and protocol. Raises ConfigurationError for an endpoint without a host."""
+    """The official exporter for the endpoint and protocol."""
     endpoint = settings.endpoint
     if endpoint and "://" not in endpoint:
         endpoint = f"http://{endpoint}"
     parts = urlsplit(endpoint)
-    if endpoint and not parts.netloc:
-        raise ConfigurationError(f"endpoint has a host, it is {settings.endpoint!r}: try http://localhost:4318")
     protocol = settings.protocol or ("grpc" if parts.port == 4317 else "http/protobuf")
+    headers = _pairs(settings.headers)
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(endpoint=endpoint or None, headers=settings.headers or None, timeout=settings.timeout_seconds)
+        return GrpcExporter(endpoint=endpoint or None, headers=headers or None, timeout=settings.timeout_seconds)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
     if endpoint and endpoint != os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") and not parts.path.endswith("/v1/traces"):
         endpoint = endpoint.rstrip("/") + "/v1/traces"
-    return HttpExporter(endpoint=endpoint or None, headers=_pairs(settings.headers) or None, timeout=settings.timeout_seconds)
+    return HttpExporter(endpoint=endpoint or None, headers=headers or None, timeout=settings.timeout_seconds)
 
 
-def _pairs(headers: str) -> dict[str, str]:
+def _pairs(headers: str | tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Names in small letters, as gRPC asks."""
     from opentelemetry.util.re import parse_env_headers
 
+    if isinstance(headers, tuple):
+        return {name.lower(): value for name, value in headers}
     return dict(parse_env_headers(headers, liberal=True)) if headers else {}
 
 
@@ -278,8 +280,18 @@ def provider(
 ) -> TracerProvider:
     """A TracerProvider of our own, never made global. Samplers and limits follow the OTEL_* variables by themselves.
 
-    A given `processor` replaces ours; a given `exporter` is put behind ours.
+    A given `processor` replaces ours; a given `exporter` is put behind ours. Raises ConfigurationError.
     """
+    try:
+        return _provider(settings, resource, exporter, processor)
+    except (ValueError, TypeError, OSError) as fault:
+        why = f"{type(fault).__name__}: {fault}"
+        raise ConfigurationError(f"OpenTelemetry refuses one of its OTEL_* variables ({why}): correct or unset it") from fault
+
+
+def _provider(
+    settings: Settings, resource: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
+) -> TracerProvider:
     attributes = dict(resource)
     if settings.service_name:
         attributes["service.name"] = settings.service_name

@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from cutaway import content, encode, export, guard
 from cutaway import conventions as c
 from cutaway import settings as settings_module
-from cutaway.errors import MissingDependency
+from cutaway.errors import ConfigurationError, MissingDependency
 from cutaway.settings import Settings
 from cutaway.steps import Call, Clock, Prepared, Recording, Scope
 
@@ -96,6 +96,7 @@ def configure(
         "attention": attention, "series_bytes_max": series_bytes_max,
     }
     chosen = settings_module.load({**named, **more})
+    _check_objects(tracer_provider, exporter, span_processor, clock, resource_attributes)
     owned = None
     provider: otel.TracerProvider
     if chosen.disabled:
@@ -114,6 +115,21 @@ def configure(
             previous.shutdown()
 
 
+def _check_objects(provider: Any, exporter: Any, processor: Any, clock: Any, resource_attributes: Any) -> None:
+    """By what they can do, not by their class: tests and wrappers bring their own."""
+    asked: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+        ("tracer_provider", provider, ("get_tracer",)), ("exporter", exporter, ("export", "shutdown")),
+        ("span_processor", processor, ("on_start", "on_end", "shutdown", "force_flush")), ("clock", clock, ("__call__",)),
+        ("resource_attributes", resource_attributes, ("keys", "items")),
+    )
+    for name, value, methods in asked:
+        a_class = isinstance(value, type) and name != "clock"
+        if value is not None and (a_class or not all(callable(getattr(value, method, None)) for method in methods)):
+            what = f"the class {value.__name__}" if a_class else f"of type {type(value).__name__}"
+            rule = f"{name} is an object with {', '.join(methods)}"
+            raise ConfigurationError(f"{rule}; it is {what}: pass such an object or leave it out")
+
+
 def settings() -> Settings:
     """The settings in force; configures from the environment when nobody has."""
     return _state.settings or _from_environment()[0]
@@ -125,10 +141,16 @@ def tracer() -> otel.Tracer:
 
 
 def _from_environment() -> tuple[Settings, otel.Tracer]:
-    """Configures unless another thread has just done so."""
+    """Configures unless another thread has just done so. A malformed variable is told in one line and turns tracing off."""
+    global _state
     with _lock:
         if _state.settings is None:
-            configure()
+            try:
+                configure()
+            except ConfigurationError as error:
+                guard.once("environment", "nothing is traced: %s", error)
+                off = otel.NoOpTracerProvider()
+                _state = replace(_state, settings=Settings(disabled=True), provider=off, tracer=off.get_tracer(c.SCOPE_NAME))
         now = _state
     assert now.settings is not None
     assert now.tracer is not None

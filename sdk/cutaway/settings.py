@@ -20,11 +20,14 @@ CAPTURES: Final = ("numbers", "ids", "text")
 ATTENTIONS: Final = ("off", "layers", "heads")
 PROTOCOLS: Final = ("", "grpc", "http/protobuf")
 EXPORTERS: Final = ("otlp", "console", "none")
+SECONDS_MAX: Final = 86_400
+INT_MAX: Final = 2**40
 CONTENT_MODES: Final = ("NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT")
 
 
-def _setting(default: Any, env: str, help: str, reason: str) -> Any:
-    return _field(default=default, metadata={"env": tuple(env.split()), "help": help, "reason": reason})
+def _setting(default: Any, env: str, help: str, reason: str, kind: str = "") -> Any:
+    kind = kind or type(default).__name__
+    return _field(default=default, metadata={"variables": tuple(env.split()), "help": help, "reason": reason, "kind": kind})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Settings:
     protocol: str = _setting("", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc` or `http/protobuf`",
                              "empty means grpc when the endpoint's port is 4317, else http/protobuf: OpenTelemetry's default, and "
                              "safe in programs that fork (data loaders), where gRPC's threads are lost")
-    headers: str = _setting("", "OTEL_EXPORTER_OTLP_TRACES_HEADERS OTEL_EXPORTER_OTLP_HEADERS", "headers of every request, `name=value,name=value`",
+    headers: str | tuple[tuple[str, str], ...] = _setting("", "OTEL_EXPORTER_OTLP_TRACES_HEADERS OTEL_EXPORTER_OTLP_HEADERS", "headers of every request, `name=value,name=value`, or a dict",
                             "none")
     service_name: str = _setting("", "OTEL_SERVICE_NAME", "`service.name` of the resource", "empty means what OpenTelemetry chooses")
     exporter: str = _setting("otlp", "OTEL_TRACES_EXPORTER", "`otlp`, `console` (standard output) or `none`", "spans are made to be sent")
@@ -62,15 +65,18 @@ class Settings:
     batch_spans_max: int = _setting(512, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "spans of one export request", "OpenTelemetry's default")
     delay_ms: int = _setting(1000, "OTEL_BSP_SCHEDULE_DELAY", "longest wait before spans are sent, in milliseconds",
                              "OpenTelemetry's 5000 is long for somebody who waits for a trace")
-    timeout_seconds: int = _setting(10, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT OTEL_EXPORTER_OTLP_TIMEOUT",
-                                    "longest export request, retries included, in seconds", "OpenTelemetry's default")
-    flush_seconds_max: int = _setting(5, "CUTAWAY_FLUSH_SECONDS_MAX", "longest wait of `flush` and `shutdown`, in seconds",
-                                      "a program must be able to end while its collector is away")
+    timeout_seconds: float = _setting(10, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT OTEL_EXPORTER_OTLP_TIMEOUT",
+                                    "longest export request, retries included, in seconds", "OpenTelemetry's default", "seconds")
+    flush_seconds_max: float = _setting(5, "CUTAWAY_FLUSH_SECONDS_MAX", "longest wait of `flush` and `shutdown`, in seconds",
+                                      "a program must be able to end while its collector is away", "seconds")
 
     capture_given: bool = True
     """Not a setting: whether somebody chose `capture`. A chosen one is the most that any scope may send."""
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.metadata and item.name != "headers":
+                _check_type(item.name, item.metadata["kind"], getattr(self, item.name), item.default)
         for name, allowed in (("protocol", PROTOCOLS), ("capture", CAPTURES), ("attention", ATTENTIONS), ("exporter", EXPORTERS)):
             value = getattr(self, name)
             if value not in allowed:
@@ -78,12 +84,8 @@ class Settings:
                 raise ConfigurationError(f"{name} is one of {words}; it is {value!r}: leave it out for the default")
         if self.content not in ("", *CONTENT_MODES):
             raise ConfigurationError(f"content is one of {', '.join(CONTENT_MODES)}; it is {self.content!r}: leave it out for no content")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(item.default, int) and not isinstance(item.default, bool) and (not isinstance(value, int) or value < 0):
-                raise ConfigurationError(f"{item.name} is a whole number from 0 up; it is {value!r}: leave it out for {item.default}")
-        if self.endpoint and "://" in self.endpoint and urlsplit(self.endpoint).scheme not in ("http", "https"):
-            raise ConfigurationError(f"endpoint begins with http:// or https://; it is {self.endpoint!r}: try http://localhost:4318")
+        _check_endpoint(self.endpoint)
+        _check_headers(self.headers)
 
     def capture_within(self, override: str | None) -> str:
         """The capture in force inside a scope that asks for `override`: the strictest of what was chosen.
@@ -98,12 +100,65 @@ class Settings:
         return min(wanted, ceiling, key=CAPTURES.index)
 
 
+def _check_type(name: str, kind: str, value: Any, default: Any) -> None:
+    if kind == "bool":
+        right, rule = isinstance(value, bool), "true or false"
+    elif kind == "seconds":
+        right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SECONDS_MAX
+        rule = f"a number of seconds above 0, at most {SECONDS_MAX}"
+    elif kind == "int":
+        right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INT_MAX
+        rule = "a whole number from 0 up" if not isinstance(value, int) or value < 0 else f"a whole number of at most {INT_MAX}"
+    else:
+        right, rule = isinstance(value, str), "a string"
+    if not right:
+        raise ConfigurationError(f"{name} is {rule}; it is {value!r}: leave it out for {default!r}")
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """`http://host:port`; the scheme may be left out."""
+    if not endpoint:
+        return
+    remedy = "try http://localhost:4318"
+    try:
+        parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(f"endpoint has a port from 1 to 65535; it is {endpoint!r}: {remedy}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"endpoint begins with http:// or https://; it is {endpoint!r}: {remedy}")
+    if not parts.hostname or any(character.isspace() for character in endpoint):
+        raise ConfigurationError(f"endpoint has a host and no spaces; it is {endpoint!r}: {remedy}")
+    if port == 0:
+        raise ConfigurationError(f"endpoint has a port from 1 to 65535; it is {endpoint!r}: {remedy}")
+
+
+def _check_headers(headers: Any) -> None:
+    """Values may be secrets: a message never holds one."""
+    remedy = "write name=value,name=value or pass a dict"
+    if isinstance(headers, str):
+        if any("=" not in item for item in headers.split(",") if item.strip()):
+            raise ConfigurationError(f"headers are pairs of name and value; one has no '=': {remedy}")
+        return
+    if not isinstance(headers, tuple):
+        raise ConfigurationError(f"headers are pairs of name and value; they are of type {type(headers).__name__}: {remedy}")
+    for name, value in headers:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(f"names and values of headers are strings; {name!r} is not or has another: {remedy}")
+        if not name or not name.isascii() or not name.isprintable() or any(sign in name for sign in " =:,"):
+            raise ConfigurationError(f"a header's name is made of letters, digits and hyphens; it is {name!r}: {remedy}")
+        if not value.isprintable():
+            raise ConfigurationError(f"a header's value is one printable line; that of {name!r} is not: {remedy}")
+
+
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One row of the table, for documentation: `env` names the variables, the first one set wins."""
+    """One row of the table, for documentation: `env` names the `variables`, the first one set wins. `kind`: how a text is read."""
 
     name: str
-    env: tuple[str, ...]
+    env: str
+    variables: tuple[str, ...]
+    kind: str
     default: Any
     help: str
     reason: str
@@ -112,7 +167,7 @@ class SettingRow:
 def table() -> tuple[SettingRow, ...]:
     """Every setting in order."""
     return tuple(
-        SettingRow(item.name, item.metadata["env"], item.default, item.metadata["help"], item.metadata["reason"])
+        SettingRow(name=item.name, env=", ".join(item.metadata["variables"]), default=item.default, **item.metadata)
         for item in fields(Settings) if item.metadata
     )
 
@@ -127,23 +182,35 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
     chosen = {name: value for name, value in arguments.items() if value is not None}
     for row in table():
         if row.name not in chosen:
-            for env in row.env:
+            for env in row.variables:
                 if environ.get(env, "").strip():
                     chosen[row.name] = _parse(row, environ[env].strip(), env)
                     break
+        elif row.kind == "bool" and isinstance(chosen[row.name], str):
+            chosen[row.name] = _parse(row, chosen[row.name].strip(), row.name)
     if isinstance(chosen.get("headers"), Mapping):
-        chosen["headers"] = ",".join(f"{name}={value}" for name, value in chosen["headers"].items())
+        chosen["headers"] = tuple(chosen["headers"].items())
+    if isinstance(chosen.get("content"), str | bool):
+        content = str(chosen["content"]).strip().upper()
+        chosen["content"] = {"TRUE": "SPAN_ONLY", "FALSE": "NO_CONTENT"}.get(content, content)
     return Settings(**chosen, capture_given="capture" in chosen)
 
 
-def _parse(row: SettingRow, text: str, env: str) -> Any:
-    if row.name == "content":
-        return {"TRUE": "SPAN_ONLY", "FALSE": "NO_CONTENT"}.get(text.upper(), text.upper())
-    if isinstance(row.default, bool):
+def _parse(row: SettingRow, text: str, source: str) -> Any:
+    """The value of a text that came from `source`, a variable or an argument."""
+    if row.kind == "bool":
+        if text.lower() not in ("true", "false"):
+            raise ConfigurationError(f"{source} is true or false; it is {text!r}: the default is {str(row.default).lower()}")
         return text.lower() == "true"
-    if isinstance(row.default, int):
+    if row.kind in ("int", "seconds"):
+        rule = "a whole number" if row.kind == "int" else "a number of seconds"
         try:
-            return int(float(text))
+            number = float(text)
+            if row.kind == "seconds":
+                return number
+            if number.is_integer():
+                return int(number)
         except ValueError:
-            raise ConfigurationError(f"{env} is a whole number; it is {text!r}: the default is {row.default}") from None
+            pass
+        raise ConfigurationError(f"{source} is {rule}; it is {text!r}: the default is {row.default}")
     return text

@@ -152,13 +152,13 @@ def test_a_generation_arrives_by_http(http: Receiver, monkeypatch: pytest.Monkey
 def test_a_span_arrives_by_grpc(grpc_server: Receiver) -> None:
     """Protocol grpc, headers and resource from `configure`."""
     endpoint, received, _ = grpc_server
-    cutaway.configure(endpoint=endpoint, protocol="grpc", headers={"x-team": "red"}, resource_attributes={"zone": "a"})
+    cutaway.configure(endpoint=endpoint, protocol="grpc", headers={"X-Team": "red,blue=1"}, resource_attributes={"zone": "a"})
     with cutaway.span("hello", {"answer": 42}):
         pass
     assert cutaway.flush()
 
     assert [span.name for span in received.spans] == ["hello"]
-    assert received.headers[0]["x-team"] == "red"
+    assert received.headers[0]["x-team"] == "red,blue=1"
     assert {"zone"} <= {item.key for item in received.requests[0].resource_spans[0].resource.attributes}
 
 
