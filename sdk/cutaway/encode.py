@@ -123,7 +123,7 @@ def _token_means(recording: Recording) -> dict[str, Any]:
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value >= 700 else math.exp(value)  # NaN stays NaN
 
 
 def series_attributes(recording: Recording, ids: bool, heads: bool, bytes_max: int) -> dict[str, bytes]:

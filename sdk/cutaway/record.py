@@ -170,6 +170,8 @@ class Recorder:
         found.input_tokens, found.copies = self._input_tokens(asked, len(lengths)), max(1, asked.choices)
         found.token_ids = _joined(generated, lengths).astype(np.uint32)
         self._times(found, lengths)
+        if self._attention is not None and asked.input_mask is not None and 0 in found.input_tokens:
+            self.give_up_attention("attention where a mask hides the whole prompt of a row")
         if not fault and not self._tokens_reason:
             self._collect(found, lengths, paths)
         return self._statuses(found, fault)

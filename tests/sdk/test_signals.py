@@ -322,3 +322,27 @@ def test_beams_that_were_not_traced_count_no_padding(monkeypatch: pytest.MonkeyP
     assert span.attributes[c.TOKENS_STATUS] == "unsupported"
     answers = [_ended_answer(row[9:].tolist()) for row in out]
     assert list(span.attributes[c.SEQUENCE_OUTPUT_TOKENS]) == [len(answer) for answer in answers]
+
+
+def test_logits_that_are_not_numbers_have_no_perplexity() -> None:
+    """A model that answers NaN: perplexity is NaN, not infinite."""
+    model = tiny_model()
+    model.lm_head.weight.data[3] = float("nan")
+    with recorded() as spans:
+        model.generate(batch(1)[0], max_new_tokens=3, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert np.isnan(span.attributes[c.OUTPUT_PERPLEXITY])
+    assert np.isnan(span.attributes[c.SEQUENCE_PERPLEXITY]).all()
+
+
+def test_a_prompt_that_is_hidden_whole_has_no_attention() -> None:
+    """A row whose mask is all zeros has nothing to look at: attention is `unsupported`, tokens are recorded."""
+    ids, mask = batch(2)
+    mask[1] = 0
+    with recorded() as spans:
+        tiny_model().generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False)
+    (span,) = spans.get_finished_spans()
+
+    assert (span.attributes[c.TOKENS_STATUS], span.attributes[c.ATTENTION_STATUS]) == ("recorded", "unsupported")
+    assert "hides the whole prompt" in span.attributes[c.STATUS_REASON]
