@@ -12,7 +12,7 @@ from cutaway_collector import cli
 from generated_docs import READMES, TABLES, rendered
 
 ROOT = Path(__file__).parent.parent
-WORKSHOP = re.compile(r"(/work/|/root/|/farm/|\.library|\bTODO\b|\bFIXME\b|\bXXX\b)")
+WORKSHOP = re.compile(rf"({re.escape(str(ROOT))}/|{re.escape(str(Path.home()))}/|\b(?:TODO|FIXME|XXX)\b)")
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
