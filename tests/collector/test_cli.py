@@ -46,7 +46,7 @@ def test_schema_print_needs_no_store(capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert printed.count("CREATE TABLE IF NOT EXISTS") == 5
     assert printed.count("CREATE MATERIALIZED VIEW IF NOT EXISTS") == 1
-    assert "toIntervalDay(3)" in printed
+    assert "3 * 86400" in printed
 
 
 def test_the_doctor_finds_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
