@@ -218,7 +218,7 @@ TOKENS: Final = Table(
     name="gen_ai_tokens",
     columns=(
         *_IDENTITY,
-        Column("InputTokens", "UInt32", f"T64, {_Z}", "prompt tokens of this sequence", attributes=()),
+        Column("InputTokens", "UInt32", f"T64, {_Z}", "prompt tokens of this sequence"),
         Column("OutputTokens", "UInt32", f"T64, {_Z}", "generated tokens: the length of every series that is not empty"),
         Column("TokenIds", "Array(UInt32)", f"T64, {_Z}", "token ids; empty when the sender captures numbers only", series=c.TOKEN_ID),
         Column("TokenTexts", "Array(String)", _Z, "text pieces; empty unless the sender captures text", series=c.TOKEN_TEXT),

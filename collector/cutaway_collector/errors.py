@@ -54,13 +54,6 @@ class MalformedRequest(RequestError):
     """The body is not the OTLP message it claims to be."""
 
 
-class Unauthenticated(RequestError):
-    """No credential, or a wrong one."""
-
-    http = 401
-    grpc = 16  # UNAUTHENTICATED
-
-
 class NotFound(RequestError):
     """No such path or service."""
 

@@ -39,7 +39,7 @@ class Settings:
     batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts", most=10_000_000)
     batch_bytes_max: int = _setting(64 * MIB, "decoded bytes an insert", "bounds the encoder's memory", least=MIB, most=4096 * MIB)
     batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush", most=3_600_000)
-    grpc_threads: int = _setting(8, "threads of the gRPC receiver", "they wait for the disk, not for the processor", most=512)
+    receiver_threads: int = _setting(8, "threads of each OTLP receiver, gRPC and HTTP", "they wait for the disk, not for the processor", most=512)
     http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)
     ui_threads: int = _setting(8, "threads of the UI", "a slow query must not hold the others", most=512)
     attribute_depth_max: int = _setting(32, "nesting of attribute values", "deeper is an attack or a mistake; the span is rejected", most=256)

@@ -15,7 +15,7 @@ from cutaway_collector.settings import Settings
     ["serve"],
     ["serve", "--data", "x", "--clickhouse", "http://127.0.0.1:1"],
     ["serve", "--data", "x", "--ui", "127.0.0.1:²"],
-    ["serve", "--data", "x", "--grpc-threads", "0"],
+    ["serve", "--data", "x", "--receiver-threads", "0"],
     ["serve", "--data", "x", "--retention-days", "99999999999999999999999"],
     ["serve", "--data", "x", "--ui", "0.0.0.0:0"],
     ["serve", "--clickhouse", "ftp://x"],
