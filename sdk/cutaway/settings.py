@@ -22,6 +22,10 @@ PROTOCOLS: Final = ("", "grpc", "http/protobuf")
 EXPORTERS: Final = ("otlp", "console", "none")
 SECONDS_MAX: Final = 86_400
 INT_MAX: Final = 2**40
+LATEST_CONVENTIONS: Final = "gen_ai_latest_experimental"
+REST_BYTES: Final = 64 * 1024
+"""What a span may hold besides series and text: counts, statuses, one value a sequence, the user's own attributes."""
+
 CONTENT_MODES: Final = ("NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT")
 
 
@@ -53,6 +57,10 @@ class Settings:
                             "`true` is SPAN_ONLY", "empty: `capture` decides, and text goes on the span")
     text_characters_max: int = _setting(200_000, "CUTAWAY_TEXT_CHARACTERS_MAX", "characters of one captured prompt or answer",
                                         "longer texts are cut: a request stays under 4 MiB")
+    text_bytes_max: int = _setting(MIB, "CUTAWAY_TEXT_BYTES_MAX", "bytes of all text on one span: prompts, answers, token texts, arguments, exceptions",
+                                   "as above; it is less where the series leave less of `request_bytes_max`")
+    semconv: str = _setting("", "OTEL_SEMCONV_STABILITY_OPT_IN", "with `gen_ai_latest_experimental` in this comma-separated list, names and types of the unreleased GenAI conventions",
+                            "empty means v1.41, the last released text")
     attention: str = _setting("heads", "CUTAWAY_ATTENTION", "`off`, `layers` (mean over heads) or `heads` (every head, float16)",
                               "heads cost only bytes, and only where they fit `series_bytes_max`")
     series_bytes_max: int = _setting(2 * MIB, "CUTAWAY_SERIES_BYTES_MAX", "bytes of packed series on one span",
@@ -86,6 +94,15 @@ class Settings:
             raise ConfigurationError(f"content is one of {', '.join(CONTENT_MODES)}; it is {self.content!r}: leave it out for no content")
         _check_endpoint(self.endpoint)
         _check_headers(self.headers)
+
+    @property
+    def latest_conventions(self) -> bool:
+        """Whether names and types of the unreleased GenAI conventions are asked for; other words of the list are not ours."""
+        return LATEST_CONVENTIONS in (word.strip() for word in self.semconv.split(","))
+
+    def text_room_bytes(self, series_bytes: int = 0) -> int:
+        """Bytes that text may take on a span which holds `series_bytes` of series, so that it fits `request_bytes_max` alone."""
+        return max(0, min(self.text_bytes_max, self.request_bytes_max - series_bytes - REST_BYTES))
 
     def capture_within(self, override: str | None) -> str:
         """The capture in force inside a scope that asks for `override`: the strictest of what was chosen.
