@@ -20,6 +20,7 @@ CAPTURES: Final = ("numbers", "ids", "text")
 ATTENTIONS: Final = ("off", "layers", "heads")
 PROTOCOLS: Final = ("", "grpc", "http/protobuf")
 EXPORTERS: Final = ("otlp", "console", "none")
+METRICS_EXPORTERS: Final = ("none", "otlp", "console", "prometheus")
 SECONDS_MAX: Final = 86_400
 INT_MAX: Final = 2**40
 LATEST_CONVENTIONS: Final = "gen_ai_latest_experimental"
@@ -48,6 +49,8 @@ class Settings:
                             "none")
     service_name: str = _setting("", "OTEL_SERVICE_NAME", "`service.name` of the resource", "empty means what OpenTelemetry chooses")
     exporter: str = _setting("otlp", "OTEL_TRACES_EXPORTER", "`otlp`, `console` (standard output) or `none`", "spans are made to be sent")
+    metrics_exporter: str = _setting("none", "OTEL_METRICS_EXPORTER", "a MeterProvider of our own: `otlp`, `console` (standard output) or `none`; `prometheus` is as `none`",
+                                     "the program's own MeterProvider gets the metrics; one of ours only when asked")
     disabled: bool = _setting(False, "OTEL_SDK_DISABLED", "true: no span is made, nothing is measured", "tracing is what it is installed for")
     capture: str = _setting("ids", "CUTAWAY_CAPTURE", "`numbers` (no token ids), `ids`, or `text` (prompts and answers too); once chosen, no scope sends more",
                             "content is never sent unasked; ids are needed to line tokens up, but they can be decoded: "
@@ -85,7 +88,8 @@ class Settings:
         for item in fields(self):
             if item.metadata and item.name != "headers":
                 _check_type(item.name, item.metadata["kind"], getattr(self, item.name), item.default)
-        for name, allowed in (("protocol", PROTOCOLS), ("capture", CAPTURES), ("attention", ATTENTIONS), ("exporter", EXPORTERS)):
+        for name, allowed in (("protocol", PROTOCOLS), ("capture", CAPTURES), ("attention", ATTENTIONS), ("exporter", EXPORTERS),
+                              ("metrics_exporter", METRICS_EXPORTERS)):
             value = getattr(self, name)
             if value not in allowed:
                 words = ", ".join(repr(word) for word in allowed if word)
