@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import socket
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach, detach, set_value
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OsResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
@@ -34,6 +38,9 @@ _NOISY: Final = (
     "opentelemetry.exporter.http.transport",
     "urllib3.connectionpool",
 )
+_PID: Final = "process.pid"
+_COMMAND_LINE: Final = ("process.command_args", "process.command_line")
+"""Arguments of a program may be secrets."""
 _sending = threading.local()
 
 
@@ -215,6 +222,7 @@ class BoundedProcessor(SpanProcessor):
 
 
 _processors: Final[list[weakref.ref[BoundedProcessor]]] = []
+_providers: Final[list[weakref.ref[TracerProvider]]] = []
 
 
 def _begin_in_child() -> None:
@@ -222,6 +230,11 @@ def _begin_in_child() -> None:
         processor = known()
         if processor is not None:
             processor.begin_in_child()
+    for known_provider in _providers:
+        made = known_provider()
+        update = getattr(made, "_update_resource", None)  # what OpenTelemetry itself calls after a fork
+        if made is not None and update is not None and _PID in made.resource.attributes:
+            update(Resource({_PID: os.getpid()}))
 
 
 if hasattr(os, "register_at_fork"):
@@ -289,13 +302,49 @@ def provider(
         raise ConfigurationError(f"OpenTelemetry refuses one of its OTEL_* variables ({why}): correct or unset it") from fault
 
 
+def described(settings: Settings, attributes: Mapping[str, Any]) -> Resource:
+    """The resource of our providers: the process and the machine, below what OTEL_* variables and the program itself say.
+
+    `service.name`, `service.instance.id`, `telemetry.sdk.*` and the detectors of OTEL_EXPERIMENTAL_RESOURCE_DETECTORS are
+    OpenTelemetry's own work. The command line stays here unless `attributes` hold it.
+    """
+    own = {**attributes, **({"service.name": settings.service_name} if settings.service_name else {})}
+    found = Resource(_detected()).merge(Resource.create(own))
+    if not any(name in found.attributes and name not in own for name in _COMMAND_LINE):
+        return found
+    kept = {name: value for name, value in found.attributes.items() if name not in _COMMAND_LINE or name in own}
+    return Resource(kept, found.schema_url)
+
+
+def _detected() -> dict[str, Any]:
+    """What the standard library tells without a subprocess or a file, under the names of the resource conventions."""
+    system = OsResourceDetector().detect().attributes
+    runtime = ".".join(map(str, sys.version_info[:3] if sys.version_info.releaselevel == "final" else sys.version_info))
+    found: dict[str, Any] = {
+        _PID: os.getpid(), "process.executable.name": os.path.basename(sys.executable or ""),
+        "process.runtime.name": sys.implementation.name, "process.runtime.version": runtime,
+        "process.runtime.description": sys.version,
+        "host.name": socket.gethostname(), "host.arch": platform.machine(),
+        "os.type": system.get("os.type"), "os.version": system.get("os.version"),
+        "telemetry.distro.name": "cutaway", "telemetry.distro.version": distribution_version(),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def distribution_version() -> str:
+    """Version of the installed distribution; "0" where cutaway is only a folder on the path."""
+    try:
+        return version("cutaway")
+    except PackageNotFoundError:
+        return "0"
+
+
 def _provider(
     settings: Settings, resource: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
 ) -> TracerProvider:
-    attributes = dict(resource)
-    if settings.service_name:
-        attributes["service.name"] = settings.service_name
-    made = TracerProvider(resource=Resource.create(attributes))
+    made = TracerProvider(resource=described(settings, resource))
+    _providers[:] = [known for known in _providers if known() is not None]
+    _providers.append(weakref.ref(made))
     remake: Callable[[], SpanExporter] | None = None
     if processor is None and exporter is None:
         if settings.exporter == "otlp":
