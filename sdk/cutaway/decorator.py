@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, overload
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from cutaway import guard, instrumentation
+from cutaway import guard, instrumentation, propagation
 from cutaway.errors import ConfigurationError
 from cutaway.settings import CAPTURES
 from cutaway.steps import Scope
@@ -31,13 +31,17 @@ class _Open:
 
     __slots__ = ("_context", "_scope", "span")
 
-    def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any]) -> None:
+    def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any], headers: Any = None) -> None:
         self.span: otel.Span = otel.INVALID_SPAN
         self._scope: Scope = replace(instrumentation.scope.get(), **overrides)
         self._context = None
+        around = None
+        if headers is not None:
+            with guard.guarded("reading the headers of a request"):
+                around = propagation.context_of(headers)
         with guard.guarded("starting a span"):
-            self.span = instrumentation.tracer().start_span(name, attributes=attributes)
-            self._context = otel.set_span_in_context(self.span)
+            self.span = instrumentation.tracer().start_span(name, around, attributes=attributes)
+            self._context = otel.set_span_in_context(self.span, around)
 
     @contextmanager
     def active(self) -> Iterator[otel.Span]:
@@ -69,12 +73,14 @@ def span(
     capture: str | None = None,
     conversation_id: str | None = None,
     seed: int | None = None,
+    headers: Any = None,
 ) -> Iterator[otel.Span]:
     """A block as a span, the parent of every span made inside. Yields the OpenTelemetry span.
 
-    The host's exceptions mark the span and pass unchanged. The options are those of `trace`.
+    `headers`: those of the request or message that is being answered (a mapping or pairs); the span continues the trace they name.
+    The host's exceptions mark the span and pass unchanged. The other options are those of `trace`.
     """
-    opened = _Open(name, attributes, _overrides(tokenizer, capture, conversation_id, seed))
+    opened = _Open(name, attributes, _overrides(tokenizer, capture, conversation_id, seed), headers)
     try:
         with opened.active() as current:
             yield current
@@ -98,6 +104,7 @@ def trace(
     conversation_id: str | None = None,
     seed: int | None = None,
     record_arguments: bool = False,
+    headers: str | Callable[..., Any] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -112,17 +119,21 @@ def trace(
     conversation_id: str | None = None,
     seed: int | None = None,
     record_arguments: bool = False,
+    headers: str | Callable[..., Any] | None = None,
 ) -> Any:
     """A function as a span; works on plain, async, generator and async-generator functions, bare or with options.
 
     `name`: instead of the function's qualified name. `attributes`: put on the span. `tokenizer`, `capture` ("numbers", "ids" or
     "text"), `conversation_id` and `seed` hold for the generations inside. `record_arguments`: arguments become attributes
-    `code.argument.NAME`, cut to 1000 characters, where text may leave the process. Raises ConfigurationError while decorating.
+    `code.argument.NAME`, cut to 1000 characters, where text may leave the process. `headers`: name of the argument that holds the
+    request or its headers, or a function of the same arguments that returns them; the span continues the trace they name.
+    Raises ConfigurationError while decorating.
     """
     overrides = _overrides(tokenizer, capture, conversation_id, seed)
 
     def decorate(target: Any) -> Any:
         _refuse_what_is_no_function(target)
+        received = _headers_reader(target, headers)
         label = name or str(getattr(target, "__qualname__", type(target).__name__))
 
         def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
@@ -130,7 +141,7 @@ def trace(
             if record_arguments and _text_may_leave(capture or instrumentation.scope.get().capture):
                 with guard.guarded("recording arguments"):
                     found |= _arguments(target, args, kwargs)
-            return _Open(label, found, overrides)
+            return _Open(label, found, overrides, None if received is None else received(args, kwargs))
 
         return _wrap(target, opened)
 
@@ -155,6 +166,36 @@ def _refuse_what_is_no_function(target: Any) -> None:
         remedy = f"it is of type {type(target).__name__}: decorate what is called"
     if remedy:
         raise ConfigurationError(f"trace decorates a function; {remedy}")
+
+
+def _headers_reader(target: Any, headers: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
+    """How the headers are found at each call; what fails there is told once and the call has no headers."""
+    if headers is None:
+        return None
+    if not isinstance(headers, str) and not callable(headers):
+        rule = f"headers is the name of an argument or a function; it is of type {type(headers).__name__}"
+        raise ConfigurationError(f"{rule}: for a block, use span(headers=...)")
+    signature: inspect.Signature | None = None
+    if isinstance(headers, str):
+        with suppress(TypeError, ValueError):
+            signature = inspect.signature(target)
+        if signature is None or headers not in signature.parameters:
+            known = ", ".join(signature.parameters) if signature is not None else ""
+            raise ConfigurationError(f"headers names an argument of the function; {headers!r} is none: it has {known or 'none'}")
+
+    def received(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            if signature is None:
+                return headers(*args, **kwargs)
+            bound = signature.bind_partial(*args, **kwargs)
+            bound.apply_defaults()
+            return bound.arguments.get(headers)
+        except Exception as fault:  # the program's function failed, or the call does not fit: the call itself will say so
+            kind = type(fault).__name__
+            guard.once(f"headers:{kind}", "headers of a traced function could not be read (%s)", kind)
+            return None
+
+    return received
 
 
 def _text_may_leave(asked: str | None) -> bool:
