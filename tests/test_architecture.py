@@ -25,6 +25,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
         "tap": VERBS, "attention": VERBS, "beams": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS, "propagation": VERBS,
+        "sequences": VERBS, "evaluations": VERBS,
         "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
