@@ -293,3 +293,6 @@ EVALUATION_SCORE_LABEL: Final = "gen_ai.evaluation.score.label"
 EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
 EVALUATION_SEQUENCE: Final = "cutaway.sequence.index"
 """Which sequence of the generation an evaluation event speaks of, from 0; absent when it speaks of the whole call."""
+
+EVALUATION_LEFT_OUT: Final = "cutaway.evaluation.left_out"
+"""On the last evaluation event of a call that has too many: how many more were not emitted. Their scores are on the span."""
