@@ -124,7 +124,8 @@ class Instruments:
         """Records one finished generation: its span's attributes (v1.41 names) and its duration in seconds.
 
         `context` is that of the span: where it is sampled, OpenTelemetry keeps its trace id as an exemplar of a bucket. What the
-        span does not hold, or holds as NaN or infinity, is not recorded. A stream is a reading a chunk: better off the model's thread.
+        span does not hold, or holds as NaN or infinity, is not recorded. A stream has a reading for each chunk, about 15 us each:
+        better taken off the model's thread.
         """
         met = {"", "streaming" if attributes.get(c.REQUEST_STREAM) else "", "" if c.ERROR_TYPE in attributes else "success"}
         for metric, instrument in self._made:
