@@ -1,6 +1,6 @@
 """Speaks the GenAI conventions in the version that was asked for: v1.41 by default, the unreleased text on request.
 
-Not a list of what we emit (conventions.py, which is v1.41): only the differences, each a row. Source: the migration guide of
+Not a list of what we emit (conventions.py, which is v1.41), and not about metrics: only what differs on spans, each a row. Source: the migration guide of
 https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai/non-normative/migration.md), whose text has no release.
 """
 
@@ -36,21 +36,6 @@ LATEST: Final[dict[str, tuple[str, Callable[[Any], Any] | None]]] = {
 }
 """Attribute of v1.41 -> its name in the unreleased text, and what becomes of its value (None: nothing)."""
 
-LATEST_METRICS: Final[dict[str, str]] = {
-    "gen_ai.client.operation.duration": "gen_ai.client.inference.duration",
-    "gen_ai.client.operation.time_to_first_chunk": "gen_ai.client.inference.time_to_first_chunk",
-    "gen_ai.client.operation.time_per_output_chunk": "gen_ai.client.inference.time_per_output_chunk",
-}
-"""Metric of v1.41 -> the one that replaces it for inference, with the same unit, buckets and attributes. One has no single heir:
-`gen_ai.client.token.usage`, see LATEST_TOKEN_METRICS."""
-
-LATEST_TOKEN_METRICS: Final[dict[str, tuple[str, str]]] = {
-    "input": ("gen_ai.client.inference.usage.input_tokens", "gen_ai.client.inference.operation.input_tokens"),
-    "output": ("gen_ai.client.inference.usage.output_tokens", "gen_ai.client.inference.operation.output_tokens"),
-}
-"""`gen_ai.token.type` of the histogram `gen_ai.client.token.usage` -> the counter (which needs `gen_ai.token.modality`) and the
-histogram that replace it."""
-
 
 def translated(attributes: Mapping[str, Any], latest: bool) -> dict[str, Any]:
     """Attributes of v1.41 in the version asked for; a value we cannot read stays as it is."""
@@ -64,11 +49,6 @@ def translated(attributes: Mapping[str, Any], latest: bool) -> dict[str, Any]:
         except (ValueError, TypeError, AttributeError):
             found[new] = value
     return found
-
-
-def metric(name: str, latest: bool) -> str:
-    """Name of a metric of inference in the version asked for."""
-    return LATEST_METRICS.get(name, name) if latest else name
 
 
 def schema_url(latest: bool) -> str:

@@ -289,21 +289,21 @@ def _pairs(headers: str | tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 
 def provider(
-    settings: Settings, resource: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
+    settings: Settings, attributes: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
 ) -> TracerProvider:
-    """A TracerProvider of our own, never made global. Samplers and limits follow the OTEL_* variables by themselves.
+    """A TracerProvider of our own with these resource attributes, never made global. Samplers and limits follow the OTEL_* variables by themselves.
 
     A given `processor` replaces ours; a given `exporter` is put behind ours. Raises ConfigurationError.
     """
     try:
-        return _provider(settings, resource, exporter, processor)
+        return _provider(settings, attributes, exporter, processor)
     except (ValueError, TypeError, OSError) as fault:
         why = f"{type(fault).__name__}: {fault}"
         raise ConfigurationError(f"OpenTelemetry refuses one of its OTEL_* variables ({why}): correct or unset it") from fault
 
 
-def described(settings: Settings, attributes: Mapping[str, Any]) -> Resource:
-    """The resource of our providers: the process and the machine, below what OTEL_* variables and the program itself say.
+def resource(settings: Settings, attributes: Mapping[str, Any]) -> Resource:
+    """Who sends, for our providers: the process and the machine, below what OTEL_* variables and the program itself say.
 
     `service.name`, `service.instance.id`, `telemetry.sdk.*` and the detectors of OTEL_EXPERIMENTAL_RESOURCE_DETECTORS are
     OpenTelemetry's own work. The command line stays here unless `attributes` hold it.
@@ -340,9 +340,9 @@ def distribution_version() -> str:
 
 
 def _provider(
-    settings: Settings, resource: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
+    settings: Settings, attributes: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
 ) -> TracerProvider:
-    made = TracerProvider(resource=described(settings, resource))
+    made = TracerProvider(resource=resource(settings, attributes))
     _providers[:] = [known for known in _providers if known() is not None]
     _providers.append(weakref.ref(made))
     remake: Callable[[], SpanExporter] | None = None

@@ -101,7 +101,7 @@ async def asynchronous(name: str, text: str) -> str:
     (lambda text: text, "failed (TypeError)"), (lambda name, text: text.encode(), "returned bytes"),
 ])
 def test_a_hook_that_fails_drops_the_text(hook: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The unredacted text is nowhere: not sent, not in the reason, not in the log; the reason and one log line say what happened."""
+    """The unredacted text is not sent, not in the reason, not in the log; the reason and one log line say what happened."""
     redaction = Redaction(hook)
 
     assert redaction.text(c.OUTPUT_MESSAGES, CARD) is None

@@ -1,0 +1,80 @@
+"""The GenAI conventions in two versions: v1.41 unless the newer text is asked for, and the collector reads both."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from cutaway import conventions as c
+from cutaway import dialect, settings
+
+MESSAGES = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": "hé"}], "finish_reason": "stop"}])
+SPAN = {c.REQUEST_TOP_K: 50.0, c.REQUEST_TEMPERATURE: 1.0, c.OUTPUT_MESSAGES: MESSAGES,
+        c.RESPONSE_FINISH_REASONS: ["stop", "error"], c.TOKEN_ID: b"\x01", "gen_ai.usage.cache_creation.input_tokens": 3}
+
+
+@pytest.mark.parametrize(("value", "latest"), [
+    ("", False), ("gen_ai_latest_experimental", True), ("http, gen_ai_latest_experimental ,db/dup", True), ("http/dup", False),
+    ("gen_ai_latest", False), ("GEN_AI_LATEST_EXPERIMENTAL", False),
+])
+def test_the_standard_variable_chooses_the_version(value: str, latest: bool) -> None:
+    """One word among those of other conventions, spelled as OpenTelemetry spells it."""
+    assert settings.load({}, {"OTEL_SEMCONV_STABILITY_OPT_IN": value}).latest_conventions is latest
+    assert settings.load({"semconv": value}, {}).latest_conventions is latest
+
+
+def test_by_default_nothing_is_translated() -> None:
+    """v1.41 is what conventions.py holds."""
+    assert dialect.translated(SPAN, latest=False) == SPAN
+    assert dialect.schema_url(False) == c.SCHEMA_URL
+
+
+def test_the_newer_text_has_its_names_and_types() -> None:
+    """top_k is an int, cache writes have their new name, a message says no finish reason; all else is as it was."""
+    found = dialect.translated(SPAN, latest=True)
+
+    assert (found[c.REQUEST_TOP_K], type(found[c.REQUEST_TOP_K])) == (50, int)
+    assert (found[c.REQUEST_TEMPERATURE], type(found[c.REQUEST_TEMPERATURE])) == (1.0, float)
+    assert found["gen_ai.usage.cache_write.input_tokens"] == 3
+    assert "gen_ai.usage.cache_creation.input_tokens" not in found
+    assert json.loads(found[c.OUTPUT_MESSAGES]) == [{"role": "assistant", "parts": [{"type": "text", "content": "hé"}]}]
+    assert found[c.RESPONSE_FINISH_REASONS] == ["stop", "error"]
+    assert found[c.TOKEN_ID] == b"\x01"
+    assert list(found) == [*list(SPAN)[:-1], "gen_ai.usage.cache_write.input_tokens"]
+    assert dialect.schema_url(True).endswith("/gen-ai-dev/1.42.0-dev")
+
+
+@pytest.mark.parametrize("value", ["no json", "[1]", "{}", None, "[{"])
+def test_a_value_that_cannot_be_read_stays(value: str | None) -> None:
+    """Translating never loses a span."""
+    assert dialect.translated({c.OUTPUT_MESSAGES: value}, latest=True) == {c.OUTPUT_MESSAGES: value}
+    assert dialect.translated({c.REQUEST_TOP_K: 0.5}, latest=True) == {c.REQUEST_TOP_K: 0.5}
+
+
+def test_every_name_of_the_table_is_one_we_might_emit_or_replaces_one() -> None:
+    """The table holds differences alone: a row changes the name or the value."""
+    assert all(new != old or change is not None for old, (new, change) in dialect.LATEST.items())
+
+
+PART_SCHEMA = {"type": "object", "required": ["type"], "properties": {"content": {"type": "string"}}}
+MESSAGE_SCHEMA = {
+    "type": "array",
+    "items": {
+        "type": "object", "required": ["role", "parts"],
+        "properties": {
+            "role": {"type": "string"}, "finish_reason": {"type": "string"},
+            "parts": {"type": "array", "items": PART_SCHEMA},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("latest", [False, True])
+def test_messages_have_the_shape_of_the_conventions(latest: bool) -> None:
+    """Role and parts in both; the finish reason of a message only in v1.41."""
+    messages = json.loads(dialect.translated(SPAN, latest)[c.OUTPUT_MESSAGES])
+    jsonschema.validate(messages, MESSAGE_SCHEMA)
+
+    assert ("finish_reason" in messages[0]) is not latest
