@@ -17,12 +17,24 @@ DATABASE: Final = "otel"
 
 
 @dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of a series: what it has one entry of, and the columns that hold the lengths of its inner axes, "" for none.
+
+    length: "token", "prompt" or "step". Series that name the same column must agree in that axis.
+    """
+
+    length: str
+    layers: str = ""
+    heads: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One stored column.
 
     type: ClickHouse type. codec: its CODEC arguments, "" for the server's default. attributes: span attributes that fill it, the
-    first one present wins. series: the packed series that fills it. default: DEFAULT expression where no attribute gives one.
-    reason: what it is for.
+    first one present wins. series: the packed series that fills it. axes: how that series is laid out (see `Axes`). default: DEFAULT
+    expression where no attribute gives one. reason: what it is for.
     """
 
     name: str
@@ -31,6 +43,7 @@ class Column:
     reason: str
     attributes: tuple[str, ...] = ()
     series: str = ""
+    axes: Axes | None = None
     default: str = ""
 
     @property
@@ -145,7 +158,32 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("EntropyMean", _NF, _Z, "nats", attributes=(c.OUTPUT_ENTROPY_MEAN,)),
     Column("AttentionEntropyMean", _NF, _Z, "nats, over tokens, layers and heads", attributes=(c.ATTENTION_ENTROPY_MEAN,)),
     Column("AttentionEntropyMin", _NF, _Z, "nats, narrowest layer of any token", attributes=(c.ATTENTION_ENTROPY_MIN,)),
+    Column("Nll", _NF, _Z, "nats: the answer's negative log-likelihood", attributes=(c.OUTPUT_NLL,)),
+    Column("BitsPerByte", _NF, _Z, "compares models with different tokenizers", attributes=(c.OUTPUT_BITS_PER_BYTE,)),
+    Column("WorstWindow", _NF, _Z, "nats: the least expected 16 tokens in a row", attributes=(c.OUTPUT_WORST_WINDOW,)),
+    Column("SurprisalSlope", _NF, _Z, "nats: last quarter less first, errors that feed on themselves",
+           attributes=(c.OUTPUT_SURPRISAL_SLOPE,)),
+    Column("Rauq", _NF, _Z, "nats: uncertainty weighed by attention", attributes=(c.OUTPUT_RAUQ,)),
+    Column("Repetition", _NF, _Z, "share of repeated 4-grams", attributes=(c.OUTPUT_REPETITION,)),
+    Column("LoopPeriod", _NU, f"T64, {_Z}", "tokens: how long the loop is in which the answer ends", attributes=(c.OUTPUT_LOOP_PERIOD,)),
+    Column("CompressionRatio", _NF, _Z, "text over compressed text: large where it repeats", attributes=(c.OUTPUT_COMPRESSION_RATIO,)),
+    Column("AttentionNormalizedEntropyMean", _NF, _Z, "1 is uniform attention at any length",
+           attributes=(c.ATTENTION_NORMALIZED_ENTROPY_MEAN,)),
+    Column("AttentionSinkMean", _NF, _Z, "attention that rests on the first key", attributes=(c.ATTENTION_SINK_MEAN,)),
+    Column("AttentionLastKeyMean", _NF, _Z, "attention to the token just read", attributes=(c.ATTENTION_LAST_KEY_MEAN,)),
+    Column("AttentionLookbackMean", _NF, _Z, "attention to the prompt against the answer: low where context is ignored",
+           attributes=(c.ATTENTION_LOOKBACK_MEAN,)),
+    Column("CrossAttentionEntropyMean", _NF, _Z, "nats, decoder to encoder", attributes=(c.CROSS_ATTENTION_ENTROPY_MEAN,)),
+    Column("PromptPerplexity", _NF, _Z, "how foreign the prompt was to the model", attributes=(c.PROMPT_PERPLEXITY,)),
+    Column("AcceptanceRate", _NF, _Z, "accepted draft tokens over drafted ones", attributes=(c.ACCEPTANCE_RATE,)),
+    Column("CpuTimeS", _NF, _Z, "CPU seconds of the process during the call", attributes=(c.MACHINE_CPU_TIME,)),
+    Column("MemoryRssBytes", _NU, f"T64, {_Z}", "resident memory of the process at the end", attributes=(c.MACHINE_MEMORY_RSS,)),
+    Column("DiffusionSteps", _NU, f"T64, {_Z}", "denoising steps that ran", attributes=(c.DIFFUSION_STEPS,)),
+    Column("NonfiniteStep", _NU, f"T64, {_Z}", "first step with NaN or infinity in the latents, NULL for none",
+           attributes=(c.DIFFUSION_NONFINITE_STEP,)),
 )
+"""What people search and sort by. The rest stays in SpanAttributes, where any search finds it by its own name: values that are arrays
+(one a GPU or sequence), that say little alone (drafted tokens, guidance scale), or that are words."""
 
 _DEDUPLICATION: Final = ("non_replicated_deduplication_window", "10000")
 """A replayed batch carries the same token; the window is how many inserts ago a token is still known."""
@@ -214,24 +252,71 @@ _IDENTITY: Final[tuple[Column, ...]] = (
     _INGESTED_AT,
 )
 
+_AF: Final = "Array(Float32)"
+_TOKEN: Final = Axes("token")
+_CHOICE: Final = Axes("token", "AlternativeCount")
+_PROMPT: Final = Axes("prompt")
+_LAYER: Final = Axes("token", "AttentionLayers")
+_HEAD: Final = Axes("token", "AttentionLayers", "AttentionHeads")
+_CROSS: Final = Axes("token", "CrossAttentionLayers")
+_CROSS_HEAD: Final = Axes("token", "CrossAttentionLayers", "CrossAttentionHeads")
+_SOURCE: Final = Axes("token", "SourceLayers", "SourceCount")
+_STEP: Final = Axes("step")
+
 TOKENS: Final = Table(
     name="gen_ai_tokens",
     columns=(
         *_IDENTITY,
         Column("InputTokens", "UInt32", f"T64, {_Z}", "prompt tokens of this sequence"),
-        Column("OutputTokens", "UInt32", f"T64, {_Z}", "generated tokens: the length of every series that is not empty"),
-        Column("TokenIds", "Array(UInt32)", f"T64, {_Z}", "token ids; empty when the sender captures numbers only", series=c.TOKEN_ID),
-        Column("TokenTexts", "Array(String)", _Z, "text pieces; empty unless the sender captures text", series=c.TOKEN_TEXT),
-        Column("Surprisals", "Array(Float32)", _Z, "nats", series=c.TOKEN_SURPRISAL),
-        Column("Entropies", "Array(Float32)", _Z, "nats", series=c.TOKEN_ENTROPY),
-        Column("Margins", "Array(Float32)", _Z, "nats", series=c.TOKEN_MARGIN),
-        Column("Ranks", "Array(UInt32)", f"T64, {_Z}", "0 is the model's first choice", series=c.TOKEN_RANK),
-        Column("InterTokenS", "Array(Float32)", _Z, "seconds since the previous token; first: since the call",
-               series=c.TOKEN_INTER_TOKEN_TIME),
-        Column("AttentionLayers", "UInt16", _Z, "layers in AttentionEntropies and AttentionEntropyHeads; 0 when neither is there"),
-        Column("AttentionHeads", "UInt16", _Z, "heads in AttentionEntropyHeads; 0 when it is not there"),
-        Column("AttentionEntropies", "Array(Float32)", _Z, "nats, [token x layer] row-major, mean over heads", series=c.ATTENTION_ENTROPY),
-        Column("AttentionEntropyHeads", "Array(Float32)", _Z, "nats, [token x layer x head] row-major", series=c.ATTENTION_ENTROPY_HEADS),
+        Column("OutputTokens", "UInt32", f"T64, {_Z}", "generated tokens: the length of every token series that is not empty"),
+        Column("TokenIds", "Array(UInt32)", f"T64, {_Z}", "token ids; empty when the sender captures numbers only",
+               series=c.TOKEN_ID, axes=_TOKEN),
+        Column("TokenTexts", "Array(String)", _Z, "text pieces; empty unless the sender captures text", series=c.TOKEN_TEXT, axes=_TOKEN),
+        Column("Surprisals", _AF, _Z, "nats", series=c.TOKEN_SURPRISAL, axes=_TOKEN),
+        Column("Entropies", _AF, _Z, "nats", series=c.TOKEN_ENTROPY, axes=_TOKEN),
+        Column("Margins", _AF, _Z, "nats", series=c.TOKEN_MARGIN, axes=_TOKEN),
+        Column("Ranks", "Array(UInt32)", f"T64, {_Z}", "0 is the model's first choice", series=c.TOKEN_RANK, axes=_TOKEN),
+        Column("InterTokenS", _AF, _Z, "seconds since the previous token; first: since the call", series=c.TOKEN_INTER_TOKEN_TIME,
+               axes=_TOKEN),
+        Column("AttentionLayers", "UInt16", _Z, "layers in the Attention series; 0 when none is there"),
+        Column("AttentionHeads", "UInt16", _Z, "heads in the Attention series that end in Heads; 0 when none is there"),
+        Column("AttentionEntropies", _AF, _Z, "nats, [token x layer] row-major, mean over heads", series=c.ATTENTION_ENTROPY, axes=_LAYER),
+        Column("AttentionEntropyHeads", _AF, _Z, "nats, [token x layer x head] row-major", series=c.ATTENTION_ENTROPY_HEADS, axes=_HEAD),
+        Column("Varentropies", _AF, _Z, "nats^2", series=c.TOKEN_VARENTROPY, axes=_TOKEN),
+        Column("MinPMasses", _AF, _Z, "probability of the tokens a tenth as likely as the first choice, or more",
+               series=c.TOKEN_MIN_P_MASS, axes=_TOKEN),
+        Column("SampledSurprisals", _AF, _Z, "nats, after every processor and warper", series=c.TOKEN_SAMPLED_SURPRISAL, axes=_TOKEN),
+        Column("AlternativeCount", "UInt16", _Z, "choices in the Alternative series; 0 when none is there"),
+        Column("AlternativeIds", "Array(UInt32)", f"T64, {_Z}", "[token x choice] row-major, best first", series=c.ALTERNATIVE_ID,
+               axes=_CHOICE),
+        Column("AlternativeSurprisals", _AF, _Z, "nats, [token x choice] row-major", series=c.ALTERNATIVE_SURPRISAL, axes=_CHOICE),
+        Column("PromptSequence", "UInt16", _Z, "SeqIndex of the row that holds this sequence's prompt series: the choices of one "
+               "prompt share those of the first"),
+        Column("PromptTokenIds", "Array(UInt32)", f"T64, {_Z}", "prompt token ids", series=c.PROMPT_TOKEN_ID, axes=_PROMPT),
+        Column("PromptSurprisals", _AF, _Z, "nats; NaN for the first", series=c.PROMPT_SURPRISAL, axes=_PROMPT),
+        Column("AttentionNormalizedEntropies", _AF, _Z, "[token x layer], 1 is uniform", series=c.ATTENTION_NORMALIZED_ENTROPY, axes=_LAYER),
+        Column("AttentionSinks", _AF, _Z, "[token x layer], mass of the first key", series=c.ATTENTION_SINK, axes=_LAYER),
+        Column("AttentionLastKeys", _AF, _Z, "[token x layer], mass of the last key", series=c.ATTENTION_LAST_KEY, axes=_LAYER),
+        Column("AttentionLookbacks", _AF, _Z, "[token x layer], prompt against prompt and answer", series=c.ATTENTION_LOOKBACK, axes=_LAYER),
+        Column("AttentionNormalizedEntropyHeads", _AF, _Z, "[token x layer x head]", series=c.ATTENTION_NORMALIZED_ENTROPY_HEADS, axes=_HEAD),
+        Column("AttentionSinkHeads", _AF, _Z, "[token x layer x head]", series=c.ATTENTION_SINK_HEADS, axes=_HEAD),
+        Column("AttentionLastKeyHeads", _AF, _Z, "[token x layer x head]", series=c.ATTENTION_LAST_KEY_HEADS, axes=_HEAD),
+        Column("AttentionLookbackHeads", _AF, _Z, "[token x layer x head]", series=c.ATTENTION_LOOKBACK_HEADS, axes=_HEAD),
+        Column("CrossAttentionLayers", "UInt16", _Z, "layers in the CrossAttention series, which may be other layers; 0 when none is there"),
+        Column("CrossAttentionHeads", "UInt16", _Z, "heads in CrossAttentionEntropyHeads; 0 when it is not there"),
+        Column("CrossAttentionEntropies", _AF, _Z, "nats, [token x layer], decoder to encoder", series=c.CROSS_ATTENTION_ENTROPY, axes=_CROSS),
+        Column("CrossAttentionEntropyHeads", _AF, _Z, "nats, [token x layer x head]", series=c.CROSS_ATTENTION_ENTROPY_HEADS,
+               axes=_CROSS_HEAD),
+        Column("SourceLayers", "UInt16", _Z, f"layers in the Source series, named by the span's {c.SOURCE_LAYERS}; 0 when none is there"),
+        Column("SourceCount", "UInt16", _Z, "positions a token and layer in the Source series; 0 when none is there"),
+        Column("SourcePositions", "Array(UInt32)", f"T64, {_Z}", "[token x layer x k], where the model looked most, largest weight first",
+               series=c.SOURCE_POSITION, axes=_SOURCE),
+        Column("SourceMasses", _AF, _Z, "[token x layer x k], their weights", series=c.SOURCE_MASS, axes=_SOURCE),
+        Column("StepTimes", _AF, _Z, "seconds of each denoising step; with the three after it in the span's first row",
+               series=c.DIFFUSION_STEP_TIME, axes=_STEP),
+        Column("StepTimesteps", _AF, _Z, "the scheduler's timestep", series=c.DIFFUSION_STEP_TIMESTEP, axes=_STEP),
+        Column("LatentNorms", _AF, _Z, "root mean square of the latents after each step", series=c.DIFFUSION_LATENT_NORM, axes=_STEP),
+        Column("LatentChanges", _AF, _Z, "root mean square of their change; NaN for the first", series=c.DIFFUSION_LATENT_CHANGE, axes=_STEP),
     ),
     indexes=(Index("idx_trace_id", "TraceId", "bloom_filter(0.001)"), Index("idx_span_id", "SpanId", "bloom_filter(0.001)")),
     engine="MergeTree",
@@ -239,7 +324,7 @@ TOKENS: Final = Table(
     order_by="(ServiceName, GenAiModel, toDateTime(Timestamp), Timestamp, SpanId, SeqIndex)",
     retention="tokens_retention_days",
     settings=(("index_granularity", "1024"), ("index_granularity_bytes", "67108864"), _DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
-    reason="one row a generated sequence: the token series as arrays",
+    reason="one row a generated sequence: the token series as arrays; a diffusion span has one row without tokens, for its steps",
 )
 
 SCORES: Final = Table(

@@ -1,4 +1,8 @@
-"""The gen_ai_tokens block: the token series of every generation, cut into one row a sequence.
+"""The gen_ai_tokens block: the series of every generation, cut into one row a sequence.
+
+How a series is laid out and which lengths it shares with others comes from the column table (`columns.Axes`); this module knows no
+series by name. A sequence has the tokens its count says and the series of its prompt, which stand in the row of that prompt's first
+choice alone, so that choices do not repeat them; a span's first row has the steps of a diffusion pipeline.
 
 A span whose series contradict one another keeps its row in otel_traces and loses its series, with a word in the answer; it never
 costs a neighbour anything. Reading one series is packed.py's.
@@ -20,36 +24,50 @@ from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.strings import check_column, gather, pick
 from cutaway_collector.decode.wire import entry, kernel
 
-_TOKEN: Final = 0
-_LAYER: Final = 1
-_HEAD: Final = 2
 _WANTS: Final = {"Array(UInt32)": packed.WANT_UINT32, "Array(Float32)": packed.WANT_FLOAT32, "Array(String)": packed.WANT_TEXT}
-_LEVELS: Final = {conventions.ATTENTION_ENTROPY: _LAYER, conventions.ATTENTION_ENTROPY_HEADS: _HEAD}
 _WANT: Final = np.array([_WANTS[column.type] for column in columns.SERIES], np.int64)
-_LEVEL: Final = np.array([_LEVELS.get(column.series, _TOKEN) for column in columns.SERIES], np.int64)
 _SEQUENCE_OUTPUT: Final = names.index(conventions.SEQUENCE_OUTPUT_TOKENS)
 _SEQUENCE_INPUT: Final = names.index(conventions.SEQUENCE_INPUT_TOKENS)
+_PROMPT_TOKENS: Final = names.index(conventions.PROMPT_TOKENS)
 _FROM: Final = names.SERIES_FROM
 
 _BAD_SERIES: Final = 1
 _BAD_LENGTH: Final = 2
 _BAD_CUT: Final = 3
 _TOO_LONG: Final = 4
+_BAD_PROMPT: Final = 5
 REASONS: Final[dict[int, str]] = {
     _BAD_SERIES: "a series is neither packed values of its type with a valid header nor a plain array of them",
     _BAD_LENGTH: "their lengths, layers or heads differ from one another or from the sum of the sequences' output tokens",
     _BAD_CUT: "the token counts of the sequences are not arrays of whole numbers, one a sequence",
+    _BAD_PROMPT: "the token counts of the prompts are not an array of whole numbers of which each belongs to as many sequences",
     _TOO_LONG: "a sequence has more tokens, or the span more sequences, than the limits allow",
 }
 """Why the series of a span are left out."""
 
 # One carrier: a kept span that has series.
 K_TOKENS: Final = 0
-K_LAYERS: Final = 1
-K_HEADS: Final = 2
+K_PROMPT: Final = 1
+K_STEPS: Final = 2
 K_SEQUENCES: Final = 3
-K_FAULT: Final = 4
-K_WIDTH: Final = 5
+K_PROMPTS: Final = 4
+K_FAULT: Final = 5
+_INNER: Final = tuple(dict.fromkeys(
+    name for column in columns.SERIES if column.axes for name in (column.axes.layers, column.axes.heads) if name))
+"""Columns that hold the length of an inner axis; each has its place in a carrier's shape, 0 until a series settles it."""
+_PLACE: Final = {"token": K_TOKENS, "prompt": K_PROMPT, "step": K_STEPS, "": -1} | {
+    name: K_FAULT + 1 + index for index, name in enumerate(_INNER)}
+K_WIDTH: Final = K_FAULT + 1 + len(_INNER)
+
+
+def _axes(column: columns.Column) -> tuple[int, int, int]:
+    """Places in the shape of a series' three axes, -1 for one that is not there."""
+    if column.axes is None:
+        raise ValueError(f"a series has axes: {column.name} has none")
+    return _PLACE[column.axes.length], _PLACE[column.axes.layers], _PLACE[column.axes.heads]
+
+
+_AXES: Final = np.array([_axes(column) for column in columns.SERIES], np.int64)
 
 
 class Plan(NamedTuple):
@@ -87,59 +105,85 @@ def _sequences(data: Any, table: Any, row: int, tokens_max: int, sequences_max: 
 
 
 @kernel
-def _one(data: Any, table: Any, row: int, want: int, level: int, shape: Any) -> tuple[Any, Any]:
-    """(dtype code, fault) of one series; its token count, layers and heads are settled in `shape` or compared with it."""
+def _one(data: Any, table: Any, row: int, want: int, axes: Any, shape: Any) -> tuple[Any, Any]:
+    """(dtype code, fault) of one series; what its axes count is settled in `shape` or compared with it."""
     at, length = table[row, t.A_VALUE], table[row, t.A_VALUE_N]
+    outer, middle, inner = axes[0], axes[1], axes[2]
     if table[row, t.A_KIND] == t.RAW:
-        code, tokens, layers, heads = packed.header(data, at, length, want)
+        code, entries, layers, heads = packed.header(data, at, length, want)
         if code == 0:
             return 0, _BAD_SERIES
     elif table[row, t.A_KIND] == t.ARRAY:
         count = packed.plain_length(data, at, length, want)
-        if count < 0 or level == _HEAD:
+        if count < 0 or inner >= 0:
             return 0, _BAD_SERIES
-        code, tokens, layers, heads = packed.PLAIN, count, 1, 1
-        if level == _LAYER:
+        code, entries, layers, heads = packed.PLAIN, count, 1, 1
+        if middle >= 0:
             # A flat array does not say its layers: the token count of the other series does.
-            tokens = shape[K_TOKENS]
-            layers = count // tokens if tokens > 0 else 1
-            if tokens < 0 or layers < 1 or layers > 65535 or tokens * layers != count:
+            entries = shape[outer]
+            layers = count // entries if entries > 0 else max(shape[middle], 1)
+            if entries < 0 or layers < 1 or layers > 65535 or entries * layers != count:
                 return 0, _BAD_LENGTH
     else:
         return 0, _BAD_SERIES
-    if shape[K_TOKENS] < 0:
-        shape[K_TOKENS] = tokens
-    if level != _TOKEN and shape[K_LAYERS] == 0:
-        shape[K_LAYERS] = layers
-    agrees = tokens == shape[K_TOKENS] and layers == (1 if level == _TOKEN else shape[K_LAYERS]) and (level == _HEAD or heads == 1)
-    if level == _HEAD:
-        shape[K_HEADS] = heads
+    if shape[outer] < 0:
+        shape[outer] = entries
+    if middle >= 0 and shape[middle] == 0:
+        shape[middle] = layers
+    if inner >= 0 and shape[inner] == 0:
+        shape[inner] = heads
+    agrees = (
+        entries == shape[outer] and layers == (shape[middle] if middle >= 0 else 1) and heads == (shape[inner] if inner >= 0 else 1)
+    )
     return code, 0 if agrees else _BAD_LENGTH
 
 
+@kernel
+def _prompts(data: Any, table: Any, row: int, shape: Any, tokens_max: int, sequences_max: int) -> Any:
+    """The fault of a carrier's prompt counts; sets K_PROMPTS and K_PROMPT. Without counts there is one prompt, of one sequence."""
+    if row < 0:
+        shape[K_PROMPTS] = 1
+        return 0 if shape[K_SEQUENCES] == 1 else _BAD_PROMPT
+    shape[K_PROMPTS], shape[K_PROMPT], bad = _sequences(data, table, row, tokens_max, sequences_max)
+    if bad != 0:
+        return _BAD_PROMPT if bad == _BAD_CUT else bad
+    if shape[K_PROMPTS] == 0 or shape[K_SEQUENCES] < shape[K_PROMPTS] or shape[K_SEQUENCES] % shape[K_PROMPTS] != 0:
+        return _BAD_PROMPT
+    return 0
+
+
 @entry
-def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, level: Any, tokens_max: int, sequences_max: int) -> Any:
+def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, axes: Any, tokens_max: int, sequences_max: int) -> Any:
     shape = np.zeros((carriers.size, K_WIDTH), np.int64)
     codes = np.zeros((carriers.size, want.size), np.int64)
     for index in range(carriers.size):
         span = carriers[index]
         mine = shape[index]
-        mine[K_TOKENS] = -1
-        mine[K_SEQUENCES] = 1
+        mine[K_TOKENS], mine[K_PROMPT], mine[K_STEPS], mine[K_SEQUENCES] = -1, -1, -1, 1
         bad = 0
         output = found[span, _SEQUENCE_OUTPUT]
         if output >= 0:
             mine[K_SEQUENCES], mine[K_TOKENS], bad = _sequences(data, table, output, tokens_max, sequences_max)
         for series in range(want.size):
             row = found[span, _FROM + series]
-            if row >= 0 and bad == 0:
-                codes[index, series], bad = _one(data, table, row, want[series], level[series], mine)
-        if bad == 0 and output < 0 and mine[K_TOKENS] > tokens_max:
+            if row < 0 or bad != 0:
+                continue
+            if axes[series, 0] == K_PROMPT and mine[K_PROMPTS] == 0:
+                bad = _prompts(data, table, found[span, _PROMPT_TOKENS], mine, tokens_max, sequences_max)
+            if bad == 0:
+                codes[index, series], bad = _one(data, table, row, want[series], axes[series], mine)
+        if bad == 0 and ((output < 0 and mine[K_TOKENS] > tokens_max) or mine[K_STEPS] > tokens_max):
+            bad = _TOO_LONG
+        if bad == 0 and mine[K_PROMPTS] == 1 and mine[K_PROMPT] > tokens_max:
             bad = _TOO_LONG
         if bad == 0 and found[span, _SEQUENCE_INPUT] >= 0:
             count, _, bad = _sequences(data, table, found[span, _SEQUENCE_INPUT], 2**32 - 1, sequences_max)
             if bad == 0 and count != mine[K_SEQUENCES]:
                 bad = _BAD_CUT
+        mine[K_TOKENS] = max(mine[K_TOKENS], 0)
+        if mine[K_STEPS] >= 0:
+            # Steps stand in the first row: a span that says it has no sequence gets one for them.
+            mine[K_SEQUENCES] = max(mine[K_SEQUENCES], 1)
         mine[K_FAULT] = bad
     return shape, codes
 
@@ -149,7 +193,7 @@ def plan(data: Any, table: Any, found: Any, limits: Limits) -> Plan:
     rows = found[:, _FROM:]
     carriers = np.flatnonzero((rows >= 0).any(axis=1))
     shape, codes = _examine(
-        data, table, found, carriers, _WANT, _LEVEL, limits.sequence_tokens_max, limits.sequences_max
+        data, table, found, carriers, _WANT, _AXES, limits.sequence_tokens_max, limits.sequences_max
     )
     return Plan(carriers, shape, codes, rows[carriers])
 
@@ -162,23 +206,25 @@ def sound(made: Plan) -> Plan:
 
 @entry
 def _cut(data: Any, table: Any, found: Any, carriers: Any, shape: Any, usage: Any) -> Any:
-    """int64 [sequences, 4]: index among the carriers, SeqIndex, input tokens, output tokens."""
-    cut = np.zeros((shape[:, K_SEQUENCES].sum(), 4), np.int64)
+    """int64 [sequences, 6]: index among the carriers, SeqIndex, input tokens, output tokens, prompt tokens held, PromptSequence."""
+    cut = np.zeros((shape[:, K_SEQUENCES].sum(), 6), np.int64)
     to = 0
     for index in range(carriers.size):
         span = carriers[index]
         sequences = shape[index, K_SEQUENCES]
+        choices = sequences // max(shape[index, K_PROMPTS], 1) if shape[index, K_PROMPTS] > 0 else 1
         for step in range(sequences):
-            cut[to + step, 0], cut[to + step, 1] = index, step
+            cut[to + step, 0], cut[to + step, 1], cut[to + step, 5] = index, step, step - step % choices
         if sequences == 1:
             cut[to, 2], cut[to, 3] = min(usage[span], np.uint64(2**32 - 1)), shape[index, K_TOKENS]
-        for name, column in ((_SEQUENCE_INPUT, 2), (_SEQUENCE_OUTPUT, 3)):
+            cut[to, 4] = max(shape[index, K_PROMPT], 0)
+        for name, column, every in ((_SEQUENCE_INPUT, 2, 1), (_SEQUENCE_OUTPUT, 3, 1), (_PROMPT_TOKENS, 4, choices)):
             row = found[span, name]
-            if row < 0:
+            if row < 0 or (name == _PROMPT_TOKENS and shape[index, K_PROMPTS] == 0):
                 continue
             at = table[row, t.A_VALUE]
             end = at + table[row, t.A_VALUE_N]
-            for step in range(sequences):
+            for step in range(0, sequences, every):
                 _, value, _, at = packed.element(data, at, end)
                 cut[to + step, column] = value
         to += sequences
@@ -213,14 +259,18 @@ def _pieces(data: Any, table: Any, rows: Any, codes: Any, counts: Any) -> tuple[
 
 def _series_columns(data: Any, table: Any, made: Plan, cut: Any) -> dict[str, Column]:
     scratch = np.zeros(1, np.int64)
-    layers, heads = made.shape[:, K_LAYERS], made.shape[:, K_HEADS]
+    steps = np.where(cut[:, 1] == 0, np.maximum(made.shape[cut[:, 0], K_STEPS], 0), 0)
+    held = {K_TOKENS: cut[:, 3], K_PROMPT: cut[:, 4], K_STEPS: steps}
     result: dict[str, Column] = {}
     for index, column in enumerate(columns.SERIES):
         rows, codes = np.ascontiguousarray(made.rows[:, index]), np.ascontiguousarray(made.codes[:, index])
-        stride = {_TOKEN: np.ones_like(layers), _LAYER: layers, _HEAD: layers * heads}[int(_LEVEL[index])] * (codes != 0)
+        outer, *inner = _AXES[index].tolist()
+        stride = np.where(codes != 0, 1, 0)
+        for place in inner:
+            stride = stride * made.shape[:, place] if place >= 0 else stride
         offsets = np.zeros(len(cut) + 1, np.int64)
-        np.cumsum(cut[:, 3] * stride[cut[:, 0]], out=offsets[1:])
-        counts = made.shape[:, K_TOKENS] * stride
+        np.cumsum(held[outer] * stride[cut[:, 0]], out=offsets[1:])
+        counts = np.maximum(made.shape[:, outer], 0) * stride
         if _WANT[index] == packed.WANT_TEXT:
             result[column.name] = Lists(offsets, gather(data, *_pieces(data, table, rows, codes, counts)))
             continue
@@ -259,7 +309,6 @@ def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> 
         strings = spans.columns[name]
         assert isinstance(strings, Strings)
         result[name] = pick(strings, owner)
-    present = made.codes[:, _LEVEL != _TOKEN].any(axis=1)
     for name in ("Timestamp", "IngestedAt"):
         times = spans.columns[name]
         assert isinstance(times, np.ndarray)
@@ -267,7 +316,8 @@ def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> 
     result["SeqIndex"] = cut[:, 1].astype(np.uint16)
     result["InputTokens"] = cut[:, 2].astype(np.uint32)
     result["OutputTokens"] = cut[:, 3].astype(np.uint32)
-    result["AttentionLayers"] = np.where(present, made.shape[:, K_LAYERS], 0)[cut[:, 0]].astype(np.uint16)
-    result["AttentionHeads"] = made.shape[:, K_HEADS][cut[:, 0]].astype(np.uint16)
+    result["PromptSequence"] = cut[:, 5].astype(np.uint16)
+    for name in _INNER:
+        result[name] = made.shape[cut[:, 0], _PLACE[name]].astype(np.uint16)
     result.update(_series_columns(data, table, made, cut))
     return Block(columns.TOKENS.name, len(cut), {column.name: result[column.name] for column in columns.TOKENS.columns})

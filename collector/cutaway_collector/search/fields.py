@@ -19,7 +19,7 @@ GENERATION_OPERATIONS: Final = ("chat", "generate_content", "text_completion")
 """`gen_ai.operation.name` values of spans in which a model generates; tools, agents and embeddings carry others."""
 
 
-WHOLE_UNITS: Final = frozenset({"ns", "tokens"})
+WHOLE_UNITS: Final = frozenset({"ns", "tokens", "bytes", "steps"})
 """Units counted in whole numbers: their columns are UInt64, all other numbers Float64."""
 
 
@@ -32,7 +32,7 @@ class Field:
     """One searchable name.
 
     expression: ClickHouse expression over otel_traces; "text" is never NULL ("" means absent), "number" may be NULL, "list" is
-    Array(String). unit: of the expression's numbers ("ns", "s", "nats", "tokens", "tokens/s", ""). values: the stored spellings
+    Array(String). unit: of the expression's numbers (see `values.py`). values: the stored spellings
     when they are a closed set, matched without regard to case. phrase: how an explanation calls it.
     """
 
@@ -87,6 +87,8 @@ def _column(name: str, column: str, *aliases: str, unit: str = "", phrase: str =
 
 
 _FINISH: Final = f"SpanAttributes['{c.RESPONSE_FINISH_REASONS}']"
+_ENERGY: Final = f"SpanAttributes['{c.MACHINE_GPU_ENERGY}']"
+"""One number a GPU. Summed, for it is what the call cost; no column, since few senders count energy."""
 _ENVIRONMENT: Final = "deployment.environment"
 
 FIELDS: Final[tuple[Field, ...]] = (
@@ -121,6 +123,29 @@ FIELDS: Final[tuple[Field, ...]] = (
             unit="nats", phrase="mean attention entropy"),
     _column("attn.min", "AttentionEntropyMin", "attn.entropy.min", "attention.min", "attention_entropy_min", unit="nats",
             phrase="smallest attention entropy"),
+    _column("nll", "Nll", "output.nll", unit="nats", phrase="negative log-likelihood"),
+    _column("bpb", "BitsPerByte", "bits_per_byte", unit="bits/byte", phrase="bits per byte"),
+    _column("window", "WorstWindow", "worst_window", unit="nats", phrase="worst window"),
+    _column("surprisal.slope", "SurprisalSlope", "surprisal_slope", "slope", unit="nats", phrase="surprisal slope"),
+    _column("rauq", "Rauq", unit="nats", phrase="RAUQ"),
+    _column("repetition", "Repetition", "rep"),
+    _column("loop", "LoopPeriod", "loop_period", unit="tokens", phrase="loop period"),
+    _column("compression", "CompressionRatio", "compression_ratio", phrase="compression ratio"),
+    _column("attn.norm", "AttentionNormalizedEntropyMean", "attn.normalized", "attention.normalized",
+            phrase="mean normalized attention entropy"),
+    _column("attn.sink", "AttentionSinkMean", "attention.sink", "sink", phrase="mean sink mass"),
+    _column("attn.last", "AttentionLastKeyMean", "attn.last_key", "attention.last_key", phrase="mean last-key mass"),
+    _column("attn.lookback", "AttentionLookbackMean", "attention.lookback", "lookback", phrase="mean lookback ratio"),
+    _column("attn.cross", "CrossAttentionEntropyMean", "attention.cross", unit="nats", phrase="mean cross-attention entropy"),
+    _column("prompt.perplexity", "PromptPerplexity", "prompt.ppl", phrase="prompt perplexity"),
+    _column("acceptance", "AcceptanceRate", "acceptance_rate", phrase="acceptance rate"),
+    _column("cpu", "CpuTimeS", "cpu_time", unit="s", phrase="CPU time"),
+    _column("memory", "MemoryRssBytes", "rss", unit="bytes", phrase="resident memory"),
+    Field("energy", ("gpu.energy", c.MACHINE_GPU_ENERGY),
+          f"if({_ENERGY} = '', NULL, arraySum(JSONExtract({_ENERGY}, 'Array(Float64)')))",
+          "number", "J", "joules that all GPUs of the call took while it ran", "GPU energy", True),
+    _column("steps", "DiffusionSteps", "diffusion.steps", unit="steps", phrase="denoising steps"),
+    _column("nonfinite", "NonfiniteStep", "nonfinite_step", unit="steps", phrase="first step that was not finite"),
     Field("finish", ("finish_reason", "finish_reasons", c.RESPONSE_FINISH_REASONS),
           f"if(startsWith({_FINISH}, '['), JSONExtract({_FINISH}, 'Array(String)'), if({_FINISH} = '', [], [{_FINISH}]))",
           "list", "", "why each sequence ended: stop, length or error", "finish reason"),

@@ -1,4 +1,4 @@
-"""One generation: its span, token series, attention entropies and scores.
+"""One generation: its span, token series, attention, sources, steps and scores.
 
 Not a drawing: colours and thresholds are the page's. Series come back as stored, in nats and seconds; what is not a finite number
 comes back as None.
@@ -8,57 +8,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Final
 
 from cutaway import conventions as c
 from cutaway_collector.columns import SCORES, TOKENS
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import rows
+from cutaway_collector.search import rows, series
+from cutaway_collector.search.series import Heads
 from cutaway_collector.search.sql import Parameters
 
 SEQUENCES_MAX: Final = 256
 SCORES_MAX: Final = 5000
 ATTENTION_VALUES_MAX: Final = 4_000_000
-"""Attention entropies in one answer; beyond it a sequence has none and `attention.reason` says so."""
-ATTENTION_DECIMALS: Final = 6
-"""Attention entropies are rounded to a millionth of a nat, a tenth of their error, which halves the size of the JSON."""
+"""Attention values in one answer; beyond it a sequence has none and `attention.reason` says so."""
 
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _SPAN_KEYS: Final = (*rows.IDENTITY, *rows.SUMMARY, ("attributes", "SpanAttributes"))
-_SIGNALS: Final[tuple[tuple[str, str], ...]] = (
-    ("surprisal", "Surprisals"), ("entropy", "Entropies"), ("margin", "Margins"), ("rank", "Ranks"),
-    ("inter_token_s", "InterTokenS"),
-)
 _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("index", "SeqIndex"), ("input_tokens", "InputTokens"), ("output_tokens", "OutputTokens"), ("token_ids", "TokenIds"),
-    ("tokens", "TokenTexts"), *_SIGNALS, ("layers", "AttentionLayers"), ("heads", "AttentionHeads"),
-    ("attention", "AttentionEntropies"),
+    ("tokens", "TokenTexts"), *series.SIGNALS, *series.STEPS, ("prompt_sequence", "PromptSequence"),
+    ("layers", "AttentionLayers"), ("heads", "AttentionHeads"), ("cross_layers", "CrossAttentionLayers"),
+    ("cross_heads", "CrossAttentionHeads"),
 )
 _SCORE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("span_id", "SpanId"), ("sequence", "SeqIndex"), ("name", "ScoreName"), ("value", "Value"), ("label", "Label"),
     ("scorer_version", "ScorerVersion"), ("source", "Source"), ("explanation", "Explanation"),
 )
 
-Heads = Literal["all"] | int | None
 
-
-def generation(store: Store, span_id: str, *, heads: Heads = None) -> dict[str, Any] | None:
+def generation(
+    store: Store, span_id: str, *, heads: Heads = None, attention: str = "", details: bool = True
+) -> dict[str, Any] | None:
     """The generation of a span, as /gen/<span_id>.json answers it; None when no span has that id.
 
     heads: None for the mean over heads ([token][layer]), a number for that head ([token][layer]), "all" for every head
-    ([token][layer][head]). A span without series has `sequences` []. Raises QueryError for a head that is not there, StoreError.
+    ([token][layer][head]). attention: one kind of series.ATTENTION, "none", or "" for all kinds. details: whether alternatives,
+    prompt and sources are read. A span without series has `sequences` []. Raises QueryError for a head or kind that is not there,
+    StoreError.
     """
+    kinds = _kinds(attention)
     wanted = span_id.strip().lower()
     if not _SPAN_ID.fullmatch(wanted):
         return None
     span = _span(store, wanted)
     if span is None:
         return None
-    found = _sequences(store, span, heads is not None)
+    found = _sequences(store, span, (*series.attention_columns(kinds, heads), *(series.DETAILS if details else ())))
     layers = max((int(row["layers"]) for row in found), default=0)
     head_count = max((int(row["heads"]) for row in found), default=0)
     if isinstance(heads, int) and found and head_count and not 0 <= heads < head_count:
@@ -67,21 +63,57 @@ def generation(store: Store, span_id: str, *, heads: Heads = None) -> dict[str, 
     reason = attributes.get(c.STATUS_REASON, "")
     if heads is not None and found and not head_count:
         reason = "attention entropy of single heads was not recorded; the mean over heads is there"
-    budget = ATTENTION_VALUES_MAX
-    sequences: list[dict[str, Any]] = []
-    for row in found:
-        values = _attention(row, heads)
-        if values.size > budget:
-            values = values[:0]
-            reason = f"more than {ATTENTION_VALUES_MAX} attention entropies: ask for the mean over heads or one head"
-        budget -= values.size
-        sequences.append(_sequence(row, values))
+    budget = _Budget()
+    steps = next((curves for row in found if (curves := series.steps(row))), None)
+    spoken = [row for row in found if int(row["output_tokens"]) or not series.steps(row)]
+    texts = _texts(spoken) if details else {}
+    sequences = []
+    for row in spoken:
+        answer = _sequence(row, attributes)
+        cubes = {kind: budget.spend(series.attention(row, kind, heads)) for kind in kinds}
+        answer["attention_entropy"] = series.nested(cubes["entropy"]) if "entropy" in cubes else []
+        others = [kind for kind in series.ATTENTION if kind != "entropy"]
+        answer["attention"] = {kind: series.nested(cubes[kind]) if kind in cubes else [] for kind in others}
+        if details:
+            answer |= _details(row, found, texts, series.whole(attributes.get(c.SOURCE_LAYERS, "")))
+        sequences.append(answer)
+    named = series.whole(attributes.get(c.ATTENTION_LAYERS, ""))
     span |= {
         "sequences": sequences,
-        "attention": {"layers": layers, "heads": head_count, "status": attributes.get(c.ATTENTION_STATUS), "reason": reason},
+        "attention": {
+            "layers": layers, "heads": head_count, "status": attributes.get(c.ATTENTION_STATUS), "reason": budget.reason or reason,
+        },
+        "attention_series": {
+            "recorded": [kind for kind in series.ATTENTION if any(kind in row["recorded"] for row in found)],
+            "layers": named if len(named) == layers else list(range(layers)),
+        },
+        "diffusion": steps,
         "scores": _scores(store, span),
     }
     return span
+
+
+def _kinds(attention: str) -> tuple[str, ...]:
+    if attention and attention != "none" and attention not in series.ATTENTION:
+        known = ", ".join(series.ATTENTION)
+        raise QueryError(f"attention is one of {known} or none, it is {attention[:20]!r}", hint="leave it out for all")
+    return tuple(series.ATTENTION) if not attention else () if attention == "none" else (attention,)
+
+
+class _Budget:
+    """How many attention values one answer may still hold, and the words for having held some back."""
+
+    def __init__(self) -> None:
+        self.left = ATTENTION_VALUES_MAX
+        self.reason = ""
+
+    def spend(self, values: Any) -> Any:
+        """The values, or none of them where they are too many."""
+        if values.size > self.left:
+            self.reason = f"more than {ATTENTION_VALUES_MAX} attention values: ask for one kind, the mean over heads or one head"
+            return values[:0]
+        self.left -= values.size
+        return values
 
 
 def _span(store: Store, span_id: str) -> dict[str, Any] | None:
@@ -103,11 +135,9 @@ def _same_span(span: Mapping[str, Any], parameters: Parameters) -> str:
     )
 
 
-def _sequences(store: Store, span: Mapping[str, Any], with_heads: bool) -> list[dict[str, Any]]:
+def _sequences(store: Store, span: Mapping[str, Any], more: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     parameters = Parameters()
-    # Per-head values are read only when asked for, or when there is no mean to show instead.
-    wanted = "1" if with_heads else "empty(AttentionEntropies)"
-    columns = (*_SEQUENCE_KEYS, ("attention_heads", f"if({wanted}, AttentionEntropyHeads, [])"))
+    columns = (*_SEQUENCE_KEYS, *more)
     text = (
         f"SELECT {rows.select(columns)} FROM {rows.table(store, TOKENS.name)} WHERE {_same_span(span, parameters)} "
         f"ORDER BY SeqIndex ASC LIMIT 1 BY SeqIndex LIMIT {parameters.bind(SEQUENCES_MAX, 'UInt64')}"
@@ -128,35 +158,31 @@ def _scores(store: Store, span: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [rows.as_dict([key for key, _ in _SCORE_KEYS], row) for row in store.query(text, parameters.values).rows]
 
 
-def _attention(row: Mapping[str, Any], heads: Heads) -> npt.NDArray[np.float64]:
-    """[token, layer] or, for every head, [token, layer, head]; no rows where the sequence has no such series."""
-    layers, head_count = int(row["layers"]), int(row["heads"])
-    mean, every = np.asarray(row["attention"], np.float64), np.asarray(row["attention_heads"], np.float64)
-    if every.size and layers and head_count and every.size % (layers * head_count) == 0:
-        cube = every.reshape(-1, layers, head_count)
-        if heads == "all":
-            return cube
-        if isinstance(heads, int):
-            return cube[:, :, heads] if heads < head_count else cube[:0, :, 0]
-        if not mean.size:
-            return np.asarray(cube.mean(axis=2))
-    if heads is None and mean.size and layers and mean.size % layers == 0:
-        return mean.reshape(-1, layers)
-    return np.empty((0, layers))
-
-
-def _sequence(row: Mapping[str, Any], attention: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _sequence(row: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
     answer: dict[str, Any] = {key: int(row[key]) for key in ("index", "input_tokens", "output_tokens")}
     answer["token_ids"] = [int(value) for value in row["token_ids"]]
     if len(row["tokens"]):
         answer["tokens"] = list(row["tokens"])
-    answer["signals"] = {key: _finite(row[key]) for key, _ in _SIGNALS}
-    rounded = np.round(attention, ATTENTION_DECIMALS)
-    answer["attention_entropy"] = rounded.tolist() if np.isfinite(rounded).all() else rows.json_safe(rounded.tolist())
+    answer["signals"] = {key: series.finite(row[key]) for key, _ in series.SIGNALS}
+    answer["scores"] = series.sequence_scores(attributes, answer["index"])
     return answer
 
 
-def _finite(values: Sequence[Any]) -> list[Any]:
-    array = np.asarray(values)
-    listed: list[Any] = array.tolist()
-    return listed if array.dtype.kind != "f" or np.isfinite(array).all() else rows.json_safe(listed)
+def _texts(found: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """What token ids spell, as far as this call generated them itself with text and ids captured."""
+    known: dict[int, str] = {}
+    for row in found:
+        if int(row["alternative_count"]) and len(row["tokens"]) == len(row["token_ids"]):
+            known.update(zip((int(number) for number in row["token_ids"]), row["tokens"], strict=True))
+    return known
+
+
+def _details(
+    row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], texts: Mapping[int, str], source_layers: Sequence[int]
+) -> dict[str, Any]:
+    holder = next((other for other in found if int(other["index"]) == int(row["prompt_sequence"])), row)
+    return {
+        "alternatives": series.alternatives(row, texts),
+        "prompt": {"token_ids": series.finite(holder["prompt_ids"]), "surprisal": series.finite(holder["prompt_surprisals"])},
+        "sources": series.sources(row, source_layers),
+    }

@@ -7,13 +7,14 @@ by id reads the minutes of the trace, not every day that is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from cutaway import conventions as c
 from cutaway_collector.columns import TOKENS, TRACE_TIMES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import rows
+from cutaway_collector.search import rows, series
 from cutaway_collector.search.sql import Parameters
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -40,7 +41,8 @@ _KEYS: Final = rows.IDENTITY + rows.SUMMARY + _DETAIL
 def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | None:
     """{"trace_id", "spans", "truncated"}: at most `spans_max` spans, the earliest; None when there is no such trace.
 
-    A span that was sent twice appears once. Raises StoreError; QueryError when spans_max is not positive.
+    A span of a diffusion pipeline has its step curves as `diffusion`. A span that was sent twice appears once. Raises StoreError;
+    QueryError when spans_max is not positive.
     """
     if spans_max < 1:
         raise QueryError(f"a trace page has at least one span, spans_max is {spans_max}")
@@ -60,7 +62,29 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
     found = store.query(text, parameters.values).rows
     if not found:
         return None
-    return {"trace_id": wanted, "spans": [_span(row) for row in found[:spans_max]], "truncated": len(found) > spans_max}
+    spans = [_span(row) for row in found[:spans_max]]
+    if any(_diffuses(span) for span in spans):
+        curves = _steps(store, wanted, min(span["start_ns"] for span in spans), max(span["start_ns"] for span in spans))
+        spans = [span | ({"diffusion": curves.get(span["span_id"])} if _diffuses(span) else {}) for span in spans]
+    return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max}
+
+
+def _diffuses(span: Mapping[str, Any]) -> bool:
+    return c.DIFFUSION_PIPELINE in span["attributes"] or c.DIFFUSION_STEPS in span["attributes"]
+
+
+def _steps(store: Store, trace_id: str, first_ns: int, last_ns: int) -> dict[str, Any]:
+    """Span id -> step curves of the trace's diffusion spans, which start between these moments."""
+    parameters = Parameters()
+    first, last = parameters.bind(first_ns, "Int64"), parameters.bind(last_ns, "Int64")
+    text = (
+        f"SELECT SpanId AS span_id, {rows.select(series.STEPS)} FROM {rows.table(store, TOKENS.name)} "
+        f"WHERE TraceId = {parameters.text(trace_id)} AND Timestamp >= fromUnixTimestamp64Nano({first}) "
+        f"AND Timestamp <= fromUnixTimestamp64Nano({last}) AND SeqIndex = 0 LIMIT 1 BY SpanId"
+    )
+    keys = ["span_id", *(key for key, _ in series.STEPS)]
+    found = [dict(zip(keys, row, strict=True)) for row in store.query(text, parameters.values).rows]
+    return {str(row["span_id"]): series.steps(row) for row in found}
 
 
 def _times(store: Store, trace_id: str) -> tuple[int, int] | None:

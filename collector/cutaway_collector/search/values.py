@@ -28,6 +28,11 @@ _UNITS: Final[dict[str, dict[str, Fraction]]] = {
     "s": _SECONDS,
     "ns": {unit: scale * 10**9 for unit, scale in _SECONDS.items()},
     "nats": {"nats": Fraction(1), "nat": Fraction(1), "bits": Fraction(math.log(2)), "bit": Fraction(math.log(2))},
+    "bits/byte": {},
+    "bytes": {"B": Fraction(1), "kB": Fraction(10**3), "MB": Fraction(10**6), "GB": Fraction(10**9), "KiB": Fraction(2**10),
+              "MiB": Fraction(2**20), "GiB": Fraction(2**30)},
+    "J": {"J": Fraction(1), "kJ": Fraction(1000), "Wh": Fraction(3600), "kWh": Fraction(3_600_000)},
+    "steps": _COUNTS,
     "tokens": _COUNTS,
     "tokens/s": _COUNTS,
     "": {**_COUNTS, "%": Fraction(1, 100)},
@@ -70,7 +75,7 @@ def looks_numeric(value: Literal) -> bool:
 
 def example(unit: str) -> str:
     """A value to show in a hint."""
-    return {"ns": "500ms", "s": "500ms", "nats": "8bits", "tokens": "2k"}.get(unit, "20")
+    return {"ns": "500ms", "s": "500ms", "nats": "8bits", "tokens": "2k", "bytes": "2GiB", "J": "500J"}.get(unit, "20")
 
 
 def is_glob(value: Literal) -> bool:

@@ -201,7 +201,7 @@ def _stripes(site: Site, rows: Sequence[waterfall.Row]) -> dict[str, tuple[Strip
     ]
     out = {}
     for span in wanted[:STRIPES_MAX]:
-        found = verb.generation(site.store, span["span_id"])
+        found = verb.generation(site.store, span["span_id"], attention="none", details=False)
         sequence = found["sequences"][0] if found and found["sequences"] else None
         if sequence and sequence["signals"]["surprisal"] and sequence["signals"]["inter_token_s"]:
             out[span["span_id"]] = _stripe(
