@@ -26,7 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
 from cutaway import conventions as c
-from cutaway import dialect, encode, metrics, settings
+from cutaway import encode, metrics, settings
 from cutaway.errors import ConfigurationError
 
 SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
@@ -123,13 +123,16 @@ def test_the_released_names_are_those_of_the_published_package() -> None:
     assert theirs == {name: unit for name, (unit, _) in RELEASED.items()}
 
 
-def test_the_dialects_agree_with_the_table_of_differences() -> None:
-    """What dialect.py calls a metric's heir has the same unit, buckets, sources and attributes here."""
-    rows = {metric.name: metric for metric in metrics.METRICS}
-    for old, new in dialect.LATEST_METRICS.items():
-        assert (rows[old].unit, rows[old].buckets, rows[old].source, rows[old].attributes) == (
-            rows[new].unit, rows[new].buckets, rows[new].source, rows[new].attributes)
-    assert {name for pair in dialect.LATEST_TOKEN_METRICS.values() for name in pair} <= set(rows)
+@pytest.mark.parametrize("renamed", ["duration", "time_to_first_chunk", "time_per_output_chunk"])
+def test_a_renamed_metric_keeps_all_but_its_name(renamed: str) -> None:
+    """The migration guide: `gen_ai.client.operation.*` became `gen_ai.client.inference.*`, attributes unchanged."""
+    old, new = Read(), Read(latest=True)
+    for read in (old, new):
+        read.instruments.record({**SPAN, c.ERROR_TYPE: "ValueError"}, 1.5)
+    before, after = old.points(f"gen_ai.client.operation.{renamed}")[0], new.points(f"gen_ai.client.inference.{renamed}")[0]
+
+    assert (before.sum, before.bucket_counts, before.attributes) == (after.sum, after.bucket_counts, after.attributes)
+    assert new.points(f"gen_ai.client.operation.{renamed}") == old.points(f"gen_ai.client.inference.{renamed}") == []
 
 
 def test_our_buckets_hold_the_whole_scale() -> None:
