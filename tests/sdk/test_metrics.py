@@ -211,6 +211,15 @@ def test_a_failed_call_has_its_error_and_no_server_times() -> None:
     assert read.points("gen_ai.server.time_per_output_token") == []
 
 
+def test_an_attribute_without_a_value_is_absent() -> None:
+    """None for the error is no error, and no label."""
+    read = Read()
+    read.instruments.record({**SPAN, c.ERROR_TYPE: None, c.RESPONSE_MODEL: None}, 1.0)
+
+    assert len(read.points("gen_ai.server.time_to_first_token")) == 1
+    assert set(read.points("gen_ai.client.operation.duration")[0].attributes) == set(CALL) - {c.RESPONSE_MODEL}
+
+
 @pytest.mark.parametrize("latest", [False, True])
 def test_chunks_are_of_streams_only(latest: bool) -> None:
     """The same call without a streamer has no chunk metrics; the token times of the server remain."""

@@ -127,11 +127,11 @@ class Instruments:
         span does not hold, or holds as NaN or infinity, is not recorded. A stream has a reading for each chunk, about 15 us each:
         better taken off the model's thread.
         """
-        met = {"", "streaming" if attributes.get(c.REQUEST_STREAM) else "", "" if c.ERROR_TYPE in attributes else "success"}
+        met = {"", "streaming" if attributes.get(c.REQUEST_STREAM) else "", "success" if attributes.get(c.ERROR_TYPE) is None else ""}
         for metric, instrument in self._made:
             if metric.when not in met:
                 continue
-            labels = {name: attributes[name] for name in metric.attributes if name in attributes}
+            labels = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
             for source, extra in metric.source.items():
                 value = duration_s if source == DURATION else attributes.get(source)
                 if value is not None:
