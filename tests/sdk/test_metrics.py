@@ -230,6 +230,15 @@ def test_chunks_are_of_streams_only(latest: bool) -> None:
     assert len(read.points("gen_ai.server.time_to_first_token")) == 1
 
 
+def test_a_series_may_be_an_array() -> None:
+    """Before it is packed, the same readings."""
+    read = Read()
+    read.instruments.record({**SPAN, c.TOKEN_INTER_TOKEN_TIME: np.array([0.5, 0.25, 0, 0.5], dtype=np.float32)}, 1.0)
+    (point,) = read.points("gen_ai.client.operation.time_per_output_chunk")
+
+    assert (point.count, point.sum) == (2, 0.75)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_what_is_not_finite_is_not_recorded(broken: float) -> None:
     """A NaN would spoil the sum of its histogram for good."""

@@ -121,13 +121,14 @@ class Instruments:
                 self._made.append((metric, _instrument(meter, metric)))
 
     def record(self, attributes: Mapping[str, Any], duration_s: float, context: Context | None = None) -> None:
-        """Records one finished generation: its span's attributes (v1.41 names) and its duration in seconds.
+        """Records one finished generation: its span's attributes (v1.41 names; series packed or not) and its duration in seconds.
 
         `context` is that of the span: where it is sampled, OpenTelemetry keeps its trace id as an exemplar of a bucket. What the
         span does not hold, or holds as NaN or infinity, is not recorded. A stream has a reading for each chunk, about 15 us each:
         better taken off the model's thread.
         """
-        met = {"", "streaming" if attributes.get(c.REQUEST_STREAM) else "", "success" if attributes.get(c.ERROR_TYPE) is None else ""}
+        failed, streaming = attributes.get(c.ERROR_TYPE) is not None, attributes.get(c.REQUEST_STREAM)
+        met = {"", "" if failed else "success", "streaming" if streaming else ""}
         for metric, instrument in self._made:
             if metric.when not in met:
                 continue
@@ -156,12 +157,14 @@ def _record(instrument: Counter | Histogram, number: float, labels: dict[str, An
 
 
 def _numbers(value: Any) -> Iterable[float]:
-    """The finite readings in an attribute: a number, or the steps of a packed series after its first.
+    """The finite readings in an attribute: a number, or the steps after the first of a series, packed or float32 [token].
 
     Tokens that came in one step are one chunk: the time of all but the first of them is 0.
     """
-    if not isinstance(value, bytes):
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, dtype="<f4", offset=c.SERIES_HEADER.size)
+    elif not isinstance(value, np.ndarray):
         return (value,) if math.isfinite(value) else ()
-    times = np.frombuffer(value, dtype="<f4", offset=c.SERIES_HEADER.size)[1:].astype(float)
+    times = value[1:].astype(float)
     readings: list[float] = times[np.isfinite(times) & (times > 0)].tolist()
     return readings
