@@ -23,10 +23,10 @@ ORDER = (NOUNS, VERBS, FLOWS, WIRING)
 LAYERS: dict[str, dict[str, str]] = {
     "cutaway": {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
-        "tap": VERBS, "attention": VERBS, "beams": VERBS, "measure": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
+        "tap": VERBS, "measure": VERBS, "worker": VERBS, "failures": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS, "propagation": VERBS,
         "sequences": VERBS, "evaluations": VERBS,
-        "instrumentation": FLOWS, "decorator": FLOWS,
+        "configuration": FLOWS, "generation": FLOWS, "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {
@@ -42,8 +42,8 @@ LAYERS: dict[str, dict[str, str]] = {
 EVERYBODYS = {"guard"}
 """The one verb others may use: keeping our own faults out of the host program is everybody's business."""
 
-HALVES = {("record", "attention"), ("record", "beams")}
-"""Files of one verb: the recorder keeps tokens in one, attention rows in another, and follows beams in a third."""
+HALVES: set[tuple[str, str]] = set()
+"""Verbs that are two halves of one; a verb that outgrows a file becomes a package instead."""
 
 ACROSS = {("cutaway_collector", "cutaway.conventions")}
 """The collector reads the SDK's vocabulary and nothing else of it..."""

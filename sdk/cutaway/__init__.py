@@ -8,12 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cutaway.configuration import configure, flush, shutdown
     from cutaway.decorator import span, trace
-    from cutaway.instrumentation import configure, flush, instrument, shutdown, uninstrument
+    from cutaway.instrumentation import instrument, uninstrument
 
 __all__ = ["configure", "flush", "instrument", "shutdown", "span", "trace", "uninstrument"]
 
-_HOME = dict.fromkeys(__all__, "instrumentation") | {"span": "decorator", "trace": "decorator"}
+_HOME = {
+    "configure": "configuration", "flush": "configuration", "shutdown": "configuration",
+    "instrument": "instrumentation", "uninstrument": "instrumentation", "span": "decorator", "trace": "decorator",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The flow of `@cutaway.trace` and `cutaway.span`: a function or a block of the host program becomes a span.
 
 Not about models: generations inside find this span as their parent through OpenTelemetry's own context, and what the decorator
-says about them (tokenizer, capture, conversation, seed) through `instrumentation.scope`.
+says about them (tokenizer, capture, conversation, seed) through `configuration.scope`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, overload
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from cutaway import guard, instrumentation, propagation
+from cutaway import configuration, failures, guard, propagation
 from cutaway.errors import ConfigurationError
 from cutaway.settings import CAPTURES
 from cutaway.steps import Scope
@@ -33,25 +33,25 @@ class _Open:
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any], headers: Any = None) -> None:
         self.span: otel.Span = otel.INVALID_SPAN
-        self._scope: Scope = replace(instrumentation.scope.get(), **overrides)
+        self._scope: Scope = replace(configuration.scope.get(), **overrides)
         self._context = None
         around = None
         if headers is not None:
             with guard.guarded("reading the headers of a request"):
                 around = propagation.context_of(headers)
         with guard.guarded("starting a span"):
-            self.span = instrumentation.tracer().start_span(name, around, attributes=attributes)
+            self.span = configuration.tracer().start_span(name, around, attributes=attributes)
             self._context = otel.set_span_in_context(self.span, around)
 
     @contextmanager
     def active(self) -> Iterator[otel.Span]:
         """The span is the current one inside."""
-        token = instrumentation.scope.set(self._scope)
+        token = configuration.scope.set(self._scope)
         attached = None if self._context is None else otel_context.attach(self._context)
         try:
             yield self.span
         finally:
-            if instrumentation.leave(token) and attached is not None:
+            if configuration.leave(token) and attached is not None:
                 otel_context.detach(attached)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -59,7 +59,7 @@ class _Open:
         with guard.guarded("ending a span"):
             try:
                 if error is not None and not isinstance(error, GeneratorExit):
-                    instrumentation.fail(self.span, error, _text_may_leave(self._scope.capture))
+                    failures.fail(self.span, error, _text_may_leave(self._scope.capture))
             finally:
                 self.span.end()
 
@@ -138,7 +138,7 @@ def trace(
 
         def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
             found = dict(attributes or {})
-            if record_arguments and _text_may_leave(capture or instrumentation.scope.get().capture):
+            if record_arguments and _text_may_leave(capture or configuration.scope.get().capture):
                 with guard.guarded("recording arguments"):
                     found |= _arguments(target, args, kwargs)
             return _Open(label, found, overrides, None if received is None else received(args, kwargs))
@@ -200,7 +200,7 @@ def _headers_reader(target: Any, headers: Any) -> Callable[[tuple[Any, ...], dic
 
 def _text_may_leave(asked: str | None) -> bool:
     with guard.guarded("reading the settings"):
-        return instrumentation.settings().capture_within(asked) == "text"
+        return configuration.settings().capture_within(asked) == "text"
     return False
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -97,55 +97,94 @@ def answer_attributes(recording: Recording, call: Call) -> dict[str, Any]:
             found[c.RESPONSE_TIME_TO_FIRST_CHUNK] = first
         if recording.steps > 1:
             found[c.TIME_PER_OUTPUT_TOKEN] = (last - first) / (recording.steps - 1)
-    found |= _token_means(recording)
-    if recording.attention is not None and recording.attention.size:
-        by_layer = recording.attention.mean(axis=2, dtype=np.float64)
-        found[c.ATTENTION_ENTROPY_MEAN] = float(by_layer.mean())
-        found[c.ATTENTION_ENTROPY_MIN] = float(by_layer.min())
-    return found
-
-
-def _token_means(recording: Recording) -> dict[str, Any]:
-    surprisal, entropy = recording.surprisal, recording.entropy
-    if surprisal is None or entropy is None or not surprisal.size:
-        return {}
-    cuts = np.cumsum(recording.output_tokens)[:-1]
-    mean = float(surprisal.mean(dtype=np.float64))
-    return {
-        c.OUTPUT_PERPLEXITY: _exp(mean),
-        c.OUTPUT_SURPRISAL_MEAN: mean,
-        c.OUTPUT_SURPRISAL_MAX: float(surprisal.max()),
-        c.OUTPUT_ENTROPY_MEAN: float(entropy.mean(dtype=np.float64)),
-        c.SEQUENCE_PERPLEXITY: [
-            _exp(float(part.mean(dtype=np.float64))) if part.size else math.nan for part in np.split(surprisal, cuts)
-        ],
+    if recording.drafted is not None:
+        found[c.DRAFTED_TOKENS] = recording.drafted
+        if recording.drafted:
+            found[c.ACCEPTANCE_RATE] = recording.accepted / recording.drafted
+    lists = {
+        c.ATTENTION_LAYERS: recording.layers, c.SOURCE_LAYERS: recording.source_layers, c.PROMPT_TOKENS: recording.prompt_tokens,
     }
+    return found | {name: values for name, values in lists.items() if values} | _means(recording)
+
+
+_MEANS: Final = {
+    c.TOKEN_ENTROPY: c.OUTPUT_ENTROPY_MEAN,
+    c.ATTENTION_ENTROPY: c.ATTENTION_ENTROPY_MEAN,
+    c.ATTENTION_NORMALIZED_ENTROPY: c.ATTENTION_NORMALIZED_ENTROPY_MEAN,
+    c.ATTENTION_SINK: c.ATTENTION_SINK_MEAN,
+    c.ATTENTION_LAST_KEY: c.ATTENTION_LAST_KEY_MEAN,
+    c.ATTENTION_LOOKBACK: c.ATTENTION_LOOKBACK_MEAN,
+    c.CROSS_ATTENTION_ENTROPY: c.CROSS_ATTENTION_ENTROPY_MEAN,
+}
+"""Series -> the attribute that holds its mean."""
+
+
+def _means(recording: Recording) -> dict[str, Any]:
+    """One value a span from the series. Means over [token, layer] equal means over heads too: every layer has as many."""
+    found: dict[str, Any] = {
+        mean: float(recording.series[name].mean(dtype=np.float64))
+        for name, mean in _MEANS.items() if name in recording.series and recording.series[name].size
+    }
+    entropy = recording.series.get(c.ATTENTION_ENTROPY)
+    if entropy is not None and entropy.size:
+        found[c.ATTENTION_ENTROPY_MIN] = float(entropy.min())
+    prompt = recording.series.get(c.PROMPT_SURPRISAL)
+    if prompt is not None and np.isfinite(prompt).any():
+        found[c.PROMPT_PERPLEXITY] = _exp(float(np.nanmean(prompt, dtype=np.float64)))
+    return found
 
 
 def _exp(value: float) -> float:
     return math.inf if value >= 700 else math.exp(value)  # NaN stays NaN
 
 
-def series_attributes(recording: Recording, ids: bool, heads: bool, bytes_max: int) -> dict[str, bytes]:
-    """Packed series within `bytes_max`, the most telling first. What does not fit changes the recording's status and reasons."""
+_TYPES: Final = (
+    dict.fromkeys((c.TOKEN_ID, c.TOKEN_RANK, c.ALTERNATIVE_ID, c.PROMPT_TOKEN_ID, c.SOURCE_POSITION), np.dtype(np.uint32))
+    | dict.fromkeys((*c.HEAD_SERIES, c.SOURCE_MASS), np.dtype(np.float16))
+)
+"""Types of series that are not float32."""
+
+_IDS: Final = frozenset((c.TOKEN_ID, c.ALTERNATIVE_ID, c.PROMPT_TOKEN_ID))
+
+
+def series_attributes(recording: Recording, ids: bool, heads: Collection[str], bytes_max: int) -> dict[str, bytes]:
+    """Packed series within `bytes_max`, the most telling first. What does not fit changes the recording's status and reasons.
+
+    ids: whether series of token ids may leave; heads: which of HEAD_SERIES may.
+    """
+    held = dict(recording.series)
+    if recording.token_ids is not None:
+        held[c.TOKEN_ID] = recording.token_ids
+    if recording.prompt_ids is not None:
+        held[c.PROMPT_TOKEN_ID] = recording.prompt_ids
     found: dict[str, bytes] = {}
-    room = bytes_max
-    token_series: list[tuple[str, NDArray[Any] | None]] = [
-        (c.TOKEN_ID, recording.token_ids if ids else None),
-        (c.TOKEN_SURPRISAL, recording.surprisal),
-        (c.TOKEN_ENTROPY, recording.entropy),
-        (c.TOKEN_MARGIN, recording.margin),
-        (c.TOKEN_RANK, recording.rank),
-        (c.TOKEN_INTER_TOKEN_TIME, recording.inter_token_s),
-    ]
-    for name, values in token_series:
-        room = _fit(found, name, values, room, recording, tokens=True)
-    if recording.attention is not None:
-        by_layer = recording.attention.mean(axis=2, dtype=np.float64).astype(np.float32)
-        room = _fit(found, c.ATTENTION_ENTROPY, by_layer, room, recording, tokens=False)
-        if heads and c.ATTENTION_ENTROPY in found:
-            _fit(found, c.ATTENTION_ENTROPY_HEADS, recording.attention.astype(np.float16), room, recording, tokens=False)
+    room, left_out = bytes_max, dict[str, int]()
+    for name in (*c.TOKEN_SERIES, *c.ALTERNATIVE_SERIES, *c.PROMPT_SERIES, *c.LAYER_SERIES, *c.HEAD_SERIES, *c.SOURCE_SERIES):
+        values = held.get(name)
+        if values is None or (name in _IDS and not ids) or (name in c.HEAD_SERIES and name not in heads):
+            continue
+        dtype = _TYPES.get(name, np.dtype(np.float32))
+        size = c.SERIES_HEADER.size + values.size * dtype.itemsize
+        if size > room:
+            left_out[name] = size
+            continue
+        found[name] = pack(values.astype(dtype, copy=False))
+        room -= size
+    if left_out:
+        _tell_truncation(recording, left_out, bytes_max)
     return found
+
+
+def _tell_truncation(recording: Recording, left_out: dict[str, int], bytes_max: int) -> None:
+    """Series of one kind depend on each other's statuses: tokens and prompt on the one, attention on the other."""
+    for name in left_out:
+        if name in c.ATTENTION_SERIES:
+            recording.attention_status = c.STATUS_TRUNCATED
+        else:
+            recording.tokens_status = c.STATUS_TRUNCATED
+    total = sum(left_out.values())
+    names = ", ".join(left_out)
+    recording.reasons.append(f"left out, {total} bytes for which series_bytes_max = {bytes_max} has no room: {names}")
 
 
 def arranged(attributes: dict[str, Any], series: dict[str, bytes], held: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
@@ -167,21 +206,6 @@ def arranged(attributes: dict[str, Any], series: dict[str, bytes], held: Mapping
     kept = sorted(rest, key=lambda name: name == c.STATUS_REASON)  # the reason is the last to go
     kept = kept[max(0, len(kept) + len(needed) + len(series) - int(min(room, 1 << 30))):]
     return {**series, **{name: rest[name] for name in kept}, **needed}
-
-
-def _fit(found: dict[str, bytes], name: str, values: NDArray[Any] | None, room: int, recording: Recording, tokens: bool) -> int:
-    if values is None:
-        return room
-    size = c.SERIES_HEADER.size + values.nbytes
-    if size > room:
-        if tokens:
-            recording.tokens_status = c.STATUS_TRUNCATED
-        else:
-            recording.attention_status = c.STATUS_TRUNCATED
-        recording.reasons.append(f"{name} left out: {size} bytes do not fit the {room} left of series_bytes_max")
-        return room
-    found[name] = pack(values)
-    return room - size
 
 
 def messages_json(messages: list[dict[str, Any]], characters_max: int) -> tuple[str, bool]:

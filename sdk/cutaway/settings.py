@@ -17,11 +17,13 @@ from cutaway.errors import ConfigurationError
 
 MIB: Final = 1024 * 1024
 CAPTURES: Final = ("numbers", "ids", "text")
-ATTENTIONS: Final = ("off", "layers", "heads")
+ATTENTIONS: Final = ("off", "layers", "heads", "full")
 PROTOCOLS: Final = ("", "grpc", "http/protobuf")
+EVALUATIONS: Final = ("span", "off")
 EXPORTERS: Final = ("otlp", "console", "none")
 METRICS_EXPORTERS: Final = ("none", "otlp", "console", "prometheus")
 SECONDS_MAX: Final = 86_400
+FEW_MAX: Final = 64
 INT_MAX: Final = 2**40
 LATEST_CONVENTIONS: Final = "gen_ai_latest_experimental"
 REST_BYTES: Final = 64 * 1024
@@ -64,8 +66,19 @@ class Settings:
                                    "as above; it is less where the series leave less of `request_bytes_max`")
     semconv: str = _setting("", "OTEL_SEMCONV_STABILITY_OPT_IN", "with `gen_ai_latest_experimental` in this comma-separated list, names and types of the unreleased GenAI conventions",
                             "empty means v1.41, the last released text")
-    attention: str = _setting("heads", "CUTAWAY_ATTENTION", "`off`, `layers` (mean over heads) or `heads` (every head, float16)",
-                              "heads cost only bytes, and only where they fit `series_bytes_max`")
+    attention: str = _setting("heads", "CUTAWAY_ATTENTION",
+                              "`off`, `layers` (every signal, mean over heads), `heads` (and entropy of every head) or `full` (every signal of every head)",
+                              "every head's entropy costs only bytes, and only where they fit `series_bytes_max`")
+    alternatives: int = _setting(0, "CUTAWAY_ALTERNATIVES", "most likely tokens to keep beside each chosen one, at most 64",
+                                 "eight bytes each, and a second look at every logit: asked for when choices are to be compared", "few")
+    attention_sources: int = _setting(0, "CUTAWAY_ATTENTION_SOURCES", "strongest attended positions to keep a token, in 4 layers from the first to the last, at most 64",
+                                      "a map to look at, not a measurement; it repeats the work of attention signals for those layers", "few")
+    prompt_surprisal: bool = _setting(False, "CUTAWAY_PROMPT_SURPRISAL", "surprisal of the prompt's tokens too",
+                                      "transformers computes only the last logits of a prompt: this runs the prompt through the model once more")
+    rauq_alpha: float = _setting(0.2, "CUTAWAY_RAUQ_ALPHA", "weight of a token's own probability in RAUQ, 0 to 1",
+                                 "the paper's value for base models; it uses 0.5 for tuned ones", "share")
+    evaluations: str = _setting("span", "CUTAWAY_EVALUATIONS", "`span`: scores of each sequence as `gen_ai.evaluation.result` events of the span; or `off`",
+                                "what reads the conventions finds the scores; about 100 bytes each")
     series_bytes_max: int = _setting(2 * MIB, "CUTAWAY_SERIES_BYTES_MAX", "bytes of packed series on one span",
                                      "a request stays under 4 MiB, the message limit of most gRPC receivers")
     request_bytes_max: int = _setting(3 * MIB, "CUTAWAY_REQUEST_BYTES_MAX", "estimated bytes of one export request",
@@ -89,7 +102,7 @@ class Settings:
             if item.metadata and item.name != "headers":
                 _check_type(item.name, item.metadata["kind"], getattr(self, item.name), item.default)
         for name, allowed in (("protocol", PROTOCOLS), ("capture", CAPTURES), ("attention", ATTENTIONS), ("exporter", EXPORTERS),
-                              ("metrics_exporter", METRICS_EXPORTERS)):
+                              ("metrics_exporter", METRICS_EXPORTERS), ("evaluations", EVALUATIONS)):
             value = getattr(self, name)
             if value not in allowed:
                 words = ", ".join(repr(word) for word in allowed if word)
@@ -124,6 +137,12 @@ class Settings:
 def _check_type(name: str, kind: str, value: Any, default: Any) -> None:
     if kind == "bool":
         right, rule = isinstance(value, bool), "true or false"
+    elif kind == "share":
+        right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        rule = "a number from 0 to 1"
+    elif kind == "few":
+        right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= FEW_MAX
+        rule = f"a whole number from 0 to {FEW_MAX}"
     elif kind == "seconds":
         right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SECONDS_MAX
         rule = f"a number of seconds above 0, at most {SECONDS_MAX}"
@@ -223,11 +242,11 @@ def _parse(row: SettingRow, text: str, source: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise ConfigurationError(f"{source} is true or false; it is {text!r}: the default is {str(row.default).lower()}")
         return text.lower() == "true"
-    if row.kind in ("int", "seconds"):
-        rule = "a whole number" if row.kind == "int" else "a number of seconds"
+    if row.kind in ("int", "few", "seconds", "share"):
+        rule = {"seconds": "a number of seconds", "share": "a number from 0 to 1"}.get(row.kind, "a whole number")
         try:
             number = float(text)
-            if row.kind == "seconds":
+            if row.kind in ("seconds", "share"):
                 return number
             if number.is_integer():
                 return int(number)

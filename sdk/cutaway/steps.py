@@ -7,11 +7,13 @@ needs neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cutaway import conventions as c
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +71,70 @@ class Prepared:
     """Whether the cache only ever appends: the condition for reading its keys later."""
     stop_check: Callable[[Any], Any] | None = None
     """Re-evaluates the stop strings on ids [sequence, position] -> bool [sequence], or None without stop strings."""
-    time_limited: bool = False
+    time_check: Callable[[], bool] | None = None
+    """Whether the time limit has passed, or None without one."""
     pad_id: Any = None
     """Tensor or None: the id sequences are filled with."""
+    layers: int = 0
+    """Layers of the model, 0 when unknown."""
+    own_loop: bool = False
+    """Whether a loop of the host (`custom_generate`) drives the model: what it shows must be checked before it is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What n query rows may see of the keys. Tensors broadcast to [row, head, n] (`bias`: [row, head, n, m])."""
+
+    bias: Any
+    """Float32, added to the scores of the last m keys: very negative where one is hidden. None: all are visible."""
+    visible: Any
+    """Float32: number of visible keys."""
+    prompt_visible: Any
+    """Float32: number of visible keys that belong to the prompt."""
+    scaled: Any
+    """Float32: 1 / log(visible), 0 where one key is visible."""
+    first: Any
+    """Int64: place of the first visible key."""
+    last: Any
+    """Int64: place of the last visible key."""
+    prompt: int
+    """Keys before this place belong to the prompt."""
+    offset: int = 0
+    """Keys that a sliding window has let go of: place + offset is the position in the sequence."""
+
+    def part(self, begin: int, end: int) -> Sight:
+        """The sight of rows begin to end."""
+        if begin == 0 and end >= self.last.shape[-1]:
+            return self
+        bias = None if self.bias is None else self.bias[..., begin:end, :]
+        rows = slice(begin, end)
+        return replace(
+            self, bias=bias, visible=self.visible[..., rows], prompt_visible=self.prompt_visible[..., rows],
+            scaled=self.scaled[..., rows], first=self.first[..., rows], last=self.last[..., rows],
+        )
+
+
+SELF: Final = "self"
+CROSS: Final = "cross"
+"""Kinds of attention: to the sequence itself, to an encoder's output."""
+
+
+class Ear(Protocol):
+    """Who hears one attention layer."""
+
+    def hear(self, query: Any, key: Any, mask: Any, position_bias: Any) -> None:
+        """The layer ran: query [row, head, n, width], key [row, key-value head, position, width], the mask as the kernel got it
+        (bool or additive, [row, 1 or head, n, position]) or None, and a bias of the same shape to add to the scores, or None."""
 
 
 class Listener(Protocol):
-    """Who hears a generation. Called on the generating thread, in this order at every step: attention*, logits, chosen."""
+    """Who hears a generation. Called on the generating thread, at every step in order: attention, logits, processed, chosen."""
 
     def prepared(self, prepared: Prepared) -> None:
         """The call is about to run."""
 
-    def attention(self, layer: int, query: Any, key: Any, mask: Any, details: dict[str, Any]) -> None:
-        """One attention layer ran: query [row, head, position, width], key [row, key-value head, position, width]."""
+    def ear(self, kind: str, layer: int, scale: float, softcap: float | None, learned_sink: Any) -> Ear:
+        """Who hears this attention layer from now on."""
 
     def logits(self, ids: Any, scores: Any, shared: bool) -> None:
         """Ids so far [row, position] and their raw scores float32 [row, vocabulary] (log-probabilities under beam search).
@@ -89,39 +142,45 @@ class Listener(Protocol):
         `shared`: somebody after us may change them in place.
         """
 
+    def processed(self, scores: Any) -> None:
+        """The same scores after every processor and warper: what the next token is drawn from."""
+
     def chosen(self, ids: Any, done: Any) -> None:
-        """Ids [row, position] including the new token; done bool [row] says which rows a criterion ended."""
+        """Ids [row, position] including the new tokens; done bool [row] says which rows a criterion ended."""
 
 
 @dataclass(slots=True)
 class Recording:
-    """What is known when the call is over. Token arrays hold all sequences one after another, cut by `output_tokens`."""
+    """What is known when the call is over. Series hold all sequences one after another, cut by `output_tokens`."""
 
     input_tokens: list[int] = field(default_factory=list)
     output_tokens: list[int] = field(default_factory=list)
     finish_reasons: list[str] = field(default_factory=list)
     token_ids: NDArray[np.uint32] | None = None
-    surprisal: NDArray[np.float32] | None = None
-    entropy: NDArray[np.float32] | None = None
-    margin: NDArray[np.float32] | None = None
-    rank: NDArray[np.uint32] | None = None
-    inter_token_s: NDArray[np.float32] | None = None
-    attention: NDArray[np.float32] | None = None
-    """Nats, [token, layer, head]."""
+    series: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Series by the name of their attribute (conventions): [token], [token, layer], [token, layer, head], ..."""
+    layers: list[int] = field(default_factory=list)
+    """Model layer of each column of the attention series; empty when they are simply all of them."""
+    source_layers: list[int] = field(default_factory=list)
+    prompt_ids: NDArray[np.uint32] | None = None
+    """Prompt ids of every row, padding left out, when the prompt was measured too."""
+    prompt_tokens: list[int] = field(default_factory=list)
     first_token_s: float | None = None
     last_token_s: float | None = None
     steps: int = 0
+    drafted: int | None = None
+    """Draft tokens the model checked (assisted decoding), and how many of them it accepted."""
+    accepted: int = 0
     tokens_status: str = "off"
     attention_status: str = "off"
     reasons: list[str] = field(default_factory=list)
+    copies: int = 1
+    """Sequences returned for one row of the prompt."""
 
     @property
     def usage_input_tokens(self) -> int:
         """Prompt tokens of all rows, each row once."""
         return sum(self.input_tokens[:: self.copies])
-
-    copies: int = 1
-    """Sequences returned for one row of the prompt."""
 
 
 class Clock(Protocol):
@@ -135,10 +194,35 @@ class Clock(Protocol):
 
 
 class Measures(Protocol):
-    """The pure functions a recorder needs (see measure.py), passed in by the flow."""
+    """The pure functions a recorder needs (see measure/), passed in by the flow."""
 
-    def token_signals(self, logits: Any, chosen: Any) -> Any:
-        """Float32 [4, row]: surprisal, entropy, margin, rank."""
+    def token_signals(self, logits: Any, chosen: Any, scratch: Any) -> Any:
+        """Float32 [6, row]: one row each of TOKEN_SIGNALS."""
 
-    def attention_entropy(self, query: Any, key: Any, scale: float, bias: Any, softcap: float | None) -> Any:
-        """Float32 [row, head, position], nats."""
+    def sampled_surprisal(self, scores: Any, chosen: Any) -> Any:
+        """Float32 [row], nats."""
+
+    def alternatives(self, logits: Any, count: int) -> tuple[Any, Any]:
+        """Ids and surprisal, both [row, count]."""
+
+    def attention_signals(self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, learned_sink: Any) -> Any:
+        """Float32 [5, row, head, n]: one each of ATTENTION_SIGNALS."""
+
+    def attention_sources(
+        self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, count: int
+    ) -> tuple[Any, Any]:
+        """Positions and weights, both [row, n, count]."""
+
+
+TOKEN_SIGNALS: Final = (
+    c.TOKEN_SURPRISAL, c.TOKEN_ENTROPY, c.TOKEN_MARGIN, c.TOKEN_RANK, c.TOKEN_VARENTROPY, c.TOKEN_MIN_P_MASS,
+)
+"""Order in which `token_signals` returns its values."""
+
+ATTENTION_SIGNALS: Final = (
+    c.ATTENTION_ENTROPY, c.ATTENTION_NORMALIZED_ENTROPY, c.ATTENTION_SINK, c.ATTENTION_LAST_KEY, c.ATTENTION_LOOKBACK,
+)
+"""Order in which `attention_signals` returns its values."""
+
+HEADS: Final = ".heads"
+"""What follows the name of a [token, layer] series in the name of the same series for every head."""

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
-from cutaway import conventions, instrumentation
+from cutaway import configuration, conventions, instrumentation
 from cutaway.encode import pack, unpack
 
 __all__ = ["CountingIds", "TickClock", "pack", "recorded", "series", "tiny_model", "unpack"]
@@ -57,20 +57,29 @@ class CountingIds(IdGenerator):
         return self._traces
 
 
+class _Finished(InMemorySpanExporter):
+    """Spans in memory; asked for them, it waits for those that are being finished."""
+
+    def get_finished_spans(self) -> tuple[ReadableSpan, ...]:
+        """All spans that ended so far."""
+        configuration.finisher.drain(60)
+        return super().get_finished_spans()
+
+
 @contextmanager
-def recorded(**configuration: Any) -> Iterator[InMemorySpanExporter]:
+def recorded(**options: Any) -> Iterator[InMemorySpanExporter]:
     """Instruments, collects spans in memory, and puts everything back; `get_finished_spans()` of what it yields gives the spans.
 
-    `configuration` goes to `cutaway.configure`.
+    `options` go to `cutaway.configure`.
     """
-    memory = InMemorySpanExporter()
-    instrumentation.configure(span_processor=SimpleSpanProcessor(memory), **configuration)
+    memory = _Finished()
+    configuration.configure(span_processor=SimpleSpanProcessor(memory), **options)
     instrumentation.instrument()
     try:
         yield memory
     finally:
         instrumentation.uninstrument()
-        instrumentation.shutdown()
+        configuration.shutdown()
 
 
 def series(span: ReadableSpan, name: str, sequence: int | None = None) -> Any:

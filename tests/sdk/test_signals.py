@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import StoppingCriteria
 
-from cutaway import attention as attention_module
-from cutaway import beams as beams_module
+from cutaway.record import attention as attention_module
+from cutaway.record import beams as beams_module
 from cutaway import conventions as c
 from cutaway.testing import recorded, series, tiny_model
 from sdk_helpers import batch, replay

@@ -1,0 +1,254 @@
+"""A call of `generate` becomes a span. Runs tap, record, measure, sequences and encode in that order.
+
+Not a stage of its own. On the generating thread stands what must: opening the span, listening, the last work on the device, and
+whatever a tokenizer of the host is asked for. The rest runs on the finishing thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Final
+
+from opentelemetry import trace as otel
+
+from cutaway import configuration, content, dialect, encode, evaluations, guard, sequences
+from cutaway import conventions as c
+from cutaway.failures import fail
+from cutaway.machine import Machine
+from cutaway.settings import Settings
+from cutaway.steps import ATTENTION_SIGNALS, Call, Prepared, Recording
+
+_HEADS: Final[dict[str, tuple[str, ...]]] = {
+    "heads": (c.ATTENTION_ENTROPY, c.ATTENTION_LAST_KEY),  # RAUQ is made of the last key's mass
+    "full": ATTENTION_SIGNALS,
+}
+"""`attention` -> the signals kept for every head."""
+
+_HEAD_SERIES: Final[dict[str, tuple[str, ...]]] = {
+    "heads": (c.ATTENTION_ENTROPY_HEADS, c.CROSS_ATTENTION_ENTROPY_HEADS), "full": c.HEAD_SERIES,
+}
+"""`attention` -> the series of every head that are sent."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A call that is over, on its way to become attributes."""
+
+    span: otel.Span
+    call: Call
+    recorder: Any
+    settings: Settings
+    capture: str
+    end_ns: int
+    known: dict[str, Any]
+    """Attributes known by then: what the span began with, the machine's figures, the error."""
+    recording: Recording | None = None
+    texts: list[str] | None = None
+    """The answers, where a tokenizer is known."""
+
+
+def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
+    """One call of `generate`, run with a listener and made a span. The host's exceptions pass unchanged."""
+    span: otel.Span | None = None
+    call: Call | None = None
+    recorder: Any = None
+    machine: Machine | None = None
+    known: dict[str, Any] = {}
+    with guard.guarded("starting a span"):
+        span, call, known = _start(model, arguments)
+        if span.is_recording():
+            from cutaway import tap
+
+            machine = Machine.begin(tap.devices_of(model))
+            recorder = _listener(model, call, arguments)
+    if span is None or call is None or recorder is None or machine is None:
+        return run(None)
+    with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+        try:
+            result = run(recorder)
+        except BaseException as error:
+            _end(span, call, recorder, None, error, known, machine)
+            raise
+        _end(span, call, recorder, tap.sequences_of(result), None, known, machine)
+    return result
+
+
+def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call, dict[str, Any]]:
+    from cutaway import tap
+
+    around = configuration.scope.get()
+    call = tap.call_of(model, arguments, around.seed, around.tokenizer or configuration.tokenizer(), around.messages)
+    operation = "chat" if around.messages else "text_completion"
+    attributes: dict[str, Any] = {c.OPERATION_NAME: operation, c.PROVIDER_NAME: c.PROVIDER_HUGGINGFACE}
+    short, full = names(call.model)
+    call = replace(call, model=full)
+    if full:
+        attributes[c.REQUEST_MODEL] = full
+    if around.conversation_id:
+        attributes[c.CONVERSATION_ID] = around.conversation_id
+    name = f"{operation} {short}".strip()
+    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=attributes), call, attributes
+
+
+def names(model: str) -> tuple[str, str]:
+    """A model's name for the span and for the attribute. Spans have the last part of a path; absolute paths stay here."""
+    path = model.replace("\\", "/")
+    absolute = path.startswith(("/", "~")) or path[1:3] == ":/"
+    if absolute or path.startswith(".") or path.count("/") > 1:  # a name on the hub is `owner/model`
+        last = path.rstrip("/").rpartition("/")[2]
+        return last, last if absolute else model
+    return model, model
+
+
+def _listener(model: Any, call: Call, arguments: dict[str, Any]) -> Any:
+    from cutaway import measure, record, tap
+
+    chosen = configuration.settings()
+    clock = (configuration.clock() or record.clock_for)(getattr(model, "device", None))
+    options = record.Options(
+        tokens=call.silence, attention=None if chosen.attention == "off" else "",
+        heads=tuple(ATTENTION_SIGNALS.index(name) for name in _HEADS.get(chosen.attention, ())),
+        alternatives=chosen.alternatives, sources=0 if chosen.attention == "off" else chosen.attention_sources,
+    )
+    return record.Recorder(measure, clock, options, lambda: tap.prepared_from(model, arguments))
+
+
+def _end(
+    span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None, known: dict[str, Any], machine: Machine
+) -> None:
+    """What must be done while the host waits; the rest is handed to the finishing thread, or done here when that is full."""
+    end_ns = time.time_ns()
+    handed_over = False
+    try:
+        with guard.guarded("finishing a span"):
+            chosen = configuration.settings()
+            capture = chosen.capture_within(configuration.scope.get().capture)
+            ending = _Ending(span, call, recorder, chosen, capture, end_ns, {**known, **machine.attributes()})
+            try:
+                recorder.stop(sequences, error is not None)
+            except Exception as fault:
+                recorder.fail(guard.reason(fault))
+                guard.contain("collecting signals", fault)
+            if error is not None:
+                with guard.guarded("marking a failed span"):
+                    fail(span, error, capture == "text")
+                    ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
+            if call.tokenizer is not None or capture == "text":
+                _read_texts(ending)
+            handed_over = configuration.finisher.submit(lambda: _finish(ending), recorder.held_bytes())
+            if not handed_over:
+                handed_over = True
+                _finish(ending)
+    finally:
+        if not handed_over:
+            span.end(end_time=end_ns)
+
+
+def _read_texts(ending: _Ending) -> None:
+    """Answers as text. On the generating thread: a tokenizer belongs to the host, and not every one may be used by two threads."""
+    with guard.guarded("reading the answer"):
+        ending.recording = recording = ending.recorder.count()
+        if ending.call.tokenizer is not None:
+            ids = _answers(recording)
+            ending.texts = [content.decode(ending.call.tokenizer, each) for each in ids]
+        if ending.capture == "text":
+            _capture_text(ending.span, ending.call, ending.recorder.asked, recording, ending.settings)
+
+
+def _answers(recording: Recording) -> list[list[int]]:
+    """Token ids of each sequence."""
+    if recording.token_ids is None:
+        return []
+    ends = list(accumulate(recording.output_tokens))
+    return [recording.token_ids[end - length:end].tolist() for end, length in zip(ends, recording.output_tokens, strict=True)]
+
+
+def _finish(ending: _Ending) -> None:
+    """Everything that is known goes on the span, and the span ends whatever happens."""
+    span, chosen = ending.span, ending.settings
+    try:
+        recording = _collected(ending)
+        series = encode.series_attributes(
+            recording, ending.capture != "numbers", _HEAD_SERIES.get(chosen.attention, ()), chosen.series_bytes_max
+        )
+        attributes: dict[str, Any] = encode.request_attributes(ending.call, ending.recorder.asked)
+        attributes |= encode.answer_attributes(recording, ending.call)
+        with guard.guarded("scoring sequences"):
+            attributes |= _sequence_attributes(recording, ending)
+        if recording.reasons:
+            attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
+        attributes = {**ending.known, **attributes}
+        with guard.guarded("counting metrics"):
+            _count(attributes, ending)
+        if chosen.evaluations == "span":
+            for event in evaluations.events(attributes):
+                span.add_event(c.EVALUATION_EVENT, event, timestamp=ending.end_ns)
+        limit = getattr(getattr(span, "_limits", None), "max_span_attributes", None)
+        arranged = encode.arranged(attributes, series, getattr(span, "attributes", None) or {}, limit)
+        span.set_attributes(dialect.translated(arranged, chosen.latest_conventions))
+    finally:
+        span.end(end_time=ending.end_ns)
+
+
+def _collected(ending: _Ending) -> Recording:
+    recorder = ending.recorder
+    try:
+        found: Recording = recorder.collect(ending.recording or recorder.count())
+    except Exception as fault:
+        guard.contain("collecting signals", fault)
+        found = recorder.collect(recorder.count(), guard.reason(fault))
+    return found
+
+
+def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any]:
+    """What the sequences say as a whole (see sequences.py)."""
+    layers = 0 if ending.recorder.asked is None else ending.recorder.asked.layers
+    middle = sequences.middle_third(layers)
+    columns = [i for i, layer in enumerate(recording.layers) if layer in middle] if recording.layers else None
+    last_key = recording.series.get(c.ATTENTION_LAST_KEY_HEADS)
+    return sequences.attributes(
+        recording.output_tokens, recording.series.get(c.TOKEN_SURPRISAL), recording.token_ids, None if columns == [] else last_key,
+        ending.texts, ending.settings.rauq_alpha, columns,
+    )
+
+
+def _count(attributes: dict[str, Any], ending: _Ending) -> None:
+    instruments = configuration.instruments()
+    if instruments is not None:
+        began_ns = getattr(ending.span, "start_time", None) or ending.end_ns
+        instruments.record(attributes, max(0, ending.end_ns - began_ns) / 1e9)
+
+
+def _capture_text(span: otel.Span, call: Call, asked: Prepared | None, recording: Recording, chosen: Settings) -> None:
+    """Prompts, answers and token texts, on the span, on an event, or both."""
+    if call.tokenizer is None:
+        message = "text was asked for but no tokenizer is known: pass one to configure, instrument, trace or generate"
+        guard.once("no tokenizer", message)
+        recording.reasons.append(message)
+        return
+    answers = _answers(recording)
+    texts = [content.decode(call.tokenizer, ids) for ids in answers]
+    messages: dict[str, Any] = {}
+    if call.messages:
+        messages[c.INPUT_MESSAGES] = content.chat_messages(call.messages)
+    elif asked is not None and asked.input_ids is not None:
+        asked_texts = content.prompts(call.tokenizer, asked.input_ids, asked.input_mask, asked.rows)
+        messages[c.INPUT_MESSAGES] = [encode.text_message("user", text) for text in asked_texts]
+    messages[c.OUTPUT_MESSAGES] = [
+        encode.text_message("assistant", text, reason) for text, reason in zip(texts, recording.finish_reasons, strict=False)
+    ]
+    attributes: dict[str, Any] = {}
+    for name, value in messages.items():
+        limited, cut = encode.messages_json(value, chosen.text_characters_max)
+        attributes[name] = limited
+        if cut:
+            recording.reasons.append(f"{name} cut to text_characters_max = {chosen.text_characters_max}")
+    if chosen.content in ("EVENT_ONLY", "SPAN_AND_EVENT"):
+        span.add_event(c.CONTENT_EVENT, attributes)
+    if chosen.content != "EVENT_ONLY":
+        if sum(map(len, texts)) <= chosen.text_characters_max:
+            attributes[c.TOKEN_TEXT] = [piece for ids in answers for piece in content.pieces(call.tokenizer, ids)]
+        span.set_attributes(attributes)

@@ -1,0 +1,265 @@
+"""Keeps the query rows of a generation and turns them into attention signals a block at a time.
+
+Not the formulas (measure/) and not the hook (tap/). The idea: while a cache only appends, the keys of earlier positions never
+change, so the query rows of many steps can wait and be compared with the cache in one pass, which reads every key once a block
+instead of once a token. Where the cache does anything else, the row is computed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from cutaway.record import sight as sights
+from cutaway.steps import SELF, Measures, Sight
+
+BLOCK_STEPS: Final = 32
+"""Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
+
+_SIGHTS_MAX: Final = 4
+_SPREAD: Final = 2
+"""A full block is worked off within BLOCK_STEPS / _SPREAD steps, a few layers each: no single token waits for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Query rows that wait for their keys: queries [row, head, 1, width] and masks of consecutive steps, and the keys by then."""
+
+    queries: list[Tensor]
+    masks: list[Tensor | None]
+    positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is kept of each layer: indices of the signals kept for every head; strongest keys to keep, and of which layers."""
+
+    heads: tuple[int, ...] = ()
+    sources: int = 0
+    source_layers: frozenset[int] = frozenset()
+
+
+class LayerEar:
+    """Hears one attention layer. Parts follow each other in time, the step last: layers [5, row, n], heads [k, row, head, n]."""
+
+    __slots__ = (
+        "_recorder", "full", "heads", "key", "kind", "last_step", "layer", "layers", "learned_sink", "masks", "positions",
+        "queries", "scale", "softcap", "sources", "steps", "waits",
+    )
+
+    def __init__(
+        self, recorder: AttentionRecorder, kind: str, layer: int, scale: float, softcap: float | None, learned_sink: Tensor | None
+    ) -> None:
+        self._recorder = recorder
+        self.kind, self.layer, self.scale, self.softcap, self.learned_sink = kind, layer, scale, softcap, learned_sink
+        self.waits = recorder.deferrable and kind == SELF
+        self.layers: list[Tensor] = []
+        self.heads: list[Tensor] = []
+        self.sources: list[tuple[Tensor, Tensor]] = []
+        self.queries: list[Tensor] = []
+        self.masks: list[Tensor | None] = []
+        self.full: Waiting | None = None
+        self.key: Tensor | None = None
+        self.positions = 0
+        self.steps = 0
+        self.last_step = -1
+
+    def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
+        """See steps.Ear. The short way first: one row, one key more than last time."""
+        recorder = self._recorder
+        step, positions = recorder.step, key.size(2)
+        if (
+            self.waits and positions == self.positions + 1 and query.size(2) == 1 and self.last_step != step
+            and position_bias is None
+        ):
+            self.last_step, self.positions, self.key = step, positions, key
+            self.steps += 1
+            self.queries.append(query)
+            self.masks.append(mask)
+            if len(self.queries) >= BLOCK_STEPS:
+                recorder.full(self)
+            return
+        self._hear_at_once(query, key, mask, position_bias)
+
+    def _hear_at_once(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
+        recorder = self._recorder
+        if recorder.drafting:
+            recorder.drafts[(self.kind, self.layer)] = (self, query, key, mask, position_bias)
+            return
+        if self.last_step == recorder.step:
+            self._withdraw()
+        self.settle()
+        self.last_step, self.key, self.positions = recorder.step, key, key.size(2)
+        self.steps += 1
+        sight = recorder.row_sight(self.kind, key, mask, position_bias)
+        self.keep(query[:, :, -1:, :], key, sight)
+
+    def _withdraw(self) -> None:
+        """Forgets the row of the current step: an earlier chunk of the same prefill, or a repeated pass."""
+        self.steps -= 1
+        if self.queries and self.key is not None:
+            self.queries.pop()
+            self.masks.pop()
+            self.key = self.key[:, :, :-1]  # the rows that still wait end one key earlier
+            self.positions -= 1
+            return
+        self.settle()
+        for parts in (self.layers, self.heads):
+            if parts:
+                kept = parts.pop()[..., :-1]
+                if kept.shape[-1]:
+                    parts.append(kept)
+        if self.sources:
+            places, masses = self.sources.pop()
+            if places.shape[1] > 1:
+                self.sources.append((places[:, :-1], masses[:, :-1]))
+
+    def keep(self, query: Tensor, key: Tensor, sight: Sight) -> None:
+        """Computes the signals of some rows and keeps what is wanted of them. query: [row, head, n, width]."""
+        recorder = self._recorder
+        signals = recorder.measures.attention_signals(query, key, self.scale, sight, self.softcap, self.learned_sink)
+        self.layers.append(signals.mean(2))
+        wanted = recorder.wanted
+        if wanted.heads:
+            self.heads.append(signals[list(wanted.heads)].half())
+        if self.layer in wanted.source_layers and self.kind == SELF:
+            places, masses = recorder.measures.attention_sources(query, key, self.scale, sight, self.softcap, wanted.sources)
+            self.sources.append((places + sight.offset, masses))
+
+    def settle(self) -> None:
+        """Computes whatever waits, against the newest keys, and lets go of it."""
+        if self.full is not None and self.key is not None:
+            waiting, self.full = self.full, None
+            self._compute(waiting)
+        if self.queries and self.key is not None:
+            waiting = Waiting(self.queries, self.masks, self.positions)
+            self.queries, self.masks = [], []
+            self._compute(waiting)
+
+    def settle_full(self) -> None:
+        """Computes the full block only."""
+        if self.full is not None and self.key is not None:
+            waiting, self.full = self.full, None
+            self._compute(waiting)
+
+    def _compute(self, waiting: Waiting) -> None:
+        assert self.key is not None
+        sight = self._recorder.block_sight(waiting.masks, waiting.positions, self.key.device)
+        query = waiting.queries[0] if len(waiting.queries) == 1 else torch.cat(waiting.queries, dim=2)
+        self.keep(query, self.key[:, :, :waiting.positions], sight)
+
+
+class AttentionRecorder:
+    """Signals of the query row that predicted each token, for every layer and head.
+
+    `deferrable`: the cache only ever appends (no sliding window in place, no quantisation, no beams). `prompt`: positions of the
+    prompt, 0 when only the keys can tell. `drafting`: several tokens are checked in one pass (assisted decoding).
+    """
+
+    def __init__(self, measures: Measures, wanted: Wanted, deferrable: bool, prompt: int, drafting: bool) -> None:
+        self.measures = measures
+        self.wanted = wanted
+        self.deferrable = deferrable and not drafting
+        self.drafting = drafting
+        self.drafts: dict[tuple[str, int], tuple[LayerEar, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
+        self.step = 0
+        self.ears: dict[tuple[str, int], LayerEar] = {}
+        self._prompt = prompt
+        self._due: list[LayerEar] = []
+        self._sights: dict[tuple[object, ...], tuple[Sequence[object], Sight]] = {}
+
+    def ear(self, kind: str, layer: int, scale: float, softcap: float | None, learned_sink: Tensor | None) -> LayerEar:
+        """Who hears this layer."""
+        found = self.ears[(kind, layer)] = LayerEar(self, kind, layer, scale, softcap, learned_sink)
+        return found
+
+    def full(self, ear: LayerEar) -> None:
+        """A layer's block is full: it will be worked off within the next steps."""
+        ear.settle_full()  # the block before it, if it still waits
+        ear.full = Waiting(ear.queries, ear.masks, ear.positions)
+        ear.queries, ear.masks = [], []
+        self._due.append(ear)
+
+    def stepped(self, drafted: int = 0, accepted: int = 1) -> None:
+        """Tokens were chosen: `accepted` of them, from `drafted` + 1 rows of the last pass."""
+        if self.drafting:
+            for ear, query, key, mask, position_bias in self.drafts.values():
+                self._keep_accepted(ear, query, key, mask, position_bias, drafted, accepted)
+            self.drafts.clear()
+        self.step += accepted
+        if self._due:
+            share = max(1, -(-len(self.ears) * _SPREAD // BLOCK_STEPS))
+            now, self._due = self._due[:share], self._due[share:]
+            for ear in now:
+                ear.settle_full()
+
+    def _keep_accepted(
+        self, ear: LayerEar, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None,
+        drafted: int, accepted: int,
+    ) -> None:
+        """The rows of accepted tokens among the last drafted + 1 of a pass."""
+        rows = slice(query.shape[2] - drafted - 1, query.shape[2] - drafted - 1 + accepted)
+        prompt = self._prompt or key.shape[2] - drafted
+        if mask is None and position_bias is None:
+            sight = sights.causal(drafted + 1, key.shape[2], prompt, key.device).part(0, accepted)
+        else:
+            sight = self._biased(ear.kind, key, mask, position_bias, rows, prompt, 0)
+        ear.steps += accepted
+        ear.keep(query[:, :, rows], key, sight)
+
+    def block_sight(self, masks: list[Tensor | None], positions: int, device: torch.device) -> Sight:
+        """The sight of rows that waited. The layers of one step share their mask, so it is built once and found by identity."""
+        name = (len(masks), positions, *(0 if mask is None else id(mask) for mask in masks))
+        return self._once(name, masks, lambda: sights.block(masks, positions, self._prompt or positions - self.step, device))
+
+    def row_sight(self, kind: str, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> Sight:
+        """The sight of the last row of a pass."""
+        positions = key.shape[2]
+        if kind == SELF and not self._prompt and self.step == 0:
+            self._prompt = positions  # a prompt of embeddings: only its keys tell how long it is
+        offset = max(0, self._prompt + self.step - positions) if kind == SELF else 0
+        prompt = max(0, self._prompt - offset) if kind == SELF else positions
+        if mask is None and position_bias is None:
+            name: tuple[object, ...] = (kind, 0, positions, prompt)
+            return self._once(name, (), lambda: sights.causal(1, positions, prompt, key.device))
+        name = (kind, id(mask), id(position_bias), positions, prompt)
+        row = slice(-1, None)
+        return self._once(name, (mask, position_bias), lambda: self._biased(kind, key, mask, position_bias, row, prompt, offset))
+
+    def _biased(
+        self, kind: str, key: Tensor, mask: Tensor | None, position_bias: Tensor | None, rows: slice, prompt: int, offset: int
+    ) -> Sight:
+        positions = key.shape[2]
+        extra = None if position_bias is None else position_bias[..., rows, :positions].float()
+        if mask is not None:
+            bias = sights.additive(mask[..., rows, :positions])
+        elif extra is not None and kind == SELF and extra.shape[-2] > 1:
+            raise ValueError("a position bias of several rows came without a mask")
+        else:
+            bias = torch.zeros(1, 1, 1, positions, device=key.device)
+        return sights.masked(bias, prompt, offset, extra)
+
+    def _once(self, name: tuple[object, ...], kept: Sequence[object], build: Callable[[], Sight]) -> Sight:
+        """`kept` keeps the masks alive, and with them the identities in `name`."""
+        if name not in self._sights:
+            if len(self._sights) >= _SIGHTS_MAX:
+                self._sights.clear()
+            self._sights[name] = (kept, build())
+        return self._sights[name][1]
+
+    def stop(self) -> None:
+        """No pass follows: computes what waits; afterwards no reference to keys or queries is left."""
+        for ear in self.ears.values():
+            ear.settle()
+            ear.key = None
+        self._due.clear()
+        self._sights.clear()
+        self.drafts.clear()
+
+    def held_bytes(self) -> int:
+        """Memory of the values that are kept."""
+        return sum(part.numel() * part.element_size() for ear in self.ears.values() for part in (*ear.layers, *ear.heads))

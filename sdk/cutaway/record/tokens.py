@@ -1,0 +1,106 @@
+"""Keeps the rows of scores until their tokens are chosen, measures a few steps at once, and copies the values once at the end.
+
+Not the formulas (measure/): small operations on one row cost more to start than to run, so rows of several steps share them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cutaway import conventions as c
+from cutaway.steps import TOKEN_SIGNALS, Measures
+
+STEPS_MAX: Final = 8
+"""Steps that share a measurement; more of them win nothing."""
+
+_BYTES_MAX: Final = {"cpu": 4 * 1024 * 1024}
+_BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
+"""Logits that wait: with as much scratch again they are all the memory that token signals take."""
+
+
+class TokenRecorder:
+    """Signals of every row of every step, in order. `choices`: alternatives to keep a token."""
+
+    def __init__(self, measures: Measures, choices: int) -> None:
+        self._measures = measures
+        self._choices = choices
+        self._rows: list[Tensor] = []
+        self._chosen: list[Tensor] = []
+        self._processed: list[Tensor] = []
+        self._scratch: tuple[Tensor, Tensor] | None = None
+        self._signals: list[Tensor] = []
+        self._sampled: list[Tensor] = []
+        self._alternatives: list[tuple[Tensor, Tensor]] = []
+        self.steps = 0
+
+    def hear(self, row: Tensor, chosen: Tensor, processed: Tensor | None) -> None:
+        """One step: raw scores [row, vocabulary], the token chosen from each [row], and the scores it was drawn from (or None)."""
+        self.steps += 1
+        self._rows.append(row)
+        self._chosen.append(chosen)
+        if processed is not None:
+            self._processed.append(processed)
+        size = row.numel() * 4
+        if len(self._rows) >= STEPS_MAX or len(self._rows) * size >= _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE):
+            self.settle()
+
+    def settle(self) -> None:
+        """Measures what waits."""
+        if not self._rows:
+            return
+        steps, width = len(self._rows), self._rows[0].shape[0]
+        logits = _joined(self._rows).float()
+        chosen = _joined(self._chosen).to(logits.device)
+        signals = self._measures.token_signals(logits, chosen, self._space(logits))
+        self._signals.append(signals.view(len(TOKEN_SIGNALS), steps, width))
+        if len(self._processed) == steps:
+            self._sampled.append(self._measures.sampled_surprisal(_joined(self._processed), chosen).view(steps, width))
+        if self._choices:
+            ids, surprisal = self._measures.alternatives(logits, self._choices)
+            self._alternatives.append((ids.view(steps, width, -1), surprisal.view(steps, width, -1)))
+        self._rows, self._chosen, self._processed = [], [], []
+
+    def _space(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Scratch of the logits' shape, kept from one block to the next."""
+        kept = self._scratch
+        if kept is None or kept[0].shape[0] < logits.shape[0] or kept[0].shape[1] != logits.shape[1]:
+            kept = self._scratch = (torch.empty_like(logits), torch.empty_like(logits))
+        return kept[0][: logits.shape[0]], kept[1][: logits.shape[0]]
+
+    def stop(self) -> None:
+        """No step follows: nothing large is kept."""
+        self.settle()
+        self._scratch = None
+
+    def held_bytes(self) -> int:
+        """Memory of the values that are kept."""
+        return sum(part.numel() * 4 for part in self._signals) * (2 if self._choices else 1)
+
+    def collect(self, steps: int) -> dict[str, NDArray[Any]]:
+        """Values of the first `steps` steps by name, [row, step] or [row, step, choice], on the host."""
+        if not self._signals or not steps:
+            found: dict[str, NDArray[Any]] = dict.fromkeys(TOKEN_SIGNALS, np.zeros((0, 0), dtype=np.float32))
+        else:
+            values = _host(self._signals, 1)[:, :steps]
+            found = {name: values[i].T for i, name in enumerate(TOKEN_SIGNALS)}
+            if sum(len(part) for part in self._sampled) >= steps:
+                found[c.TOKEN_SAMPLED_SURPRISAL] = _host(self._sampled, 0)[:steps].T
+            if self._alternatives:
+                ids, surprisal = (_host([part[i] for part in self._alternatives], 0)[:steps].swapaxes(0, 1) for i in (0, 1))
+                found |= {c.ALTERNATIVE_ID: ids.astype(np.uint32), c.ALTERNATIVE_SURPRISAL: surprisal}
+        found[c.TOKEN_RANK] = found[c.TOKEN_RANK].astype(np.uint32)
+        return found
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _host(parts: list[Tensor], axis: int) -> NDArray[Any]:
+    """Parts on any device -> one array on the host."""
+    return np.concatenate([part.cpu().numpy() for part in parts], axis=axis)

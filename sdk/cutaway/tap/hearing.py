@@ -1,0 +1,70 @@
+"""The lists transformers calls at every step, which show what passes through them.
+
+Not processors or criteria of their own: they add nothing to the lists and change nothing that passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.generation.logits_process import LogitsProcessorList
+from transformers.generation.stopping_criteria import StoppingCriteriaList
+
+from cutaway import guard
+from cutaway.tap.session import Session
+
+
+class HearingProcessors(LogitsProcessorList):
+    """The list of processors, which shows the raw scores first and the processed ones afterwards."""
+
+    def __init__(self, processors: Any, session: Session) -> None:
+        super().__init__(processors)
+        self.session = session
+
+    def __len__(self) -> int:
+        """At least 1: assisted decoding does not call an empty list, and then nobody would hear its scores."""
+        return max(1, super().__len__())
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Raw scores to the listener, then as transformers does."""
+        session = self.session
+        some = super().__len__() > 0
+        try:
+            session.listener.logits(input_ids, scores, some)
+        except Exception as error:
+            session.listener.fail(guard.reason(error))
+            guard.contain("reading scores", error)
+        session.deaf = True  # until the criteria have run
+        processed = super().__call__(input_ids, scores, **kwargs)
+        if some:
+            try:
+                session.listener.processed(processed)
+            except Exception as error:
+                session.listener.fail(guard.reason(error))
+                guard.contain("reading processed scores", error)
+        return processed
+
+
+class HearingCriteria(StoppingCriteriaList):
+    """The list of stopping criteria, which afterwards shows the chosen tokens."""
+
+    def __init__(self, criteria: Any, session: Session) -> None:
+        super().__init__(criteria)
+        self.session = session
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """As transformers does, then the chosen tokens to the listener."""
+        session = self.session
+        session.deaf = True
+        try:
+            done = super().__call__(input_ids, scores, **kwargs)
+        finally:
+            session.deaf = False
+        try:
+            with torch.no_grad():
+                session.listener.chosen(input_ids, done)
+        except Exception as error:
+            session.listener.fail(guard.reason(error))
+            guard.contain("measuring a token", error)
+        return done
