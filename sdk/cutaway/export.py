@@ -291,7 +291,7 @@ def _pairs(headers: str | tuple[tuple[str, str], ...]) -> dict[str, str]:
 def provider(
     settings: Settings, attributes: Mapping[str, Any], exporter: SpanExporter | None, processor: SpanProcessor | None
 ) -> TracerProvider:
-    """A TracerProvider of our own with these resource attributes, never made global. Samplers and limits follow the OTEL_* variables by themselves.
+    """A TracerProvider of our own, never made global; `attributes` go on its resource. Samplers and limits follow OTEL_*.
 
     A given `processor` replaces ours; a given `exporter` is put behind ours. Raises ConfigurationError.
     """
