@@ -31,6 +31,7 @@ _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("layers", "AttentionLayers"), ("heads", "AttentionHeads"), ("cross_layers", "CrossAttentionLayers"),
     ("cross_heads", "CrossAttentionHeads"),
 )
+_PLACES: Final = tuple(enumerate(series.ATTENTION))
 _SCORE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("span_id", "SpanId"), ("sequence", "SeqIndex"), ("name", "ScoreName"), ("value", "Value"), ("label", "Label"),
     ("scorer_version", "ScorerVersion"), ("source", "Source"), ("explanation", "Explanation"),
@@ -85,6 +86,7 @@ def generation(
         },
         "attention_series": {
             "recorded": [kind for kind in series.ATTENTION if any(kind in row["recorded"] for row in found)],
+            "heads": {kind: max((int(row["by_head"][place]) for row in found), default=0) for place, kind in _PLACES},
             "layers": named if len(named) == layers else list(range(layers)),
         },
         "diffusion": steps,

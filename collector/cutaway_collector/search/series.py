@@ -80,7 +80,8 @@ def attention_columns(kinds: Sequence[str], heads: Heads) -> tuple[tuple[str, st
         wanted = "1" if heads is not None else f"empty({one.mean})"
         found += [(f"{kind}_mean", one.mean if heads is None else "[]"), (f"{kind}_every", f"if({wanted}, {one.every}, [])")]
     recorded = ", ".join(f"if(notEmpty({one.mean}) OR notEmpty({one.every}), '{kind}', '')" for kind, one in ATTENTION.items())
-    return (*found, ("recorded", f"arrayFilter(kind -> kind != '', [{recorded}])"))
+    by_head = ", ".join(f"if(notEmpty({one.every}), {one.heads}, 0)" for one in ATTENTION.values())
+    return (*found, ("recorded", f"arrayFilter(kind -> kind != '', [{recorded}])"), ("by_head", f"[{by_head}]"))
 
 
 def attention(row: Mapping[str, Any], kind: str, heads: Heads) -> npt.NDArray[np.float64]:

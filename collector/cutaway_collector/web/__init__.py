@@ -23,6 +23,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import errors, figures, security, urls
 from cutaway_collector.web.pages import generation, guide, search, trace
+from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
 from cutaway_collector.web.site import Site
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def _twins(app: Flask, site: Site) -> None:
 
     @app.get("/gen/<span_id>.json")
     def generation_twin(span_id: str) -> Response:
-        return _json(generation.twin(site, span_id, request.args))
+        return _json(twin_of_generation(site, span_id, request.args))
 
 
 def _plumbing(app: Flask, registry: CollectorRegistry, status: Status | None) -> None:

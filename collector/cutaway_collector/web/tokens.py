@@ -24,7 +24,8 @@ CLASSES: Final = 16
 class Signal:
     """One way to colour tokens.
 
-    reverse: small values are the striking ones. log: equal ratios, not equal steps, are equal colours.
+    reverse: small values are the striking ones. log: equal ratios, not equal steps, are equal colours. optional: offered only
+    where it was recorded.
     """
 
     key: str
@@ -33,6 +34,12 @@ class Signal:
     help: str
     reverse: bool = False
     log: bool = False
+    optional: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """The unit as it stands behind a number; seconds carry theirs."""
+        return f" {self.unit}" if self.unit and self.unit != "s" else ""
 
 
 SIGNALS: Final[tuple[Signal, ...]] = (
@@ -43,8 +50,44 @@ SIGNALS: Final[tuple[Signal, ...]] = (
     ),
     Signal("rank", "Rank", "", "How many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
     Signal("inter_token_s", "Time", "s", "Time since the previous token; for the first token, since the call"),
+    Signal("varentropy", "Varentropy", "nats²", "How uneven the surprise is over the choices: large where few likely ones stand "
+           "against a long tail", optional=True),
+    Signal("min_p_mass", "Min-p mass", "", "Probability of all tokens at least a tenth as likely as the first choice", reverse=True,
+           optional=True),
+    Signal("sampled_surprisal", "Sampled", "nats", "Surprisal under the distribution the token was drawn from, after every "
+           "processor and warper", optional=True),
 )
 BY_KEY: Final = {signal.key: signal for signal in SIGNALS}
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One kind of attention map. low, high: what the ends of its colours mean."""
+
+    key: str
+    label: str
+    title: str
+    unit: str
+    help: str
+    low: str
+    high: str
+
+
+MAPS: Final[tuple[Map, ...]] = (
+    Map("entropy", "Entropy", "Attention entropy", "nats", "how widely each layer looked", "narrow focus", "wide focus"),
+    Map("normalized_entropy", "Normalized", "Normalized attention entropy", "", "entropy over that of uniform attention: "
+        "compares short and long contexts", "one key", "uniform"),
+    Map("sink", "Sink", "Attention sink", "", "weight of the first key, where attention rests that has nothing to look for", "none",
+        "all on the first key"),
+    Map("last_key", "Last key", "Attention to the last key", "", "weight of the token that was just read", "none",
+        "all on the last key"),
+    Map("lookback", "Lookback", "Lookback ratio", "", "weight of the prompt against that of the answer so far", "the answer",
+        "the prompt"),
+    Map("cross_entropy", "Cross", "Cross-attention entropy", "nats", "how widely the decoder looked at the encoder", "narrow focus",
+        "wide focus"),
+)
+"""In the order of the tabs; the keys are those of the JSON twin."""
+MAP_BY_KEY: Final = {one.key: one for one in MAPS}
 
 
 @dataclass(frozen=True, slots=True)

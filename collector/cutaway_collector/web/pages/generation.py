@@ -6,50 +6,20 @@ Not the scorers and not the tokenizer: every number here was recorded while the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from cutaway.conventions import (
-    ATTENTION_STATUS,
-    DECODING_MODE,
-    RESPONSE_FINISH_REASONS,
-    STATUS_OFF,
-    STATUS_REASON,
-    STATUS_RECORDED,
-    TOKENS_STATUS,
-)
-from cutaway_collector import search as verb
-from cutaway_collector.web import figures, tokens, urls
-from cutaway_collector.web.errors import BadParameter, Missing
-from cutaway_collector.web.pages.trace import Property, checked_id, properties
+from cutaway_collector.web import figures, steps, tokens, urls
+from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, length, sequence_scores, tiles
+from cutaway_collector.web.pages.generation_twin import HEADS_MAX, TOKENS_SHOWN_MAX, fetch, whole
+from cutaway_collector.web.pages.trace import Property, properties
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-TOKENS_SHOWN_MAX: Final = 8192
-"""Tokens drawn at once; longer sequences are cut into windows of this size."""
-HEADS_MAX: Final = 1024
 VIEWS: Final = (("colour", "Colour"), ("numbers", "Numbers"), ("table", "Table"))
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One number with its unit; `help` says what it means."""
-
-    label: str
-    value: str
-    unit: str
-    help: str
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    """What was and was not recorded, in words. kind: "good", "quiet" or "warn"."""
-
-    kind: str
-    text: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +27,7 @@ class Token:
     """One token as drawn.
 
     css: its colour class, "" where the signal has no value. value: the chosen signal as printed. values: all signals, in the table
-    view. attention: mean over layers, likewise.
+    view. attention: mean of the chosen map over layers, likewise. alternatives: (word, surprisal as printed), likewise.
     """
 
     index: int
@@ -67,6 +37,7 @@ class Token:
     value: str
     values: tuple[str, ...]
     attention: str
+    alternatives: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +52,10 @@ class Legend:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """What the attention map needs: its data's address, shape, and which head it shows."""
+    """What the attention map needs: its data's address, the model's number of each layer, and which head it shows."""
 
     url: str
-    layers: int
+    layers: tuple[int, ...]
     heads: tuple[Tab, ...]
     label: str
 
@@ -110,6 +81,8 @@ class GenerationPage:
     view_tabs: tuple[Tab, ...]
     view: str
     legend: Legend
+    map: tokens.Map
+    map_tabs: tuple[Tab, ...]
     signals: tuple[tokens.Signal, ...]
     tokens: tuple[Token, ...]
     token_count: int
@@ -121,6 +94,13 @@ class GenerationPage:
     strip_top: str
     heat: Heat | None
     heat_reason: str
+    has_alternatives: bool
+    prompt_path: str
+    prompt_count: int
+    prompt_steps: int
+    prompt_top: str
+    steps: steps.Steps | None
+    sequence_scores: tuple[Score, ...]
     text_captured: bool
     scores: tuple[Mapping[str, Any], ...]
     attributes: tuple[Property, ...]
@@ -135,13 +115,7 @@ class Choice:
     sequence: int
     heads: int | None
     view: str
-
-
-def _whole(args: Arguments, name: str, limit: int) -> int:
-    text = args.get(name, "") or "0"
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= limit:
-        raise BadParameter(f"{name} is a number from 0 to {limit - 1}, it is {text[:20]!r}", hint="leave it out for the first")
-    return int(text)
+    map: tokens.Map
 
 
 def choose(args: Arguments) -> Choice:
@@ -152,73 +126,31 @@ def choose(args: Arguments) -> Choice:
         raise BadParameter(f"signal is one of {', '.join(tokens.BY_KEY)}, it is {signal[:20]!r}", hint="leave it out for surprisal")
     if view not in dict(VIEWS):
         raise BadParameter(f"view is one of {', '.join(dict(VIEWS))}, it is {view[:20]!r}", hint="leave it out for colours")
-    heads = None if args.get("heads", "") in ("", "mean") else _whole(args, "heads", HEADS_MAX)
-    _whole(args, "count", 10**9)  # the page has no use for it, but an address that its twin refuses is no address of the page
-    return Choice(tokens.BY_KEY[signal], _whole(args, "seq", 65_536), heads, view)
-
-
-def _fetch(site: Site, span_id: str, heads: Any) -> dict[str, Any]:
-    span_id = checked_id(span_id, 16, "span")
-    found = verb.generation(site.store, span_id, heads=heads)
-    if found is None:
-        days = site.settings.tokens_retention_days
-        raise Missing(
-            f"no generation with span id {span_id} is stored",
-            hint=f"Either the span is no generation, or its tokens are older than {days} days; its trace may still be there.",
-        )
-    return found
-
-
-def twin(site: Site, span_id: str, args: Arguments) -> dict[str, Any]:
-    """The JSON twin. `heads` is a number or "all"; `seq`, `start` and `count` cut out one window. Raises as `page`."""
-    text = args.get("heads", "")
-    heads: Any = "all" if text == "all" else None if text in ("", "mean") else _whole(args, "heads", HEADS_MAX)
-    found = _fetch(site, span_id, heads)
-    sequences = found["sequences"]
-    if args.get("seq"):
-        wanted = _whole(args, "seq", max(1, len(sequences)))
-        sequences = sequences[wanted : wanted + 1]
-    if args.get("start") or args.get("count"):
-        start = _whole(args, "start", 10**9)
-        stop = start + (_whole(args, "count", 10**9) or TOKENS_SHOWN_MAX)
-        sequences = [_window(sequence, start, stop) for sequence in sequences]
-    return {**found, "sequences": [_lean(sequence) for sequence in sequences]}
-
-
-def _window(sequence: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    cut = {
-        key: value[start:stop] for key, value in sequence.items() if key in ("token_ids", "tokens", "attention_entropy") and value
-    }
-    signals = {key: values[start:stop] for key, values in sequence["signals"].items()}
-    return {**sequence, **cut, "signals": signals, "start": start}
-
-
-def _lean(sequence: Mapping[str, Any]) -> dict[str, Any]:
-    """Floats as float32, which they were when recorded: their shortest text is half as long, and no digit is invented."""
-    signals = {
-        key: np.asarray(values, np.float32) if key != "rank" and values else values for key, values in sequence["signals"].items()
-    }
-    attention = sequence.get("attention_entropy") or []
-    return {**sequence, "signals": signals, "attention_entropy": np.asarray(attention, np.float32) if len(attention) else []}
+    shown = args.get("attention", "") or "entropy"
+    if shown not in tokens.MAP_BY_KEY:
+        known = ", ".join(tokens.MAP_BY_KEY)
+        raise BadParameter(f"attention is one of {known}, it is {shown[:20]!r}", hint="leave it out for entropy")
+    heads = None if args.get("heads", "") in ("", "mean") else whole(args, "heads", HEADS_MAX)
+    whole(args, "count", 10**9)  # the page has no use for it, but an address that its twin refuses is no address of the page
+    return Choice(tokens.BY_KEY[signal], whole(args, "seq", 65_536), heads, view, tokens.MAP_BY_KEY[shown])
 
 
 def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
-    """The page; parameters signal, seq, heads, view, start. Raises BadParameter, Missing, StoreError."""
+    """The page; parameters signal, seq, heads, attention, view, start. Raises BadParameter, Missing, StoreError."""
     choice = choose(args)
-    found = _fetch(site, span_id, choice.heads)
+    found = fetch(site, span_id, choice.heads, choice.map.key)
+    recorded = found["attention_series"]["recorded"]
+    if recorded and not args.get("attention") and choice.map.key not in recorded:
+        choice = replace(choice, map=tokens.MAP_BY_KEY[recorded[0]])
+        found = fetch(site, span_id, choice.heads, choice.map.key)
     sequences = found["sequences"]
-    _whole(args, "seq", max(1, len(sequences)))
+    whole(args, "seq", max(1, len(sequences)))
     sequence: Mapping[str, Any] = sequences[choice.sequence] if sequences else {"signals": {}, "token_ids": []}
-    length = _length(sequence)
-    start = _whole(args, "start", max(1, length))
-    stop = min(length, start + TOKENS_SHOWN_MAX)
-    values = tokens.as_array(sequence["signals"].get(choice.signal.key), length)
-    ends = tokens.scale(values)
-    classes = tokens.classify(values, ends, choice.signal)[start:stop]
-    top = tokens.strip_top(values, choice.signal)
-    attributes = found["attributes"]
+    count = length(sequence)
+    start = whole(args, "start", max(1, count))
+    stop = min(count, start + TOKENS_SHOWN_MAX)
     link = _linker(found["span_id"], choice)
-    heat, reason = _heat(found, sequence, choice, start, stop)
+    signals = tuple(one for one in tokens.SIGNALS if one == choice.signal or not one.optional or _recorded(sequences, one))
     return GenerationPage(
         span_id=found["span_id"],
         trace_id=found["trace_id"],
@@ -230,53 +162,90 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         duration_ns=found["duration_ns"],
         failed=str(found["status"]).lower() == "error",
         status_message=found["status_message"],
-        tiles=_tiles(found),
-        badges=_badges(found, sequence),
-        signal_tabs=tuple(Tab(s.label, link(signal=s.key, start=start), s == choice.signal, s.help) for s in tokens.SIGNALS),
+        tiles=tiles(found),
+        badges=badges(found, sequence),
+        signal_tabs=tuple(Tab(s.label, link(signal=s.key, start=start), s == choice.signal, s.help) for s in signals),
         sequence_tabs=tuple(
-            Tab(f"{n + 1}", link(seq=n, start=0), n == choice.sequence, f"{_length(item)} tokens")
+            Tab(f"{n + 1}", link(seq=n, start=0), n == choice.sequence, f"{length(item)} tokens")
             for n, item in enumerate(sequences)
         )
         if len(sequences) > 1
         else (),
         view_tabs=tuple(Tab(label, link(view=key, start=start), key == choice.view) for key, label in VIEWS),
         view=choice.view,
-        legend=_legend(choice.signal, ends),
-        signals=tokens.SIGNALS,
-        tokens=_tokens(sequence, choice, classes, start, stop),
-        token_count=length,
+        signals=signals,
+        token_count=count,
         start=start,
         previous_url=link(start=max(0, start - TOKENS_SHOWN_MAX)) if start else "",
-        next_url=link(start=stop) if stop < length else "",
-        strip_path=tokens.strip_path(values[start:stop], top),
-        strip_steps=min(stop - start, tokens.STRIP_STEPS_MAX),
-        strip_top=_printed(choice.signal, top),
-        heat=heat,
-        heat_reason=reason,
+        next_url=link(start=stop) if stop < count else "",
+        map=choice.map,
+        map_tabs=_map_tabs(recorded, choice, link, start),
+        has_alternatives=bool(sequence.get("alternatives")),
+        steps=steps.steps(found["diffusion"]) if found["diffusion"] else None,
+        sequence_scores=sequence_scores(sequence.get("scores") or {}),
         text_captured=bool(sequence.get("tokens")),
         scores=tuple(found["scores"]),
-        attributes=properties(attributes, linked=False),
+        attributes=properties(found["attributes"], linked=False),
         twin_url=urls.generation(found["span_id"], json=True),
+        **_lane(sequence, choice, signals, count, start, stop),
+        **_prompt(sequence),
+        **_heat(found, sequence, choice, start, stop),
+    )
+
+
+def _recorded(sequences: Sequence[Mapping[str, Any]], signal: tokens.Signal) -> bool:
+    return any(sequence["signals"].get(signal.key) for sequence in sequences)
+
+
+def _lane(
+    sequence: Mapping[str, Any], choice: Choice, signals: tuple[tokens.Signal, ...], count: int, start: int, stop: int
+) -> dict[str, Any]:
+    """The tokens, their legend and the strip. Colours are scaled over the whole sequence, not over the window."""
+    values = tokens.as_array(sequence["signals"].get(choice.signal.key), count)
+    ends = tokens.scale(values)
+    classes = tokens.classify(values, ends, choice.signal)[start:stop]
+    top = tokens.strip_top(values, choice.signal)
+    return {
+        "legend": _legend(choice.signal, ends),
+        "tokens": _tokens(sequence, choice, signals, classes, start, stop),
+        "strip_path": tokens.strip_path(values[start:stop], top),
+        "strip_steps": min(stop - start, tokens.STRIP_STEPS_MAX),
+        "strip_top": _printed(choice.signal, top),
+    }
+
+
+def _prompt(sequence: Mapping[str, Any]) -> dict[str, Any]:
+    """The strip of the prompt's surprisal; an empty path where it was not recorded."""
+    surprisal = (sequence.get("prompt") or {}).get("surprisal") or ()
+    values, signal = tokens.as_array(surprisal, len(surprisal)), tokens.BY_KEY["surprisal"]
+    top = tokens.strip_top(values, signal)
+    return {
+        "prompt_path": tokens.strip_path(values, top), "prompt_count": len(surprisal),
+        "prompt_steps": min(len(surprisal), tokens.STRIP_STEPS_MAX), "prompt_top": _printed(signal, top),
+    }
+
+
+def _map_tabs(recorded: Sequence[str], choice: Choice, link: Any, start: int) -> tuple[Tab, ...]:
+    """Links to the other maps, where there are any."""
+    if not recorded or list(recorded) == [choice.map.key]:
+        return ()
+    return tuple(
+        Tab(one.label, link(attention=one.key, heads=None, start=start), one == choice.map, one.help)
+        for one in tokens.MAPS if one.key in recorded
     )
 
 
 def _linker(span_id: str, choice: Choice) -> Any:
     """A function that builds this page's address with some parameters changed and defaults left out."""
-    current = {"signal": choice.signal.key, "seq": choice.sequence, "heads": choice.heads, "view": choice.view, "start": 0}
-    defaults = {"signal": "surprisal", "seq": 0, "heads": None, "view": "colour", "start": 0}
+    current = {"signal": choice.signal.key, "seq": choice.sequence, "heads": choice.heads, "view": choice.view, "start": 0,
+               "attention": choice.map.key}
+    defaults = {"signal": "surprisal", "seq": 0, "heads": None, "view": "colour", "start": 0, "attention": "entropy"}
 
     def link(**changes: Any) -> str:
         merged = {**current, **changes}
         return urls.generation(span_id, **{key: value for key, value in merged.items() if value != defaults[key]})
 
     return link
-
-
-def _length(sequence: Mapping[str, Any]) -> int:
-    """Tokens of a sequence: any series tells, since a sender may capture numbers without ids, or ids without numbers."""
-    attention = sequence.get("attention_entropy") or ()
-    series = [sequence.get("token_ids") or (), sequence.get("tokens") or (), attention, *sequence["signals"].values()]
-    return max(sequence.get("output_tokens") or 0, *(len(values or ()) for values in series))
 
 
 def _printed(signal: tokens.Signal, value: float) -> str:
@@ -295,12 +264,15 @@ def _legend(signal: tokens.Signal, ends: tokens.Scale) -> Legend:
     return Legend(signal, _printed(signal, low), _printed(signal, high), "; ".join(notes))
 
 
-def _tokens(sequence: Mapping[str, Any], choice: Choice, classes: list[int], start: int, stop: int) -> tuple[Token, ...]:
+def _tokens(
+    sequence: Mapping[str, Any], choice: Choice, signals: tuple[tokens.Signal, ...], classes: list[int], start: int, stop: int
+) -> tuple[Token, ...]:
     """The window's tokens. Only the table prints every signal: of eight thousand tokens that is most of the work."""
     texts, ids = sequence.get("tokens") or (), sequence.get("token_ids") or ()
-    shown = tokens.SIGNALS if choice.view == "table" else (choice.signal,)
+    shown = signals if choice.view == "table" else (choice.signal,)
     series = [(one, _cut(sequence["signals"].get(one.key), start, stop, stop - start)) for one in shown]
-    attention: Sequence[Any] = (sequence.get("attention_entropy") or ()) if choice.view == "table" else ()
+    attention: Sequence[Any] = _matrix(sequence, choice.map.key) if choice.view == "table" else ()
+    instead: Sequence[Any] = (sequence.get("alternatives") or ()) if choice.view == "table" else ()
     out = []
     for offset, heat in enumerate(classes):
         index = start + offset
@@ -311,7 +283,8 @@ def _tokens(sequence: Mapping[str, Any], choice: Choice, classes: list[int], sta
         row = np.asarray(attention[index] if index < len(attention) else (), np.float64)
         mean = figures.number(float(row.mean())) if row.size and np.isfinite(row).all() else figures.ABSENT
         css = f"q{heat}" if heat >= 0 else ""
-        out.append(Token(index, parts, number, css, printed[choice.signal.key], tuple(printed.values()), mean))
+        others = _alternatives(instead[index]) if index < len(instead) else ()
+        out.append(Token(index, parts, number, css, printed[choice.signal.key], tuple(printed.values()), mean, others))
     return tuple(out)
 
 
@@ -319,74 +292,31 @@ def _cut(values: Any, start: int, stop: int, length: int) -> npt.NDArray[np.floa
     return tokens.as_array((values or ())[start:stop], length)
 
 
-def _heat(found: Mapping[str, Any], sequence: Mapping[str, Any], choice: Choice, start: int, stop: int) -> tuple[Heat | None, str]:
-    attention = found["attention"]
-    matrix: Sequence[Any] = sequence.get("attention_entropy") or ()
+def _matrix(sequence: Mapping[str, Any], kind: str) -> Sequence[Any]:
+    """[token][layer] of one kind of map."""
+    return (sequence.get("attention_entropy") if kind == "entropy" else (sequence.get("attention") or {}).get(kind)) or ()
+
+
+def _heat(found: Mapping[str, Any], sequence: Mapping[str, Any], choice: Choice, start: int, stop: int) -> dict[str, Any]:
+    attention, series = found["attention"], found["attention_series"]
+    matrix = _matrix(sequence, choice.map.key)
     if not len(matrix):
-        return None, attention.get("reason") or "The sender recorded no attention entropy for this sequence."
-    heads = int(attention.get("heads") or 0)
+        nothing = f"The sender recorded no {choice.map.title.lower()} for this sequence."
+        return {"heat": None, "heat_reason": attention.get("reason") or nothing}
+    heads = int(series["heads"].get(choice.map.key) or 0)
     link = _linker(found["span_id"], choice)
     tabs = [Tab("mean", link(heads=None, start=start), choice.heads is None, "mean over all heads")]
     tabs += [Tab(str(n), link(heads=n, start=start), choice.heads == n, f"head {n} of every layer") for n in range(heads)]
     label = "mean over heads" if choice.heads is None else f"head {choice.heads}"
-    shown = urls.generation(found["span_id"], json=True, heads=choice.heads, seq=choice.sequence, start=start, count=stop - start)
-    return Heat(shown, len(matrix[0]), tuple(tabs) if heads > 1 else (), label), ""
+    window = {"seq": choice.sequence, "start": start, "count": stop - start}
+    shown = urls.generation(found["span_id"], json=True, heads=choice.heads, attention=choice.map.key, **window)
+    named = series["layers"] if len(series["layers"]) == len(matrix[0]) else range(len(matrix[0]))
+    return {"heat": Heat(shown, tuple(named), tuple(tabs) if heads > 1 else (), label), "heat_reason": ""}
 
 
-def _tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
-    """The numbers beside the colours. The span's own attributes are the truth; nothing is recomputed from the series."""
-
-    def of(name: str) -> float | None:
-        text = found["attributes"].get(name)
-        try:
-            return float(text) if text is not None else None
-        except (TypeError, ValueError):
-            return None
-
-    n = figures.number
-    per_token = of("cutaway.time_per_output_token")
-    tokens_in, tokens_out = of("gen_ai.usage.input_tokens"), of("gen_ai.usage.output_tokens")
-    return (
-        Tile(
-            "Perplexity", n(of("cutaway.output.perplexity")), "", "exp(mean surprisal): how many tokens the model was torn between"
-        ),
-        Tile("Surprisal", n(of("cutaway.output.surprisal.mean")), "nats", "mean over all generated tokens"),
-        Tile("Max surprisal", n(of("cutaway.output.surprisal.max")), "nats", "the least expected token"),
-        Tile("Entropy", n(of("cutaway.output.entropy.mean")), "nats", "mean spread of the next-token distribution"),
-        Tile("Attention", n(of("cutaway.attention.entropy.mean")), "nats", "mean attention entropy over tokens, layers and heads"),
-        Tile("Min attention", n(of("cutaway.attention.entropy.min")), "nats", "the narrowest layer of any token"),
-        Tile(
-            "First token",
-            figures.seconds(of("cutaway.time_to_first_token")),
-            "",
-            "from the call to the first token, prefill included",
-        ),
-        Tile("Speed", figures.rate(per_token), "tok/s", f"{figures.seconds(per_token)} a token while decoding"),
-        Tile("Tokens", f"{n(tokens_in)} → {n(tokens_out)}", "", "prompt → generated, all sequences, without padding"),
+def _alternatives(choices: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """What could have been said instead: text where it is known, else the id, else its place."""
+    return tuple(
+        (tokens.printed(one["text"]) if "text" in one else str(one.get("id", f"#{place}")), figures.number(one.get("surprisal")))
+        for place, one in enumerate(choices)
     )
-
-
-def _badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badge, ...]:
-    attributes, attention = found["attributes"], found["attention"]
-    reason = str(attention.get("reason") or attributes.get(STATUS_REASON) or "")
-    out = []
-    finish = attributes.get(RESPONSE_FINISH_REASONS)
-    if finish:
-        out.append(Badge("quiet", "finish: " + str(finish).strip("[]").replace('"', ""), "why each sequence ended"))
-    if attributes.get(DECODING_MODE):
-        out.append(Badge("quiet", str(attributes[DECODING_MODE]), "generation mode"))
-    for label, status in (
-        ("tokens", attributes.get(TOKENS_STATUS)),
-        ("attention", attention.get("status") or attributes.get(ATTENTION_STATUS)),
-    ):
-        if status == STATUS_RECORDED:
-            shape = f" {attention['layers']} layers" if label == "attention" and attention.get("layers") else ""
-            out.append(Badge("good", f"{label} recorded{' ·' + shape if shape else ''}", ""))
-        elif status:
-            out.append(
-                Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason)
-            )
-    if not sequence.get("tokens") and _length(sequence):
-        what = "text not captured: token ids shown" if sequence.get("token_ids") else "text and ids not captured: positions shown"
-        out.append(Badge("quiet", what, "capture is off by default; the sender's settings turn it on"))
-    return tuple(out)

@@ -57,10 +57,11 @@ class GuidePage:
     fields: tuple[FieldRow, ...]
     examples: tuple[Example, ...]
     signals: tuple[tokens.Signal, ...]
+    maps: tuple[tokens.Map, ...]
     keys: tuple[tuple[str, str], ...]
 
 
 def page() -> GuidePage:
     """The page."""
     rows = tuple(FieldRow(f.name, ", ".join(f.aliases), f.kind, f.unit, f.phrase, f.description) for f in FIELDS)
-    return GuidePage(rows, tuple(Example(q, m, urls.search(q=q)) for q, m in EXAMPLES), tokens.SIGNALS, KEYS)
+    return GuidePage(rows, tuple(Example(q, m, urls.search(q=q)) for q, m in EXAMPLES), tokens.SIGNALS, tokens.MAPS, KEYS)

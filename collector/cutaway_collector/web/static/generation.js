@@ -4,7 +4,10 @@ import { LUT, robustRange } from "./colour.js";
 
 const SIGNALS = [
   ["surprisal", "surprisal", " nats"], ["entropy", "entropy", " nats"], ["margin", "margin", " nats"], ["rank", "rank", ""], ["inter_token_s", "time", " s"],
+  ["varentropy", "varentropy", " nats²"], ["min_p_mass", "min-p mass", ""], ["sampled_surprisal", "sampled surprisal", " nats"],
 ];
+const ALTERNATIVES_TOLD = 5;
+const SOURCES_TOLD = 3;
 
 const digits = (value) => (value === null || value === undefined || !Number.isFinite(value) ? "–" : Number.isInteger(value) ? String(value) : value.toPrecision(3));
 
@@ -38,7 +41,7 @@ class HeatGrid extends HTMLElement {
     this.replaceChildren(canvas, this.cell);
     this.tabIndex = 0;
     this.setAttribute("role", "img");
-    this.setAttribute("aria-label", "Attention entropy by layer and token; arrow keys move, the value is spoken");
+    this.setAttribute("aria-label", `${this.dataset.label} by layer and token; arrow keys move, the value is spoken`);
     return [low, high];
   }
 
@@ -95,7 +98,9 @@ class TokenView extends HTMLElement {
       if (this.heat) this.heat.textContent = "The numbers could not be loaded; reload the page to try again.";
       return;
     }
-    if (this.heat && this.sequence?.attention_entropy?.length) this.legend(this.heat.draw(this.sequence.attention_entropy));
+    const kind = this.heat?.dataset.kind;
+    this.matrix = kind === "entropy" ? this.sequence?.attention_entropy : this.sequence?.attention?.[kind];
+    if (this.heat && this.matrix?.length) this.legend(this.heat.draw(this.matrix));
     this.dataset.ready = "";
     if (this.index >= 0) this.go(this.index, this.layer);
   }
@@ -103,7 +108,7 @@ class TokenView extends HTMLElement {
   legend([low, high]) {
     const box = this.querySelector("[data-heatscale]");
     box.querySelector("[data-low]").textContent = digits(low);
-    box.querySelector("[data-high]").textContent = `${digits(high)} nats`;
+    box.querySelector("[data-high]").textContent = `${digits(high)} ${this.heat.dataset.unit}`;
     const ramp = box.querySelector("[data-ramp]").getContext("2d");
     const image = ramp.createImageData(256, 1);
     new Uint32Array(image.data.buffer).set(LUT);
@@ -175,6 +180,16 @@ class TokenView extends HTMLElement {
     this.tell();
   }
 
+  /** Where that layer looked most for this token: positions from the first prompt token, with their weights. */
+  sources(layer, index, add) {
+    const found = this.sequence.sources;
+    const column = found?.layers?.indexOf(layer) ?? -1;
+    const places = column < 0 ? undefined : found.positions?.[index]?.[column];
+    if (!places) return;
+    const masses = found.masses?.[index]?.[column] ?? [];
+    add("looked at", places.slice(0, SOURCES_TOLD).map((place, k) => `#${place}${masses[k] === undefined ? "" : ` (${digits(masses[k])})`}`).join(", "));
+  }
+
   tell() {
     if (!this.sequence) return;
     const index = this.index;
@@ -196,9 +211,19 @@ class TokenView extends HTMLElement {
       const value = this.sequence.signals[key]?.[index];
       if (value !== undefined && value !== null) add(label, digits(value) + unit);
     }
-    const row = this.sequence.attention_entropy?.[index];
-    if (row && this.layer !== null) add(`attention, layer ${this.layer}`, `${digits(row[this.layer])} nats`);
-    else if (row) add("attention, mean of layers", `${digits(row.reduce((sum, value) => sum + (value ?? 0), 0) / row.length)} nats`);
+    const row = this.matrix?.[index];
+    if (row) {
+      const { label, unit, names, kind } = this.heat.dataset;
+      const what = kind === "entropy" ? "attention" : label.toLowerCase();
+      const mean = row.reduce((sum, value) => sum + (value ?? 0), 0) / row.length;
+      const layer = names.split(",")[this.layer ?? 0];
+      if (this.layer === null) add(`${what}, mean of layers`, `${digits(mean)} ${unit}`);
+      else add(`${what}, layer ${layer}`, `${digits(row[this.layer])} ${unit}`);
+      if (this.layer !== null) this.sources(Number(layer), index, add);
+    }
+    const choices = this.sequence.alternatives?.[index] ?? [];
+    choices.slice(0, ALTERNATIVES_TOLD).forEach((choice, place) =>
+      add(place ? "or" : "likely", `${choice.text !== undefined ? JSON.stringify(choice.text) : (choice.id ?? `#${place}`)} ${digits(choice.surprisal)}`));
     this.readout.replaceChildren(...parts);
   }
 }
