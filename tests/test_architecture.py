@@ -25,8 +25,8 @@ LAYERS: dict[str, dict[str, str]] = {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
         "tap": VERBS, "measure": VERBS, "worker": VERBS, "failures": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS, "propagation": VERBS,
-        "sequences": VERBS, "evaluations": VERBS,
-        "configuration": FLOWS, "generation": FLOWS, "instrumentation": FLOWS, "decorator": FLOWS,
+        "sequences": VERBS, "evaluations": VERBS, "diffusion": VERBS,
+        "configuration": FLOWS, "generation": FLOWS, "words": FLOWS, "denoising": FLOWS, "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {
@@ -157,3 +157,9 @@ def test_only_the_tap_knows_transformers() -> None:
     }
     allowed = {"cutaway.smollm2", "cutaway.testing", "cutaway_collector.demo", "cutaway_collector.demo_scenes"}
     assert {name for name in knowing - allowed if not name.startswith("cutaway.tap")} == set()
+
+
+def test_nobody_imports_diffusers() -> None:
+    """Not even the verb that knows it: it waits until the host program does."""
+    assert [f"{package}.{module}" for package, module, path in MODULES
+            if any(name.split(".")[0] == "diffusers" for name in _imports(path, package, module))] == []

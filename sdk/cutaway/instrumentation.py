@@ -12,31 +12,36 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from cutaway import configuration, generation
+from cutaway import configuration, denoising, generation
 from cutaway.errors import MissingDependency
 
 
 def instrument(tokenizer: Any = None) -> None:
-    """Makes every `model.generate` of this process a span. A second call changes nothing but the tokenizer.
+    """Makes every `model.generate` and every diffusers pipeline of this process a span. A second call changes only the tokenizer.
 
     Raises MissingDependency without transformers and torch.
     """
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependency("cutaway.instrument()", package, "pip install 'cutaway[hf]'")
-    from cutaway import tap
+    from cutaway import diffusion, tap
 
     if tokenizer is not None:
         configuration.remember_tokenizer(tokenizer)
     tap.install(generation.generate, pipeline_scope)
+    diffusion.install(denoising.denoise)
 
 
 def uninstrument() -> None:
-    """Puts transformers' own methods back."""
+    """Puts the own methods of transformers and diffusers back."""
     if "cutaway.tap" in sys.modules:
         from cutaway import tap
 
         tap.remove()
+    if "cutaway.diffusion" in sys.modules:
+        from cutaway import diffusion
+
+        diffusion.remove()
 
 
 @contextmanager

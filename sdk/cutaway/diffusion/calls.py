@@ -10,6 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +61,14 @@ def asked_of(pipe: Any, arguments: Mapping[str, Any]) -> Asked:
         guidance_scale=float(guidance) if isinstance(guidance, int | float) else None,
         choices=counts[0] if counts else 1, prompts=tuple(text for text in texts if isinstance(text, str)),
     )
+
+
+def device_of(pipe: Any) -> Any:
+    """The torch device a pipeline runs on, also where its parts wait elsewhere; None when it does not tell."""
+    for name in ("_execution_device", "device"):
+        with suppress(Exception):  # a pipeline without modules, or one made by hand, has no answer
+            return getattr(pipe, name)
+    return None
 
 
 def output_type_of(pipe: Any, result: Any) -> str:
