@@ -59,6 +59,8 @@ class _Exporter(MetricExporter):
         self._inner = make()
         self._process = os.getpid()
         self._outage = False
+        self.delivered = True
+        """Whether the last export went well."""
         self.trouble = ""
         super().__init__(self._inner._preferred_temporality, self._inner._preferred_aggregation)
         for name in _NOISY:
@@ -75,12 +77,19 @@ class _Exporter(MetricExporter):
             result, error = MetricExportResult.FAILURE, f"{type(fault).__name__}: {fault}"
         finally:
             _sending.exporter = None
-        if error and not self._outage:
-            logger.warning("metrics cannot be delivered (%s); the program goes on, and this is said once an outage", error[:300])
-        elif self._outage and not error:
+        if error:
+            self.tell(error)
+        elif self._outage:
+            self._outage = False
             logger.info("metrics are delivered again")
-        self._outage = bool(error)
+        self.delivered = not error
         return result
+
+    def tell(self, why: str) -> None:
+        """One warning an outage, whoever notices it first."""
+        if not self._outage:
+            self._outage = True
+            logger.warning("metrics cannot be delivered (%s); the program goes on, and this is said once an outage", why[:300])
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         return self._inner.force_flush(timeout_millis)
@@ -93,12 +102,35 @@ class _Exporter(MetricExporter):
 class _Reader(PeriodicExportingMetricReader):
     """Sends every OTEL_METRIC_EXPORT_INTERVAL; at the end it waits no longer than the program may be held."""
 
-    def __init__(self, exporter: MetricExporter, limit_seconds: float) -> None:
+    def __init__(self, exporter: _Exporter, limit_seconds: float) -> None:
         super().__init__(exporter)
+        self._ours = exporter
         self._limit_millis = limit_seconds * 1e3
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """False when the metrics are not delivered within the time: an exporter would go on trying for all of its own."""
+        thread = threading.Thread(target=super().force_flush, name="cutaway-metrics-flush", daemon=True)
+        thread.start()
+        thread.join(max(0.0, min(timeout_millis, self._limit_millis)) / 1e3)
+        if thread.is_alive():
+            self._ours.tell("no answer in time")
+        return not thread.is_alive() and self._ours.delivered
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         super().shutdown(min(timeout_millis, self._limit_millis), **kwargs)
+        if self._daemon_thread is not None and self._daemon_thread.is_alive():
+            self._ours.tell("no answer in time")
+
+
+class _Provider(MeterProvider):
+    """A provider whose `force_flush` says whether the metrics arrived, where OpenTelemetry's raises or is silent."""
+
+    def __init__(self, reader: _Reader | None, resource: Resource) -> None:
+        super().__init__([] if reader is None else [reader], resource)
+        self._ours = reader
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._ours is None or self._ours.force_flush(timeout_millis)
 
 
 def provider(settings: Settings, resource: Resource) -> MeterProvider:
@@ -112,8 +144,7 @@ def provider(settings: Settings, resource: Resource) -> MeterProvider:
     elif settings.metrics_exporter == "console":
         make = ConsoleMetricExporter
     try:
-        readers = [] if make is None else [_Reader(_Exporter(make), settings.flush_seconds_max)]
-        return MeterProvider(readers, resource)
+        return _Provider(None if make is None else _Reader(_Exporter(make), settings.flush_seconds_max), resource)
     except (ValueError, TypeError, OSError) as fault:
         why = f"{type(fault).__name__}: {fault}"
         raise ConfigurationError(f"OpenTelemetry refuses one of its OTEL_* variables ({why}): correct or unset it") from fault
