@@ -130,15 +130,14 @@ def rauq(surprisal: Reals, last_key: NDArray[np.float32], alpha: float) -> float
         decay = np.log(attention) + np.log(1.0 - alpha)
         fresh = np.log(alpha) - surprisal.astype(np.float64)
     fresh[0] = -float(surprisal[0])
-    decay[0] = -np.inf
     return float(-_recurrence(fresh, decay).mean(axis=0).min())
 
 
 def _recurrence(fresh: Floats, decay: Floats) -> Floats:
-    """Logarithm [token, layer] of c_t = exp(fresh_t) + exp(decay_t) c_{t-1}; fresh [token], decay [token, layer], no layer coupled.
+    """Logarithm [token, layer] of c_t = exp(fresh_t) + exp(decay_t) c_{t-1}, c_0 = exp(fresh_0); fresh [token], decay [token, layer].
 
     In log space, because p_t and long products of attention underflow. In blocks of sqrt(n) tokens side by side, then the carries
-    from block to block: 2 sqrt(n) steps in Python instead of n.
+    from block to block: 2 sqrt(n) steps in Python instead of n. decay_0 is not read.
     """
     tokens, layers = decay.shape
     width = math.isqrt(tokens - 1) + 1

@@ -56,7 +56,8 @@ def test_every_score_of_every_sequence_is_one_event() -> None:
 def test_an_event_has_the_attributes_of_the_conventions_and_no_label() -> None:
     """v1.41: the name is required, the value a double; a label would say what is good, which we cannot know."""
     for event in evaluations.events(call(3)):
-        assert set(event) <= {"gen_ai.evaluation.name", "gen_ai.evaluation.score.value", "gen_ai.evaluation.explanation", "cutaway.sequence.index"}
+        assert set(event) <= {"gen_ai.evaluation.name", "gen_ai.evaluation.score.value", "gen_ai.evaluation.explanation",
+                              "cutaway.sequence.index"}
         assert type(event["gen_ai.evaluation.score.value"]) is float
         assert type(event["cutaway.sequence.index"]) is int
         assert event["gen_ai.evaluation.name"].startswith("cutaway.")
@@ -126,16 +127,25 @@ def test_events_are_bounded_and_what_is_missing_is_said(count: int) -> None:
     assert all(c.EVALUATION_LEFT_OUT not in event for event in events[:-1])
 
 
+def test_the_last_place_is_used() -> None:
+    """One score a sequence: 96 sequences make 96 events, and of 97 exactly one is left out."""
+    full, over = (evaluations.events({c.SEQUENCE_NLL: [1.0] * count}) for count in (96, 97))
+
+    assert len(full) == len(over) == 96
+    assert c.EVALUATION_LEFT_OUT not in full[-1]
+    assert over[-1][c.EVALUATION_LEFT_OUT] == 1
+
+
 def test_a_span_keeps_every_event() -> None:
-    """The most events one call makes fit a span of the OpenTelemetry SDK with room for the host's own, attributes unchanged."""
+    """The most events one call makes fit a span of the OpenTelemetry SDK beside 32 of the host's own, attributes unchanged."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    events = evaluations.events(call(40))
+    events = evaluations.events({c.SEQUENCE_NLL: [1.0] * 500})
     with provider.get_tracer("test").start_as_current_span("generate") as span:
         for event in events:
             span.add_event(c.EVALUATION_EVENT, event)
-        for number in range(128 - evaluations.EVENTS_MAX):
+        for number in range(32):
             span.add_event("the host's own", {"number": number})
     finished = exporter.get_finished_spans()[0]
 

@@ -57,7 +57,9 @@ def test_perplexity_is_the_inverse_geometric_mean_of_the_probabilities(values: l
     assert math.log(sequences.perplexity(f32(values))) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize(("values", "expected"), [([], NAN), ([1.0, NAN], NAN), ([1.0, INF], INF), ([1e30], INF), ([709.0], math.exp(709.0))])
+@pytest.mark.parametrize(("values", "expected"), [
+    ([], NAN), ([1.0, NAN], NAN), ([1.0, INF], INF), ([1e30], INF), ([709.0], math.exp(709.0)),
+])
 def test_perplexity_at_its_edges(values: list[float], expected: float) -> None:
     """No token and an unmeasured one: NaN. A forbidden token and an overflow: infinity, no exception."""
     np.testing.assert_equal(sequences.perplexity(f32(values)), expected)
@@ -182,7 +184,7 @@ def test_rauq_does_not_underflow(scale: float) -> None:
 
 
 def test_rauq_worked_by_hand() -> None:
-    """p = 1/2, 1/4; attention 1/2; alpha 1/2: c = 1/2, 1/8 + 1/8, so u = -(log 1/2 + log 1/4) / 2 = 1.5 log 2."""
+    """Probabilities 1/2 and 1/4, attention 1/2, alpha 1/2: c = 1/2 and 1/8 + 1/8, so u = -(log 1/2 + log 1/4) / 2 = 1.5 log 2."""
     surprisal = f32([math.log(2), math.log(4)])
     last_key = f32([[[0.9]], [[0.5]]])
 
@@ -224,7 +226,9 @@ def test_rauq_of_a_forbidden_token() -> None:
         -(-1 + math.log(0.4) - 1 + math.log(0.2 * math.exp(-1) + 0.16 * math.exp(-1))) / 3, rel=1e-7)
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(32, (10, 22)), (30, (10, 20)), (12, (4, 8)), (3, (1, 2)), (2, (0, 1)), (1, (0, 0))])
+@pytest.mark.parametrize(("layers", "expected"), [
+    (32, (10, 22)), (30, (10, 20)), (12, (4, 8)), (3, (1, 2)), (2, (0, 1)), (1, (0, 0)),
+])
 def test_the_middle_third(layers: int, expected: tuple[int, int]) -> None:
     """L // 3 to ceil(2 L / 3), both included, and never beyond the last layer: 10 to 22 of the paper's 32."""
     found = sequences.middle_third(layers)
@@ -233,12 +237,13 @@ def test_the_middle_third(layers: int, expected: tuple[int, int]) -> None:
 
 
 def test_rauq_of_a_generation_reads_the_attention_lm_polygraph_reads() -> None:
-    """From a real `generate`: lm-polygraph stacks the rows' last j keys in an n x n map and takes the diagonal below the main one."""
+    """From a real `generate`: lm-polygraph maps the last j keys of each row j and takes the diagonal below the main one."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=4,
-                                         num_key_value_heads=2, attn_implementation="eager", eos_token_id=None)).eval()
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        attn_implementation="eager", eos_token_id=None)).eval()
     out = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=9, do_sample=False, output_attentions=True, output_logits=True,
                          return_dict_in_generate=True, pad_token_id=0)
     answer = out.sequences[0, 3:]
@@ -316,8 +321,8 @@ def test_a_loop_is_found_after_any_beginning(start: list[int], block: list[int],
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("", 0), ("a", 0), ("aa", 0), ("aaa", 1), ("baaa", 1), ("abab", 0), ("ababab", 2), ("xababab", 2), ("abababx", 0), ("abcabcab", 0),
-    ("abcabcabc", 3), ("aabaabaab", 3), ("mississississi", 3),
+    ("", 0), ("a", 0), ("aa", 0), ("aaa", 1), ("baaa", 1), ("abab", 0), ("ababab", 2), ("xababab", 2), ("abababx", 0),
+    ("abcabcab", 0), ("abcabcabc", 3), ("aabaabaab", 3), ("mississississi", 3),
 ])
 def test_loops_of_strings_seen_by_eye(text: str, expected: int) -> None:
     """Twice is no loop; a loop that was left is none."""
@@ -333,7 +338,7 @@ def test_a_loop_of_every_period_is_found() -> None:
 
 
 def test_hashes_that_collide_are_no_loop() -> None:
-    """Thue-Morse words make any polynomial hash modulo 2^64 collide from 2^11 tokens on: the tokens decide, and it holds no cube."""
+    """Thue-Morse words hold no cube, yet any polynomial hash modulo 2^64 of them collides from 2^11 tokens on: the ids decide."""
     word = u32([0])
     while word.size < 2**15:
         word = np.concatenate([word, 1 - word])
@@ -344,7 +349,7 @@ def test_hashes_that_collide_are_no_loop() -> None:
 
 def test_the_longest_period_is_bounded() -> None:
     """16 384 tokens said three times are found; one token more is not looked for."""
-    limit = sequences.LOOP_PERIOD_MAX
+    limit = 16_384
 
     assert sequences.loop_period(np.tile(np.arange(limit, dtype=np.uint32), 3)) == limit
     assert sequences.loop_period(np.tile(np.arange(limit + 1, dtype=np.uint32), 3)) == 0
@@ -407,6 +412,16 @@ def test_whole_call_values() -> None:
     assert c.OUTPUT_SURPRISAL_SLOPE not in found
 
 
+def test_the_call_reports_its_shortest_loop() -> None:
+    """Periods 3, none and 2: the call's is 2, and without any loop it has none."""
+    ids = [*[7, 8, 9] * 3, 1, 2, 3, *[5, 6] * 3]
+    found = attributes([9, 3, 6], ids=u32(ids))
+
+    assert found[c.SEQUENCE_LOOP_PERIOD] == [3, 0, 2]
+    assert found[c.OUTPUT_LOOP_PERIOD] == 2
+    assert c.OUTPUT_LOOP_PERIOD not in attributes([3], ids=u32([1, 2, 3]))
+
+
 def test_what_cannot_be_known_is_left_out() -> None:
     """No surprisal, no likelihood; no ids, no repetition; no text, no bytes; no attention, no RAUQ; no token, nothing."""
     surprisal, ids, last_key = f32([1, 2, 3, 4]), u32([1, 2, 3, 4]), f32(np.full((4, 1, 1), 0.5))
@@ -454,11 +469,15 @@ def test_values_have_the_types_of_the_conventions(lengths: list[int], texts: boo
 def test_inputs_are_read_only_to_it() -> None:
     """The arrays go on to the packed series: not one value of them is changed, and read-only ones are taken."""
     random = np.random.default_rng(0)
-    arrays = [random.exponential(2, 40).astype(np.float32), random.integers(0, 9, 40).astype(np.uint32), random.random((40, 3, 2)).astype(np.float32)]
+    arrays: list[Any] = [random.exponential(2, 40).astype(np.float32), random.integers(0, 9, 40).astype(np.uint32),
+                         random.random((40, 3, 2)).astype(np.float32)]
     for array in arrays:
         array.flags.writeable = False
 
-    assert c.OUTPUT_RAUQ in attributes([30, 10], *arrays, ["a", "b"])
+    copies = [array.copy() for array in arrays]
+
+    assert c.OUTPUT_RAUQ in attributes([30, 10], arrays[0], arrays[1], arrays[2], ["a", "b"])
+    assert all(np.array_equal(array, copy) for array, copy in zip(arrays, copies, strict=True))
 
 
 def test_a_million_tokens_take_bounded_memory() -> None:
