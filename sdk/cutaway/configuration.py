@@ -5,6 +5,7 @@ Not a stage: stages get what they need of it from the flows.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from opentelemetry import metrics as otel_metrics
@@ -24,6 +24,7 @@ from cutaway import conventions as c
 from cutaway import dialect, export, guard, metrics
 from cutaway import settings as settings_module
 from cutaway.errors import ConfigurationError
+from cutaway.redaction import Redact
 from cutaway.settings import Settings
 from cutaway.steps import Clock, Scope
 from cutaway.worker import Worker
@@ -46,6 +47,7 @@ class _State:
     tracer: otel.Tracer | None = None
     tokenizer: Any = None
     clock: Callable[[Any], Clock] | None = None
+    redact: Redact | None = None
     instruments: metrics.Instruments | None = None
     owned_meters: Any = None
 
@@ -83,6 +85,7 @@ def configure(
     attention: str | None = None,
     series_bytes_max: int | None = None,
     tokenizer: Any = None,
+    redact: Redact | None = None,
     clock: Callable[[Any], Clock] | None = None,
     **more: Any,
 ) -> None:
@@ -92,7 +95,8 @@ def configure(
     global one. `meter_provider`: where metrics go instead of the global one. `exporter` and `span_processor` replace the OTLP
     exporter of our own provider. `tokenizer` is the fallback for text capture. `clock` (device -> Clock) replaces the clock in
     tests. `more`: any name of the settings table.
-    A second call replaces the first, after sending what is queued. Raises ConfigurationError.
+    `redact` (attribute, text) -> text or None is asked about every text before it leaves; it and the tokenizer stay in force until
+    others are given or `shutdown`. A second call replaces the first, after sending what is queued. Raises ConfigurationError.
     """
     named = {
         "endpoint": endpoint, "protocol": protocol, "headers": headers, "service_name": service_name, "capture": capture,
@@ -100,6 +104,7 @@ def configure(
     }
     chosen = settings_module.load({**named, **more})
     _check_objects(tracer_provider, meter_provider, exporter, span_processor, clock, resource_attributes)
+    _check_hook(redact)
     owned = None
     provider: otel.TracerProvider
     if chosen.disabled:
@@ -109,13 +114,14 @@ def configure(
     else:
         provider = owned = export.provider(chosen, resource_attributes or {}, exporter, span_processor)
     schema = dialect.schema_url(chosen.latest_conventions)
-    made = provider.get_tracer(c.SCOPE_NAME, _version(), schema_url=schema)
+    made = provider.get_tracer(c.SCOPE_NAME, export.distribution_version(), schema_url=schema)
     instruments, owned_meters = _meters(chosen, meter_provider, owned, schema)
     global _state
     with _lock:
         previous = _state
         tokenizer = previous.tokenizer if tokenizer is None else tokenizer
-        _state = _State(chosen, provider, owned, made, tokenizer, clock, instruments, owned_meters)
+        redact = previous.redact if redact is None else redact
+        _state = _State(chosen, provider, owned, made, tokenizer, clock, redact, instruments, owned_meters)
     _close(previous)
 
 
@@ -128,7 +134,8 @@ def _meters(chosen: Settings, given: Any, owned: TracerProvider | None, schema: 
         resource = owned.resource if owned is not None else export.resource(chosen, {})
         given = made = metrics.provider(chosen, resource)
     provider = otel_metrics.get_meter_provider() if given is None else given
-    return metrics.Instruments(provider.get_meter(c.SCOPE_NAME, _version(), schema), chosen.latest_conventions), made
+    meter = provider.get_meter(c.SCOPE_NAME, export.distribution_version(), schema)
+    return metrics.Instruments(meter, chosen.latest_conventions), made
 
 
 def _close(state: _State) -> None:
@@ -157,6 +164,14 @@ def _check_objects(provider: Any, meters: Any, exporter: Any, processor: Any, cl
             raise ConfigurationError(f"{rule}; it is {what}: pass such an object or leave it out")
 
 
+def _check_hook(redact: Any) -> None:
+    rule = "redact is a function of attribute and text that returns the text to send or None"
+    if redact is not None and not callable(redact):
+        raise ConfigurationError(f"{rule}; it is of type {type(redact).__name__}: pass a function or leave it out")
+    if any(map(inspect.iscoroutinefunction, (redact, type(redact).__call__ if callable(redact) else None))):
+        raise ConfigurationError(f"{rule}; it is a coroutine function: nobody awaits it, so pass a plain one")
+
+
 def settings() -> Settings:
     """The settings in force; configures from the environment when nobody has."""
     return _state.settings or _from_environment()[0]
@@ -182,13 +197,6 @@ def _from_environment() -> tuple[Settings, otel.Tracer]:
     assert now.settings is not None
     assert now.tracer is not None
     return now.settings, now.tracer
-
-
-def _version() -> str:
-    try:
-        return version("cutaway")
-    except PackageNotFoundError:
-        return "0"
 
 
 def flush(timeout_seconds: float | None = None) -> bool:
@@ -233,6 +241,11 @@ def tokenizer() -> Any:
 def clock() -> Callable[[Any], Clock] | None:
     """The clock given to `configure`, or None."""
     return _state.clock
+
+
+def redact() -> Redact | None:
+    """The redaction hook in force, or None."""
+    return _state.redact
 
 
 def instruments() -> metrics.Instruments | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
@@ -17,7 +17,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
 from cutaway import configuration, failures, guard, propagation
+from cutaway import conventions as c
 from cutaway.errors import ConfigurationError
+from cutaway.redaction import Redaction, Room, inside, valid
 from cutaway.settings import CAPTURES
 from cutaway.steps import Scope
 
@@ -29,10 +31,11 @@ _ARGUMENT_CHARACTERS_MAX: Final = 1000
 class _Open:
     """An open span and the scope that holds while its code runs; `active()` may be entered many times (generators)."""
 
-    __slots__ = ("_context", "_scope", "span")
+    __slots__ = ("_context", "_reasons", "_scope", "span")
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any], headers: Any = None) -> None:
         self.span: otel.Span = otel.INVALID_SPAN
+        self._reasons: list[str] = []
         self._scope: Scope = replace(configuration.scope.get(), **overrides)
         self._context = None
         around = None
@@ -40,7 +43,7 @@ class _Open:
             with guard.guarded("reading the headers of a request"):
                 around = propagation.context_of(headers)
         with guard.guarded("starting a span"):
-            self.span = configuration.tracer().start_span(name, around, attributes=attributes)
+            self.span = configuration.tracer().start_span(valid(name), around, attributes=attributes)
             self._context = otel.set_span_in_context(self.span, around)
 
     @contextmanager
@@ -54,12 +57,20 @@ class _Open:
             if configuration.leave(token) and attached is not None:
                 otel_context.detach(attached)
 
+    def record(self, attributes: Mapping[str, Any], reasons: Sequence[str]) -> None:
+        """Attributes that are words, with what was left out of them."""
+        self._reasons += reasons
+        self.span.set_attributes(attributes)
+
     def close(self, error: BaseException | None = None) -> None:
         """Ends the span; a generator that is closed early has not failed."""
         with guard.guarded("ending a span"):
             try:
                 if error is not None and not isinstance(error, GeneratorExit):
-                    failures.fail(self.span, error, _text_may_leave(self._scope.capture))
+                    text = _text_may_leave(self._scope.capture)
+                    self._reasons += failures.fail(self.span, error, text, configuration.redact())
+                if self._reasons:
+                    self.span.set_attribute(c.STATUS_REASON, "; ".join(self._reasons))
             finally:
                 self.span.end()
 
@@ -137,11 +148,11 @@ def trace(
         label = name or str(getattr(target, "__qualname__", type(target).__name__))
 
         def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Open:
-            found = dict(attributes or {})
-            if record_arguments and _text_may_leave(capture or configuration.scope.get().capture):
+            around = _Open(label, attributes, overrides, None if received is None else received(args, kwargs))
+            if record_arguments and around.span.is_recording() and _text_may_leave(capture or configuration.scope.get().capture):
                 with guard.guarded("recording arguments"):
-                    found |= _arguments(target, args, kwargs)
-            return _Open(label, found, overrides, None if received is None else received(args, kwargs))
+                    around.record(*_arguments(target, args, kwargs))
+            return around
 
         return _wrap(target, opened)
 
@@ -200,7 +211,7 @@ def _headers_reader(target: Any, headers: Any) -> Callable[[tuple[Any, ...], dic
 
 def _text_may_leave(asked: str | None) -> bool:
     with guard.guarded("reading the settings"):
-        return configuration.settings().capture_within(asked) == "text"
+        return not inside() and configuration.settings().capture_within(asked) == "text"
     return False
 
 
@@ -211,16 +222,25 @@ def _overrides(tokenizer: Any, capture: str | None, conversation_id: str | None,
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Arguments as attributes, as the redaction hook leaves them and as far as there is room; what was left out and why."""
     found: dict[str, Any] = {}
+    redaction, room = Redaction(configuration.redact()), Room(configuration.settings().text_room_bytes())
+    given: Mapping[str, Any] = {}
     with suppress(TypeError, ValueError):  # a wrong call, or a function without a signature: nothing to name arguments by
-        for key, value in inspect.signature(target).bind_partial(*args, **kwargs).arguments.items():
-            if key != "self":
-                with suppress(Exception):  # the host's own __repr__ failed: this argument is left out
-                    found[f"code.argument.{key}"] = (
-                        value if isinstance(value, bool | int | float) else repr(value)[:_ARGUMENT_CHARACTERS_MAX]
-                    )
-    return found
+        given = inspect.signature(target).bind_partial(*args, **kwargs).arguments
+    for key, value in given.items():
+        if key == "self":
+            continue
+        name = f"code.argument.{key}"
+        with suppress(Exception):  # the host's own __repr__ failed: this argument is left out
+            text = repr(value)
+            kept = redaction.text(name, text)
+            if kept == text and isinstance(value, bool | int | float):
+                found[name] = value
+            elif kept is not None:
+                found[name] = room.text(name, kept, _ARGUMENT_CHARACTERS_MAX)
+    return found, [*redaction.reasons, *room.reasons]
 
 
 Opener = Callable[[tuple[Any, ...], dict[str, Any]], _Open]

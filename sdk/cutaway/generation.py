@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from opentelemetry import trace as otel
 
-from cutaway import configuration, content, dialect, encode, evaluations, guard, sequences
+from cutaway import configuration, dialect, encode, evaluations, guard, sequences, words
 from cutaway import conventions as c
 from cutaway.failures import fail
 from cutaway.machine import Machine
+from cutaway.redaction import Redact, Redaction, Room, inside, valid
 from cutaway.settings import Settings
-from cutaway.steps import ATTENTION_SIGNALS, Call, Prepared, Recording
+from cutaway.steps import ATTENTION_SIGNALS, Call, Recording
 
 _HEADS: Final[dict[str, tuple[str, ...]]] = {
     "heads": (c.ATTENTION_ENTROPY, c.ATTENTION_LAST_KEY),  # RAUQ is made of the last key's mass
@@ -45,9 +45,10 @@ class _Ending:
     end_ns: int
     known: dict[str, Any]
     """Attributes known by then: what the span began with, the machine's figures, the error."""
+    redact: Redact | None
     recording: Recording | None = None
-    texts: list[str] | None = None
-    """The answers, where a tokenizer is known."""
+    said: words.Words = field(default_factory=words.Words)
+    reasons: list[str] = field(default_factory=list)
 
 
 def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
@@ -89,7 +90,7 @@ def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call, dict
         attributes[c.REQUEST_MODEL] = full
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
-    name = f"{operation} {short}".strip()
+    name = valid(f"{operation} {short}".strip())
     return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=attributes), call, attributes
 
 
@@ -125,8 +126,10 @@ def _end(
     try:
         with guard.guarded("finishing a span"):
             chosen = configuration.settings()
-            capture = chosen.capture_within(configuration.scope.get().capture)
-            ending = _Ending(span, call, recorder, chosen, capture, end_ns, {**known, **machine.attributes()})
+            capture = "numbers" if inside() else chosen.capture_within(configuration.scope.get().capture)
+            ending = _Ending(
+                span, call, recorder, chosen, capture, end_ns, {**known, **machine.attributes()}, configuration.redact()
+            )
             try:
                 recorder.stop(sequences, error is not None)
             except Exception as fault:
@@ -134,7 +137,7 @@ def _end(
                 guard.contain("collecting signals", fault)
             if error is not None:
                 with guard.guarded("marking a failed span"):
-                    fail(span, error, capture == "text")
+                    ending.reasons += fail(span, error, capture == "text", ending.redact)
                     ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
             if call.tokenizer is not None or capture == "text":
                 _read_texts(ending)
@@ -151,19 +154,11 @@ def _read_texts(ending: _Ending) -> None:
     """Answers as text. On the generating thread: a tokenizer belongs to the host, and not every one may be used by two threads."""
     with guard.guarded("reading the answer"):
         ending.recording = recording = ending.recorder.count()
-        if ending.call.tokenizer is not None:
-            ids = _answers(recording)
-            ending.texts = [content.decode(ending.call.tokenizer, each) for each in ids]
-        if ending.capture == "text":
-            _capture_text(ending.span, ending.call, ending.recorder.asked, recording, ending.settings)
-
-
-def _answers(recording: Recording) -> list[list[int]]:
-    """Token ids of each sequence."""
-    if recording.token_ids is None:
-        return []
-    ends = list(accumulate(recording.output_tokens))
-    return [recording.token_ids[end - length:end].tolist() for end, length in zip(ends, recording.output_tokens, strict=True)]
+        if ending.call.tokenizer is None:
+            guard.once("no tokenizer", words.NO_TOKENIZER)
+            ending.reasons.append(words.NO_TOKENIZER)
+        redacting = ending.redact is not None
+        ending.said = words.read(ending.call, ending.recorder.asked, recording, ending.capture, ending.settings, redacting)
 
 
 def _finish(ending: _Ending) -> None:
@@ -171,9 +166,7 @@ def _finish(ending: _Ending) -> None:
     span, chosen = ending.span, ending.settings
     try:
         recording = _collected(ending)
-        series = encode.series_attributes(
-            recording, ending.capture != "numbers", _HEAD_SERIES.get(chosen.attention, ()), chosen.series_bytes_max
-        )
+        series = _series_and_text(ending, recording)
         attributes: dict[str, Any] = encode.request_attributes(ending.call, ending.recorder.asked)
         attributes |= encode.answer_attributes(recording, ending.call)
         with guard.guarded("scoring sequences"):
@@ -211,7 +204,7 @@ def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any
     last_key = recording.series.get(c.ATTENTION_LAST_KEY_HEADS)
     return sequences.attributes(
         recording.output_tokens, recording.series.get(c.TOKEN_SURPRISAL), recording.token_ids, None if columns == [] else last_key,
-        ending.texts, ending.settings.rauq_alpha, columns,
+        ending.said.answers, ending.settings.rauq_alpha, columns,
     )
 
 
@@ -222,33 +215,25 @@ def _count(attributes: dict[str, Any], ending: _Ending) -> None:
         instruments.record(attributes, max(0, ending.end_ns - began_ns) / 1e9)
 
 
-def _capture_text(span: otel.Span, call: Call, asked: Prepared | None, recording: Recording, chosen: Settings) -> None:
-    """Prompts, answers and token texts, on the span, on an event, or both."""
-    if call.tokenizer is None:
-        message = "text was asked for but no tokenizer is known: pass one to configure, instrument, trace or generate"
-        guard.once("no tokenizer", message)
-        recording.reasons.append(message)
-        return
-    answers = _answers(recording)
-    texts = [content.decode(call.tokenizer, ids) for ids in answers]
-    messages: dict[str, Any] = {}
-    if call.messages:
-        messages[c.INPUT_MESSAGES] = content.chat_messages(call.messages)
-    elif asked is not None and asked.input_ids is not None:
-        asked_texts = content.prompts(call.tokenizer, asked.input_ids, asked.input_mask, asked.rows)
-        messages[c.INPUT_MESSAGES] = [encode.text_message("user", text) for text in asked_texts]
-    messages[c.OUTPUT_MESSAGES] = [
-        encode.text_message("assistant", text, reason) for text, reason in zip(texts, recording.finish_reasons, strict=False)
-    ]
-    attributes: dict[str, Any] = {}
-    for name, value in messages.items():
-        limited, cut = encode.messages_json(value, chosen.text_characters_max)
-        attributes[name] = limited
-        if cut:
-            recording.reasons.append(f"{name} cut to text_characters_max = {chosen.text_characters_max}")
-    if chosen.content in ("EVENT_ONLY", "SPAN_AND_EVENT"):
-        span.add_event(c.CONTENT_EVENT, attributes)
-    if chosen.content != "EVENT_ONLY":
-        if sum(map(len, texts)) <= chosen.text_characters_max:
-            attributes[c.TOKEN_TEXT] = [piece for ids in answers for piece in content.pieces(call.tokenizer, ids)]
-        span.set_attributes(attributes)
+def _series_and_text(ending: _Ending, recording: Recording) -> dict[str, bytes]:
+    """Puts the text that may leave on the span and returns the series that may. A fault of ours sends less, never more."""
+    span, chosen, redaction = ending.span, ending.settings, Redaction(ending.redact)
+    seen = False
+    with guard.guarded("redacting text"):
+        words.show(ending.said, redaction, recording, ending.capture)
+        seen = True
+    ids = seen and ending.capture != "numbers"
+    packed = encode.series_attributes(recording, ids, _HEAD_SERIES.get(chosen.attention, ()), chosen.series_bytes_max)
+    series = {name: values for name, values in packed.items() if name not in redaction.withheld}
+    copies = 2 if chosen.content == "SPAN_AND_EVENT" else 1
+    value_max = getattr(getattr(span, "_limits", None), "max_span_attribute_length", None)
+    room = Room(chosen.text_room_bytes(sum(map(len, series.values()))), copies, value_max)
+    if seen and ending.said.messages:
+        latest = chosen.latest_conventions
+        with guard.guarded("capturing text"):
+            text, event = words.send(ending.said, redaction, room, chosen)
+            if event:
+                span.add_event(c.CONTENT_EVENT, dialect.translated(event, latest))
+            span.set_attributes(dialect.translated(text, latest))
+    recording.reasons += [*ending.reasons, *redaction.reasons, *room.reasons]
+    return series

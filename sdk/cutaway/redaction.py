@@ -34,6 +34,11 @@ _inside: Final[ContextVar[bool]] = ContextVar("cutaway_redacting", default=False
 """True while a hook runs: a hook may itself generate (a model that finds names), and must not be asked about that."""
 
 
+def inside() -> bool:
+    """Whether a hook is at work: what is generated meanwhile serves the hook and is sent as numbers alone."""
+    return _inside.get()
+
+
 class Redaction:
     """The hook applied to the texts of one span. Without a hook every text passes and nothing is withheld."""
 
