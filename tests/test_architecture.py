@@ -26,8 +26,8 @@ LAYERS: dict[str, dict[str, str]] = {
         "tap": VERBS, "measure": VERBS, "worker": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS,
         "propagation": VERBS, "sequences": VERBS, "evaluations": VERBS, "diffusion": VERBS,
-        "configuration": FLOWS, "generation": FLOWS, "words": FLOWS, "failures": FLOWS, "denoising": FLOWS, "instrumentation": FLOWS,
-        "decorator": FLOWS,
+        "configuration": FLOWS, "generation": FLOWS, "words": FLOWS, "failures": FLOWS, "denoising": FLOWS,
+        "instrumentation": FLOWS, "decorator": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {

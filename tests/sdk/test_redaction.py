@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import cutaway
+from cutaway import configuration, instrumentation, settings
 from cutaway import conventions as c
-from cutaway import settings
+from cutaway.errors import ConfigurationError
 from cutaway.redaction import Redaction, Room, valid
+from cutaway.testing import recorded, tiny_model
+from sdk_helpers import batch
 
 CARD = "4111-1111"
 
@@ -257,3 +265,196 @@ def test_cutting_a_huge_text_takes_no_copies_of_it() -> None:
     tracemalloc.stop()
 
     assert peak < 3 * len(text)
+
+
+# --- The whole way: from generate to the span ---------------------------------------------------------------------------
+
+
+class Letters:
+    """A tokenizer: every id is one letter."""
+
+    def decode(self, ids: Any, **kwargs: Any) -> str:
+        return "".join(chr(97 + int(i) % 26) for i in ids)
+
+
+def traced(work: Callable[[], Any], **configuration: Any) -> Any:
+    """The last span of `work` under these settings."""
+    with recorded(**{"tokenizer": Letters(), **configuration}) as spans:
+        with contextlib.suppress(LookupError):
+            work()
+        return spans.get_finished_spans()[-1]
+
+
+def generate(**options: Any) -> Any:
+    return tiny_model().generate(batch(2)[0], max_new_tokens=6, do_sample=False, **options)
+
+
+def everything(span: Any) -> str:
+    """All that would be sent, as text."""
+    return repr((span.name, dict(span.attributes), span.status.description, [(e.name, dict(e.attributes)) for e in span.events]))
+
+
+def answers() -> list[str]:
+    return contents(traced(generate, capture="text").attributes[c.OUTPUT_MESSAGES])
+
+
+IDS = {c.TOKEN_ID, c.TOKEN_TEXT}
+
+
+@pytest.mark.parametrize("content", ["", "EVENT_ONLY", "SPAN_AND_EVENT"])
+def test_a_redacted_answer_is_nowhere(content: str) -> None:
+    """Span, content event, token ids, token texts: nothing spells what the hook replaced; the signals stay, the reason says why."""
+    secret = answers()[0]
+    span = traced(generate, capture="text", content=content, redact=lambda name, text: text.replace(secret, "****"))
+
+    assert secret not in everything(span)
+    assert "****" in everything(span)
+    assert IDS.isdisjoint(span.attributes)
+    assert c.TOKEN_SURPRISAL in span.attributes
+    assert "redaction" in span.attributes[c.STATUS_REASON]
+
+
+def test_an_unchanged_answer_goes_whole() -> None:
+    """A hook that has nothing to change costs nothing: ids and token texts are there, and no reason is given."""
+    with_hook = traced(generate, capture="text", redact=lambda name, text: text).attributes
+    without = traced(generate, capture="text").attributes
+
+    assert set(with_hook) >= IDS
+    for name in (c.TOKEN_ID, c.TOKEN_TEXT, c.OUTPUT_MESSAGES, c.INPUT_MESSAGES):
+        assert with_hook[name] == without[name]
+    assert c.STATUS_REASON not in with_hook
+
+
+@pytest.mark.parametrize(("tokenizer", "changes", "leave"), [
+    (Letters(), False, True), (Letters(), True, False), (None, False, False),
+])
+def test_ids_alone_pass_the_hook_too(tokenizer: Any, changes: bool, leave: bool) -> None:
+    """`capture="ids"`: ids decode to text, so they leave only where the hook has seen the text and left it."""
+    def hook(name: str, text: str) -> str:
+        return "****" if changes else text
+
+    span = traced(generate, capture="ids", tokenizer=tokenizer, redact=hook)
+
+    assert (c.TOKEN_ID in span.attributes) is leave
+    assert c.OUTPUT_MESSAGES not in span.attributes
+    assert c.TOKEN_SURPRISAL in span.attributes
+
+
+def test_the_hook_is_not_asked_where_nothing_leaves() -> None:
+    """`capture="numbers"`: there is nothing to look at."""
+    asked: list[str] = []
+    traced(generate, capture="numbers", redact=lambda name, text: asked.append(name) or text)
+
+    assert asked == []
+
+
+def test_a_failing_hook_neither_leaks_nor_reaches_the_program() -> None:
+    """The call returns what it would have; prompts, answers and ids are absent, and the reason names the class of the failure."""
+    with recorded(capture="text", tokenizer=Letters(), redact=failing) as spans:
+        result = generate()
+    (span,) = spans.get_finished_spans()
+
+    assert result.equal(generate())
+    assert contents(span.attributes[c.OUTPUT_MESSAGES]) == []
+    assert contents(span.attributes[c.INPUT_MESSAGES]) == []
+    assert IDS.isdisjoint(span.attributes)
+    assert "ValueError" in span.attributes[c.STATUS_REASON]
+
+
+def test_a_hook_that_generates_ends() -> None:
+    """The hook asks a model: that generation is a span of numbers, and nobody asks the hook about it."""
+    asked: list[str] = []
+
+    def hook(name: str, text: str) -> str:
+        asked.append(name)
+        tiny_model(seed=1).generate(batch(1)[0], max_new_tokens=2, do_sample=False)
+        return text
+
+    with recorded(capture="text", tokenizer=Letters(), redact=hook) as spans:
+        generate()
+        finished = spans.get_finished_spans()
+    outer = [span for span in finished if c.OUTPUT_MESSAGES in span.attributes]
+
+    assert len(outer) == 1
+    assert len(asked) <= 6
+    assert all(IDS.isdisjoint(span.attributes) for span in finished if span is not outer[0])
+
+
+def raising() -> None:
+    raise KeyError(f"card {CARD}") from ValueError(f"cause {CARD}")
+
+
+@pytest.mark.parametrize(("hook", "said"), [
+    (stars, "'card ****'"), (lambda name, text: None, "KeyError"), (failing, "KeyError"),
+    (lambda name, text: None if name == "exception.message" else text, "KeyError"),
+])
+def test_exceptions_say_what_the_hook_leaves(hook: Any, said: str) -> None:
+    """Message, description and stack: where the message was changed, the stack is its frames alone, causes included."""
+    span = traced(cutaway.trace(raising), capture="text", redact=hook)
+    (event,) = span.events
+
+    assert CARD not in everything(span)
+    assert span.status.description == said
+    assert " in raising" in event.attributes["exception.stacktrace"]
+
+
+def test_arguments_pass_the_hook_as_text() -> None:
+    """Numbers too: a card number may be an int. What is unchanged keeps its type."""
+    @cutaway.trace(record_arguments=True)
+    def pay(card: Any, amount: int, note: str) -> None: ...
+
+    span = traced(lambda: pay(41111111, 5, f"card {CARD}"), capture="text",
+                  redact=lambda name, text: "****" if text == "41111111" else stars(name, text))
+
+    assert span.attributes["code.argument.card"] == "****"
+    assert span.attributes["code.argument.amount"] == 5
+    assert span.attributes["code.argument.note"] == "'card ****'"
+
+
+def test_many_large_arguments_share_the_room_of_a_span() -> None:
+    """The cut is said on the function's span."""
+    @cutaway.trace(record_arguments=True)
+    def work(**options: str) -> None: ...
+
+    span = traced(lambda: work(**{f"a{i}": "é" * 5000 for i in range(20)}), capture="text", text_bytes_max=10_000)
+    texts = [str(value) for name, value in span.attributes.items() if name.startswith("code.argument.")]
+
+    assert sum(len(text.encode()) for text in texts) <= 10_000
+    assert c.STATUS_REASON in span.attributes or len(texts) == 1
+
+
+@pytest.mark.parametrize("content", ["SPAN_ONLY", "SPAN_AND_EVENT"])
+def test_no_span_outgrows_a_request(content: str) -> None:
+    """A long conversation and large limits: the span as protobuf is under `request_bytes_max`, and the cut is said."""
+    chat = [{"role": "user", "content": f"{i} " + "ü\x00\ud800" * 3000} for i in range(200)]
+
+    def work() -> None:
+        with instrumentation.pipeline_scope(Letters(), chat):
+            generate()
+
+    limit = 300_000
+    span = traced(work, content=content, capture="text", text_characters_max=10**9, text_bytes_max=10**9, request_bytes_max=limit)
+    encoded = encode_spans([span]).SerializeToString()
+
+    assert 100_000 < len(encoded) < limit
+    assert json.loads(span.attributes[c.INPUT_MESSAGES])[-1]["parts"][0]["content"].startswith("199 ")
+    assert "messages left out" in span.attributes[c.STATUS_REASON]
+    assert c.OUTPUT_MESSAGES in span.attributes
+
+
+@pytest.mark.parametrize("hook", [5, "stars", asynchronous])
+def test_a_hook_that_cannot_be_one_is_refused(hook: Any) -> None:
+    """At `configure`, with the rule and the remedy."""
+    with pytest.raises(ConfigurationError, match="redact is a function of attribute and text"):
+        cutaway.configure(redact=hook)
+
+
+def test_a_later_configure_does_not_lose_the_hook() -> None:
+    """Privacy does not depend on the order of two calls; `shutdown` forgets it."""
+    cutaway.configure(exporter=InMemorySpanExporter(), redact=stars)
+    cutaway.configure(exporter=InMemorySpanExporter())
+    kept = configuration.redact()
+    cutaway.shutdown()
+
+    assert kept is stars
+    assert configuration.redact() is None
