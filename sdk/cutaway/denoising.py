@@ -1,4 +1,4 @@
-"""A call of a diffusion pipeline becomes a span. Runs diffusion and encode in that order.
+"""A call of a diffusion pipeline becomes a span. Runs diffusion, encode and words in that order.
 
 Not a stage of its own. On the calling thread stands what must: opening the span, listening, and one copy from the device at the
 end. The rest runs on the finishing thread.
@@ -13,10 +13,11 @@ from typing import Any
 
 from opentelemetry import trace as otel
 
-from cutaway import configuration, dialect, encode, generation, guard
+from cutaway import configuration, dialect, encode, generation, guard, words
 from cutaway import conventions as c
 from cutaway.failures import fail
 from cutaway.machine import Machine
+from cutaway.redaction import Redact, Redaction, Room, inside, valid
 from cutaway.settings import Settings
 from cutaway.steps import Scope
 
@@ -37,6 +38,7 @@ class _Ending:
     end_ns: int
     known: dict[str, Any]
     """Attributes known by then: what the span began with, the machine's figures, the error."""
+    redact: Redact | None
 
 
 def denoise(pipe: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
@@ -78,7 +80,7 @@ def _start(pipe: Any, arguments: dict[str, Any]) -> tuple[otel.Span, dict[str, A
         attributes[c.REQUEST_MODEL] = full
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
-    name = f"{OPERATION} {short}".strip()
+    name = valid(f"{OPERATION} {short}".strip())
     return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=attributes), attributes
 
 
@@ -102,7 +104,7 @@ def _end(
             from cutaway import diffusion
 
             chosen = configuration.settings()
-            capture = chosen.capture_within(around.capture)
+            capture = "numbers" if inside() else chosen.capture_within(around.capture)
             try:
                 denoising = recorder.finish(error is not None)
             except Exception as fault:
@@ -111,12 +113,12 @@ def _end(
                 guard.contain("collecting the steps", fault)
             asked = diffusion.asked_of(pipe, recorder.arguments or arguments)
             ending = _Ending(span, asked, denoising, diffusion.output_type_of(pipe, result), chosen, capture, end_ns,
-                             {**known, **machine.attributes()})
+                             {**known, **machine.attributes()}, configuration.redact())
             if asked.seed is None and around.seed is not None:
                 ending.known[c.REQUEST_SEED] = around.seed
             if error is not None:
                 with guard.guarded("marking a failed span"):
-                    fail(span, error, capture == "text")
+                    ending.denoising.reasons += fail(span, error, capture == "text", ending.redact)
                     ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
             handed_over = configuration.finisher.submit(lambda: _finish(ending), sum(map(len, asked.prompts)))
             if not handed_over:
@@ -134,7 +136,7 @@ def _finish(ending: _Ending) -> None:
         series = _packed(denoising, chosen.series_bytes_max)
         if ending.capture == "text" and ending.asked.prompts:
             with guard.guarded("capturing text"):
-                _capture_text(ending)
+                _capture_text(ending, sum(map(len, series.values())))
         attributes = ending.known | _attributes(ending)
         with guard.guarded("counting metrics"):
             instruments = configuration.instruments()
@@ -183,14 +185,16 @@ def _packed(denoising: Any, bytes_max: int) -> dict[str, bytes]:
     return found
 
 
-def _capture_text(ending: _Ending) -> None:
-    """The prompts, on the span, on an event, or both."""
-    chosen = ending.settings
-    messages = [encode.text_message("user", prompt) for prompt in ending.asked.prompts]
-    written, cut = encode.messages_json(messages, chosen.text_characters_max)
-    if cut:
-        ending.denoising.reasons.append(f"{c.INPUT_MESSAGES} cut to text_characters_max = {chosen.text_characters_max}")
-    if chosen.content in ("EVENT_ONLY", "SPAN_AND_EVENT"):
-        ending.span.add_event(c.CONTENT_EVENT, {c.INPUT_MESSAGES: written})
-    if chosen.content != "EVENT_ONLY":
-        ending.span.set_attribute(c.INPUT_MESSAGES, written)
+def _capture_text(ending: _Ending, series_bytes: int) -> None:
+    """The prompts, as the redaction hook leaves them, on the span, on an event, or both."""
+    span, chosen, redaction = ending.span, ending.settings, Redaction(ending.redact)
+    prompts = redaction.messages(c.INPUT_MESSAGES, [encode.text_message("user", prompt) for prompt in ending.asked.prompts])
+    copies = 2 if chosen.content == "SPAN_AND_EVENT" else 1
+    value_max = getattr(getattr(span, "_limits", None), "max_span_attribute_length", None)
+    room = Room(chosen.text_room_bytes(series_bytes), copies, value_max)
+    text, event = words.send(words.Words(messages={c.INPUT_MESSAGES: prompts}), redaction, room, chosen)
+    if event:
+        span.add_event(c.CONTENT_EVENT, event)
+    span.set_attributes(text)
+    of_text = [reason for reason in redaction.reasons if "token ids" not in reason]  # there are none here to leave out
+    ending.denoising.reasons += [*of_text, *room.reasons]

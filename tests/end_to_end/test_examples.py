@@ -21,8 +21,9 @@ EXPECTED = {
     "batch": ("batch", {"complete prompts": "", "generation": "complete prompts"}, 3),
     "streaming": ("streaming", {"stream": "", "generation": "stream"}, 1),
     "own_provider": ("own-provider", {"handle request": "", "generation": "handle request"}, 1),
+    "diffusion": ("diffusion", {"paint": "", "generation": "paint"}, 0),
 }
-"""Example -> its service, its spans with their parents, the sequences of its generation."""
+"""Example -> its service, its spans with their parents, the sequences of its generation (a picture has none)."""
 
 
 def test_every_example_is_expected_something_of() -> None:
@@ -46,6 +47,9 @@ def test_example(serving: Serving, name: str) -> None:
     generation = next(row for row in rows if row["operation"])
     page = serving.json(f"/gen/{generation['span_id']}.json")
     assert len(page["sequences"]) == sequences
+    if not sequences:
+        assert [len(page["diffusion"][name]) for name in ("time_s", "timestep", "latent_norm", "latent_change")] == [12] * 4
+        return
     assert page["attention"]["status"] == "recorded"
     assert {score["name"] for score in page["scores"]} >= {"worst_window_surprisal", "seq_rep_4", "surprisal_q1"}
     has_text = ["tokens" in sequence for sequence in page["sequences"]]
