@@ -24,7 +24,10 @@ from cutaway_collector.blocks import Block, Lists, MapLists, Maps, Nullable, Str
 RECEIVED_NS = 1_800_000_000_123_456_789
 KINDS = ["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"]
 STATUSES = ["Unset", "Ok", "Error"]
-SERIES = {*conventions.TOKEN_SERIES, conventions.TOKEN_TEXT, *conventions.ATTENTION_SERIES}
+SERIES = {
+    *conventions.TOKEN_SERIES, conventions.TOKEN_TEXT, *conventions.ATTENTION_SERIES, *conventions.ALTERNATIVE_SERIES,
+    *conventions.PROMPT_SERIES, *conventions.DIFFUSION_SERIES,
+}
 START_NS = (31_536_000 * 10**9, 4_291_747_200 * 10**9)
 
 
