@@ -43,12 +43,12 @@ def _attribute(name: str, type: str, unit: str, level: str, help: str) -> str:
 
 # --- GenAI semantic conventions v1.41 -------------------------------------------------------------------------------------
 OPERATION_NAME: Final = _attribute("gen_ai.operation.name", "string", "", "always",
-    "`chat` when the prompt came as chat messages, otherwise `text_completion`")
+    "`chat` when the prompt came as chat messages, `generate_content` for a diffusion pipeline, otherwise `text_completion`")
 PROVIDER_NAME: Final = _attribute("gen_ai.provider.name", "string", "", "always", "`huggingface`")
-REQUEST_MODEL: Final = _attribute("gen_ai.request.model", "string", "", "when known", "`model.config.name_or_path`")
+REQUEST_MODEL: Final = _attribute("gen_ai.request.model", "string", "", "when known", "`model.config.name_or_path`, or the pipeline's `name_or_path`")
 REQUEST_CHOICE_COUNT: Final = _attribute("gen_ai.request.choice.count", "int", "{sequence}", "when not 1",
-    "`num_return_sequences`")
-REQUEST_SEED: Final = _attribute("gen_ai.request.seed", "int", "", "when given", "`seed` given to the decorator or the span around the call")
+    "`num_return_sequences`, or a pipeline's `num_images_per_prompt`")
+REQUEST_SEED: Final = _attribute("gen_ai.request.seed", "int", "", "when given", "`seed` given to the decorator or the span around the call, or that of the generator given to a diffusion pipeline")
 REQUEST_STREAM: Final = _attribute("gen_ai.request.stream", "boolean", "", "when streaming", "true when a streamer was passed")
 REQUEST_MAX_TOKENS: Final = _attribute("gen_ai.request.max_tokens", "int", "{token}", "when set", "`max_new_tokens`")
 REQUEST_TEMPERATURE: Final = _attribute("gen_ai.request.temperature", "double", "", "when sampling", "`temperature`")
@@ -139,13 +139,13 @@ MACHINE_GPU_UTILIZATION: Final = _attribute("cutaway.machine.gpu.utilization", "
 MACHINE_GPU_ENERGY: Final = _attribute("cutaway.machine.gpu.energy", "double[]", "J", "where NVML counts energy", "energy each GPU took during the call, whoever used it")
 
 # --- Diffusion pipelines --------------------------------------------------------------------------------------------------
-OUTPUT_TYPE: Final = _attribute("gen_ai.output.type", "string", "", "diffusion", "`image`, `video` or `audio`: what the pipeline makes")
+OUTPUT_TYPE: Final = _attribute("gen_ai.output.type", "string", "", "diffusion, when known", "`image`, `video`, `audio` or `text`: what the pipeline makes")
 DIFFUSION_PIPELINE: Final = _attribute("cutaway.diffusion.pipeline", "string", "", "diffusion", "class of the pipeline")
-DIFFUSION_STEPS: Final = _attribute("cutaway.diffusion.steps", "int", "{step}", "diffusion", "denoising steps that ran")
+DIFFUSION_STEPS: Final = _attribute("cutaway.diffusion.steps", "int", "{step}", "diffusion, when its steps can be heard", "denoising steps that ran")
 DIFFUSION_GUIDANCE_SCALE: Final = _attribute("cutaway.diffusion.guidance_scale", "double", "", "when the pipeline has one", "classifier-free guidance scale")
 DIFFUSION_NONFINITE_STEP: Final = _attribute("cutaway.diffusion.nonfinite_step", "int", "", "when latents stopped being finite", "first step whose latents held NaN or infinity, from 0")
 DIFFUSION_STATUS: Final = _attribute("cutaway.diffusion.status", "string", "", "diffusion", "as `cutaway.token.status`, for the step series")
-DIFFUSION_STEP_TIME: Final = _attribute("cutaway.diffusion.step.time", "bytes (float32)", "s", "diffusion", "time of each step; the first holds all that came before it")
+DIFFUSION_STEP_TIME: Final = _attribute("cutaway.diffusion.step.time", "bytes (float32)", "s", "diffusion", "time of each step, a callback of yours included; the first holds all that came before it")
 DIFFUSION_STEP_TIMESTEP: Final = _attribute("cutaway.diffusion.step.timestep", "bytes (float32)", "", "diffusion", "the scheduler's timestep")
 DIFFUSION_LATENT_NORM: Final = _attribute("cutaway.diffusion.step.latent_norm", "bytes (float32)", "", "diffusion", "root mean square of the latents after each step")
 DIFFUSION_LATENT_CHANGE: Final = _attribute("cutaway.diffusion.step.latent_change", "bytes (float32)", "", "diffusion", "root mean square of the latents' change in each step; NaN for the first")
