@@ -25,9 +25,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
+import cutaway
 from cutaway import conventions as c
 from cutaway import encode, metrics, settings
 from cutaway.errors import ConfigurationError
+from cutaway.testing import recorded, tiny_model
+from sdk_helpers import batch
 
 SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 TOKENS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
@@ -266,6 +269,30 @@ def test_without_a_provider_nothing_happens() -> None:
     from opentelemetry.metrics import NoOpMeterProvider
 
     metrics.Instruments(NoOpMeterProvider().get_meter("cutaway"), False).record(SPAN, 1.0)
+
+
+def test_a_generation_is_counted_with_the_figures_of_its_span() -> None:
+    """`configure(meter_provider=...)`: two calls of a real model; sums are those of the two spans, which also have the CPU time."""
+    reader = InMemoryMetricReader()
+    read = Read()
+    read.reader = reader
+    model = tiny_model()
+    with recorded(meter_provider=MeterProvider([reader], shutdown_on_exit=False)) as spans:
+        for tokens in (3, 5):
+            model.generate(batch(1)[0], max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+        cutaway.flush()
+        found = read.found()
+    ended = spans.get_finished_spans()
+    attributes = [dict(span.attributes or {}) for span in ended]
+    usage = {point.attributes["gen_ai.token.type"]: point.sum for point in found["gen_ai.client.token.usage"].data.data_points}
+    (felt,) = found["cutaway.output.perplexity"].data.data_points
+    (took,) = found["gen_ai.client.operation.duration"].data.data_points
+
+    assert usage == {"input": sum(each[c.USAGE_INPUT_TOKENS] for each in attributes), "output": 8}
+    assert (felt.count, felt.sum) == (2, pytest.approx(sum(each[c.OUTPUT_PERPLEXITY] for each in attributes)))
+    assert took.sum == pytest.approx(sum((each.end_time or 0) - (each.start_time or 0) for each in ended) / 1e9)
+    assert dict(took.attributes) == {name: attributes[0][name] for name in CALL if name in attributes[0]}
+    assert all(0 < each[c.MACHINE_CPU_TIME] for each in attributes)
 
 
 # --- a provider of our own ------------------------------------------------------------------------------------------------
