@@ -42,6 +42,9 @@ LOOP_REPETITIONS: Final = 3
 LOOP_PERIOD_MAX: Final = 16_384
 """Longest period looked for, tokens: bounds memory; a longer text said three times is found by `repetition`."""
 
+_LOG_SMALL: Final = -600.0
+"""While alpha times every probability is above exp of this, no confidence of `rauq` comes near the smallest float, exp(-708)."""
+
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 """Base of the rolling hash: odd, so that its powers never vanish modulo 2^64."""
 
@@ -126,31 +129,37 @@ def rauq(surprisal: Reals, last_key: NDArray[np.float32], alpha: float) -> float
     if not layers.size:
         return math.nan
     attention = last_key[:, layers, heads[layers]].astype(np.float64)
-    with np.errstate(divide="ignore"):  # log 0 is -inf, and that is meant
-        decay = np.log(attention) + np.log(1.0 - alpha)
-        fresh = np.log(alpha) - surprisal.astype(np.float64)
-    fresh[0] = -float(surprisal[0])
-    return float(-_recurrence(fresh, decay).mean(axis=0).min())
+    own = -surprisal.astype(np.float64)
+    if alpha > 0.0 and own.min() + math.log(alpha) > _LOG_SMALL:
+        fresh = alpha * np.exp(own)
+        fresh[0] = math.exp(own[0])
+        logs = np.log(_recurrence(fresh, (1.0 - alpha) * attention, np.add, np.multiply, 0.0))
+    else:
+        with np.errstate(divide="ignore"):  # log 0 is -inf, and that is meant
+            fresh, decay = np.log(alpha) + own, np.log(1.0 - alpha) + np.log(attention)
+        fresh[0] = own[0]
+        logs = _recurrence(fresh, decay, np.logaddexp, np.add, -np.inf)
+    return float(-logs.mean(axis=0).min())
 
 
-def _recurrence(fresh: Floats, decay: Floats) -> Floats:
-    """Logarithm [token, layer] of c_t = exp(fresh_t) + exp(decay_t) c_{t-1}, c_0 = exp(fresh_0); fresh [token], decay [token, layer].
+def _recurrence(fresh: Floats, decay: Floats, plus: np.ufunc, times: np.ufunc, zero: float) -> Floats:
+    """c_t [token, layer] of c_0 = fresh_0, c_t = fresh_t plus (decay_t times c_{t-1}); fresh [token], decay [token, layer].
 
-    In log space, because p_t and long products of attention underflow. In blocks of sqrt(n) tokens side by side, then the carries
-    from block to block: 2 sqrt(n) steps in Python instead of n. decay_0 is not read.
+    Plus and times are those of numbers, or of logarithms (logaddexp and add) where probabilities underflow: the same algebra. In
+    blocks of sqrt(n) tokens side by side, then the carries from block to block: 2 sqrt(n) steps in Python instead of n.
     """
     tokens, layers = decay.shape
     width = math.isqrt(tokens - 1) + 1
     blocks = -(-tokens // width)
     padding = blocks * width - tokens
-    out = np.broadcast_to(np.pad(fresh, (0, padding), constant_values=-np.inf)[:, None], (blocks * width, layers))
+    out = np.broadcast_to(np.pad(fresh, (0, padding), constant_values=zero)[:, None], (blocks * width, layers))
     out = out.reshape(blocks, width, layers).copy()
-    decays = np.pad(decay, ((0, padding), (0, 0)), constant_values=-np.inf).reshape(blocks, width, layers)
+    decays = np.pad(decay, ((0, padding), (0, 0)), constant_values=zero).reshape(blocks, width, layers)
     for step in range(1, width):
-        np.logaddexp(out[:, step], decays[:, step] + out[:, step - 1], out=out[:, step])
-    np.cumsum(decays, axis=1, out=decays)
+        plus(out[:, step], times(decays[:, step], out[:, step - 1]), out=out[:, step])
+    times.accumulate(decays, axis=1, out=decays)
     for block in range(1, blocks):
-        np.logaddexp(out[block], decays[block] + out[block - 1, -1], out=out[block])
+        plus(out[block], times(decays[block], out[block - 1, -1]), out=out[block])
     return out.reshape(-1, layers)[:tokens]
 
 
