@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import pytest
 
 from cutaway import conventions as c
 from cutaway import dialect, settings
+from cutaway.testing import recorded, tiny_model
+from sdk_helpers import batch
 
 MESSAGES = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": "hé"}], "finish_reason": "stop"}])
 SPAN = {c.REQUEST_TOP_K: 50.0, c.REQUEST_TEMPERATURE: 1.0, c.OUTPUT_MESSAGES: MESSAGES,
@@ -71,3 +74,27 @@ def test_messages_have_the_shape_of_the_conventions(latest: bool) -> None:
     jsonschema.validate(messages, MESSAGE_SCHEMA)
 
     assert ("finish_reason" in messages[0]) is not latest
+
+
+class Letters:
+    """A tokenizer: every id is one letter."""
+
+    def decode(self, ids: Any, **kwargs: Any) -> str:
+        return "".join(chr(97 + int(i) % 26) for i in ids)
+
+
+@pytest.mark.parametrize("word", ["", "gen_ai_latest_experimental"])
+def test_a_generation_speaks_the_version_asked_for(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the standard variable alone: types, messages on span and event, and the schema URL of the scope."""
+    latest = bool(word)
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", word)
+    with recorded(capture="text", content="SPAN_AND_EVENT", tokenizer=Letters()) as spans:
+        tiny_model().generate(batch(1)[0], max_new_tokens=3, do_sample=True, top_k=5)
+    (span,) = spans.get_finished_spans()
+    (content,) = [event for event in span.events if event.name == c.CONTENT_EVENT]
+
+    assert type(span.attributes[c.REQUEST_TOP_K]) is (int if latest else float)
+    for held in (span.attributes, content.attributes):
+        assert ("finish_reason" in json.loads(held[c.OUTPUT_MESSAGES])[0]) is not latest
+    assert span.attributes[c.RESPONSE_FINISH_REASONS] == ("length",)
+    assert span.instrumentation_scope.schema_url == dialect.schema_url(latest)
