@@ -361,6 +361,28 @@ class Echo(StableDiffusionPipeline):  # type: ignore[misc]
                 latents = callback_on_step_end(self, step, step, tensors).pop("latents", latents)
 
 
+class InPlace(StableDiffusionPipeline):  # type: ignore[misc]
+    """A pipeline that adds 1 to the same latents at every step."""
+
+    def __call__(self, callback_on_step_end: Any = None, callback_on_step_end_tensor_inputs: Any = ("latents",)) -> None:
+        latents = torch.zeros(4)
+        for step in range(3):
+            latents += 1
+            tensors = {}
+            for name in callback_on_step_end_tensor_inputs:
+                tensors[name] = locals()[name]
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, step, step, tensors)
+
+
+def test_latents_changed_in_place(heard: Heard) -> None:
+    """A pipeline may go on in the tensor it handed out: the change is still that of the step."""
+    stable_diffusion(InPlace)()
+
+    assert heard.last.series[c.DIFFUSION_LATENT_NORM].tolist() == [1.0, 2.0, 3.0]
+    assert heard.last.series[c.DIFFUSION_LATENT_CHANGE][1:].tolist() == [1.0, 1.0]
+
+
 class Calling(StableDiffusionPipeline):  # type: ignore[misc]
     """A subclass that changes an argument and lets its parent do the work."""
 
