@@ -87,12 +87,12 @@ class Sight:
 
     bias: Any
     """Float32, added to the scores of the last m keys: very negative where one is hidden. None: all are visible."""
-    visible: Any
-    """Float32: number of visible keys."""
-    prompt_visible: Any
-    """Float32: number of visible keys that belong to the prompt."""
+    each_old: Any
+    """Float32: 1 / number of visible keys that belong to the prompt, 1 where none does."""
+    each_new: Any
+    """Float32: 1 / number of visible keys that do not, 0 where all do."""
     scaled: Any
-    """Float32: 1 / log(visible), 0 where one key is visible."""
+    """Float32: 1 / log(number of visible keys), 0 where one key is visible."""
     first: Any
     """Int64: place of the first visible key."""
     last: Any
@@ -109,8 +109,8 @@ class Sight:
         bias = None if self.bias is None else self.bias[..., begin:end, :]
         rows = slice(begin, end)
         return replace(
-            self, bias=bias, visible=self.visible[..., rows], prompt_visible=self.prompt_visible[..., rows],
-            scaled=self.scaled[..., rows], first=self.first[..., rows], last=self.last[..., rows],
+            self, bias=bias, each_old=self.each_old[..., rows], each_new=self.each_new[..., rows], scaled=self.scaled[..., rows],
+            first=self.first[..., rows], last=self.last[..., rows],
         )
 
 
@@ -196,8 +196,14 @@ class Clock(Protocol):
 class Measures(Protocol):
     """The pure functions a recorder needs (see measure/), passed in by the flow."""
 
-    def token_signals(self, logits: Any, chosen: Any, scratch: Any) -> Any:
-        """Float32 [6, row]: one row each of TOKEN_SIGNALS."""
+    def token_moments(self, logits: Any, chosen: Any, scratch: Any) -> Any:
+        """Float32 [9, row]: what must be read from every logit."""
+
+    def signals_of(self, moments: Any) -> Any:
+        """Moments [9, ...] -> float32 [6, ...]: one each of TOKEN_SIGNALS."""
+
+    def scratch_rows(self, device: str, vocabulary: int, rows: int) -> int:
+        """Rows of scratch that `token_moments` can use."""
 
     def sampled_surprisal(self, scores: Any, chosen: Any) -> Any:
         """Float32 [row], nats."""
@@ -205,8 +211,10 @@ class Measures(Protocol):
     def alternatives(self, logits: Any, count: int) -> tuple[Any, Any]:
         """Ids and surprisal, both [row, count]."""
 
-    def attention_signals(self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, learned_sink: Any) -> Any:
-        """Float32 [5, row, head, n]: one each of ATTENTION_SIGNALS."""
+    def attention_signals(
+        self, queries: Sequence[Any], keys: Sequence[Any], scale: float, sight: Sight, softcap: float | None, learned_sinks: Any
+    ) -> Any:
+        """Of several layers: float32 [5, layer, row, head, n], one each of ATTENTION_SIGNALS."""
 
     def attention_sources(
         self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, count: int
@@ -217,7 +225,7 @@ class Measures(Protocol):
 TOKEN_SIGNALS: Final = (
     c.TOKEN_SURPRISAL, c.TOKEN_ENTROPY, c.TOKEN_MARGIN, c.TOKEN_RANK, c.TOKEN_VARENTROPY, c.TOKEN_MIN_P_MASS,
 )
-"""Order in which `token_signals` returns its values."""
+"""Order in which `signals_of` returns its values."""
 
 ATTENTION_SIGNALS: Final = (
     c.ATTENTION_ENTROPY, c.ATTENTION_NORMALIZED_ENTROPY, c.ATTENTION_SINK, c.ATTENTION_LAST_KEY, c.ATTENTION_LOOKBACK,

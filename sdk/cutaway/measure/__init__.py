@@ -4,6 +4,9 @@ Not a recorder: no state, no device transfer, no synchronisation. A caller may r
 """
 
 from cutaway.measure.attention import attention_signals, attention_sources
-from cutaway.measure.tokens import alternatives, sampled_surprisal, token_signals
+from cutaway.measure.tokens import alternatives, sampled_surprisal, scratch_rows, signals_of, token_moments, token_signals
 
-__all__ = ["alternatives", "attention_signals", "attention_sources", "sampled_surprisal", "token_signals"]
+__all__ = [
+    "alternatives", "attention_signals", "attention_sources", "sampled_surprisal", "scratch_rows", "signals_of", "token_moments",
+    "token_signals",
+]

@@ -16,37 +16,74 @@ _FLOOR: Final = -80.0
 """Logits further below the largest one count as this far: exp(-80) is 2e-35, nothing beside 1 even a million times over, and a
 normal float32. At -inf, 0 * -inf would be NaN."""
 
+_AWAY: Final = -1e30
+
+_ROWS_BYTES_MAX: Final = {"cpu": 512 * 1024}
+"""Logits looked at together: on a CPU a few rows should stay in the cache while they are read a dozen times."""
+
+_ROWS_BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
+
 _RUN: Final = 64
 """Neighbouring logits that are first reduced to their largest when the k largest are sought: reading them once costs a tenth of
 torch.topk over all of them (SmolLM2's 49152: 10 against 73 us a row on one core)."""
 
 
-def token_signals(logits: Tensor, chosen: Tensor, scratch: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def token_signals(logits: Tensor, chosen: Tensor) -> Tensor:
     """Surprisal, entropy, margin, rank, varentropy and min-p mass of one chosen token a row.
 
-    logits: [row, vocabulary], raw (before any processor); chosen: int [row]; scratch: two float32 tensors of the logits' shape that
-    may be overwritten, so that nothing large is allocated. Returns float32 [6, row], in nats but for rank (tokens) and mass.
-    With z = logits - max and p = softmax(logits): log Z = -log max p; surprisal = log Z - z[chosen]; entropy H = log Z - E_p[z];
-    margin = z(1) - z(2); rank = number of tokens with a larger logit; varentropy = E_p[z^2] - E_p[z]^2, the variance of -log p;
-    min-p mass = sum of the p that reach MIN_P * max p (Nguyen et al. 2024, arXiv 2407.01082: their filter, as a mass).
+    logits: [row, vocabulary], raw (before any processor); chosen: int [row]. Returns float32 [6, row], in nats but for rank
+    (tokens) and mass. With z = logits - max and p = softmax(logits): log Z = -log max p; surprisal = log Z - z[chosen]; entropy
+    H = log Z - E_p[z]; margin = z(1) - z(2); rank = number of tokens with a larger logit; varentropy = E_p[z^2] - E_p[z]^2, the
+    variance of -log p; min-p mass = sum of the p that reach MIN_P * max p (Nguyen et al. 2024, arXiv 2407.01082: their filter,
+    as a mass).
     """
-    logits = logits.float()
-    z, p = (torch.empty_like(logits), torch.empty_like(logits)) if scratch is None else scratch
-    best, _ = largest(logits, 2)
-    top, picked = best[:, :1], logits.gather(-1, chosen[:, None])
+    return signals_of(token_moments(logits, chosen))
+
+
+def token_moments(logits: Tensor, chosen: Tensor, scratch: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """What must be read from every logit, so that the rest can be worked out later for many tokens at once (`signals_of`).
+
+    logits, chosen: as for `token_signals`; scratch: two float32 tensors [n, vocabulary] that may be overwritten, so that nothing
+    large is allocated. Returns float32 [9, row]: max, second largest, number of logits equal to the max, the chosen logit, max p,
+    rank, min-p mass, E_p[z], E_p[z^2].
+    """
+    rows, width = logits.shape
+    at_once = max(1, _ROWS_BYTES_MAX.get(logits.device.type, _ROWS_BYTES_MAX_ELSEWHERE) // (4 * width))
+    if scratch is not None:
+        at_once = min(at_once, scratch[0].shape[0])
+    parts = [_moments(logits[i:i + at_once].float(), chosen[i:i + at_once], scratch) for i in range(0, rows, at_once)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def scratch_rows(device: str, vocabulary: int, rows: int) -> int:
+    """Rows of scratch that `token_moments` can use."""
+    return max(1, min(rows, _ROWS_BYTES_MAX.get(device, _ROWS_BYTES_MAX_ELSEWHERE) // (4 * vocabulary)))
+
+
+def _moments(logits: Tensor, chosen: Tensor, scratch: tuple[Tensor, Tensor] | None) -> Tensor:
+    rows = logits.shape[0]
+    z, p = (torch.empty_like(logits), torch.empty_like(logits)) if scratch is None else (scratch[0][:rows], scratch[1][:rows])
+    top = logits.amax(-1, keepdim=True)
+    picked = logits.gather(-1, chosen[:, None])
+    ties = torch.ge(logits, top, out=p).sum(-1)
+    second = torch.add(logits, p, alpha=_AWAY, out=p).amax(-1)
+    rank = torch.gt(logits, picked, out=z).sum(-1)
     torch.softmax(logits, -1, out=p)
     highest = p.amax(-1, keepdim=True)
-    log_total = -highest[:, 0].log()
-    rank = torch.gt(logits, picked, out=z).sum(-1)
     mass = torch.ge(p, highest * MIN_P, out=z).mul_(p).sum(-1)
     torch.sub(logits, top, out=z).clamp_min_(_FLOOR)
-    p.mul_(z)
-    mean = p.sum(-1)
-    varentropy = torch.linalg.vecdot(p, z) - mean.square()
-    return torch.stack((
-        log_total - (picked - top)[:, 0], (log_total - mean).clamp_min_(0.0), best[:, 0] - best[:, 1], rank,
-        varentropy.clamp_min_(0.0), mass,
-    ))
+    mean = p.mul_(z).sum(-1)
+    square = p.mul_(z).sum(-1)
+    return torch.stack((top[:, 0], second, ties, picked[:, 0], highest[:, 0], rank, mass, mean, square))
+
+
+def signals_of(moments: Tensor) -> Tensor:
+    """Moments [9, ...] of any number of tokens -> their signals [6, ...], see `token_signals`."""
+    top, second, ties, picked, highest, rank, mass, mean, square = moments
+    log_total = -highest.log()
+    margin = torch.where(ties > 1, 0.0, top - second)
+    varentropy = (square - mean.square()).clamp_min(0.0)
+    return torch.stack((log_total - (picked - top), (log_total - mean).clamp_min(0.0), margin, rank, varentropy, mass))
 
 
 def sampled_surprisal(scores: Tensor, chosen: Tensor) -> Tensor:

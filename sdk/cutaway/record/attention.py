@@ -21,8 +21,8 @@ BLOCK_STEPS: Final = 32
 """Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
 
 _SIGHTS_MAX: Final = 4
-_SPREAD: Final = 2
-"""A full block is worked off within BLOCK_STEPS / _SPREAD steps, a few layers each: no single token waits for all of them."""
+_LAYERS_A_STEP: Final = 6
+"""Layers whose full block is worked off at one step: no single token waits for all of them, and a few share their operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +83,25 @@ class LayerEar:
             if len(self.queries) >= BLOCK_STEPS:
                 recorder.full(self)
             return
-        self._hear_at_once(query, key, mask, position_bias)
+        self._hear_otherwise(query, key, mask, position_bias)
 
-    def _hear_at_once(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
+    def _hear_otherwise(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
         recorder = self._recorder
         if recorder.drafting:
             recorder.drafts[(self.kind, self.layer)] = (self, query, key, mask, position_bias)
             return
         if self.last_step == recorder.step:
             self._withdraw()
-        self.settle()
+        first = self.steps == 0
+        recorder.settle([self])
         self.last_step, self.key, self.positions = recorder.step, key, key.size(2)
         self.steps += 1
+        if first and self.waits and position_bias is None:
+            self.queries = [query[:, :, -1:].clone()]  # a copy: the row of a prompt must not keep the whole prompt's queries
+            self.masks = [recorder.first_row(key, mask)]
+            return
         sight = recorder.row_sight(self.kind, key, mask, position_bias)
-        self.keep(query[:, :, -1:, :], key, sight)
+        recorder.keep([self], [query[:, :, -1:]], [key], sight)
 
     def _withdraw(self) -> None:
         """Forgets the row of the current step: an earlier chunk of the same prefill, or a repeated pass."""
@@ -107,7 +112,7 @@ class LayerEar:
             self.key = self.key[:, :, :-1]  # the rows that still wait end one key earlier
             self.positions -= 1
             return
-        self.settle()
+        self._recorder.settle([self])
         for parts in (self.layers, self.heads):
             if parts:
                 kept = parts.pop()[..., :-1]
@@ -118,39 +123,14 @@ class LayerEar:
             if places.shape[1] > 1:
                 self.sources.append((places[:, :-1], masses[:, :-1]))
 
-    def keep(self, query: Tensor, key: Tensor, sight: Sight) -> None:
-        """Computes the signals of some rows and keeps what is wanted of them. query: [row, head, n, width]."""
-        recorder = self._recorder
-        signals = recorder.measures.attention_signals(query, key, self.scale, sight, self.softcap, self.learned_sink)
-        self.layers.append(signals.mean(2))
-        wanted = recorder.wanted
-        if wanted.heads:
-            self.heads.append(signals[list(wanted.heads)].half())
-        if self.layer in wanted.source_layers and self.kind == SELF:
-            places, masses = recorder.measures.attention_sources(query, key, self.scale, sight, self.softcap, wanted.sources)
-            self.sources.append((places + sight.offset, masses))
-
-    def settle(self) -> None:
-        """Computes whatever waits, against the newest keys, and lets go of it."""
-        if self.full is not None and self.key is not None:
-            waiting, self.full = self.full, None
-            self._compute(waiting)
-        if self.queries and self.key is not None:
-            waiting = Waiting(self.queries, self.masks, self.positions)
+    def take(self, only_full: bool) -> list[Waiting]:
+        """What waits, oldest first; it is the caller's to compute now."""
+        found = [] if self.full is None else [self.full]
+        self.full = None
+        if self.queries and not only_full:
+            found.append(Waiting(self.queries, self.masks, self.positions))
             self.queries, self.masks = [], []
-            self._compute(waiting)
-
-    def settle_full(self) -> None:
-        """Computes the full block only."""
-        if self.full is not None and self.key is not None:
-            waiting, self.full = self.full, None
-            self._compute(waiting)
-
-    def _compute(self, waiting: Waiting) -> None:
-        assert self.key is not None
-        sight = self._recorder.block_sight(waiting.masks, waiting.positions, self.key.device)
-        query = waiting.queries[0] if len(waiting.queries) == 1 else torch.cat(waiting.queries, dim=2)
-        self.keep(query, self.key[:, :, :waiting.positions], sight)
+        return found
 
 
 class AttentionRecorder:
@@ -170,6 +150,7 @@ class AttentionRecorder:
         self.ears: dict[tuple[str, int], LayerEar] = {}
         self._prompt = prompt
         self._due: list[LayerEar] = []
+        self._first_row: tuple[Tensor, Tensor] | None = None
         self._sights: dict[tuple[object, ...], tuple[Sequence[object], Sight]] = {}
 
     def ear(self, kind: str, layer: int, scale: float, softcap: float | None, learned_sink: Tensor | None) -> LayerEar:
@@ -177,9 +158,19 @@ class AttentionRecorder:
         found = self.ears[(kind, layer)] = LayerEar(self, kind, layer, scale, softcap, learned_sink)
         return found
 
+    def first_row(self, key: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The mask's last row, copied once for all layers that share the mask; notes how long a prompt of embeddings is."""
+        self._prompt = self._prompt or key.shape[2]
+        if mask is None:
+            return None
+        if self._first_row is None or self._first_row[0] is not mask:
+            self._first_row = (mask, mask[..., -1:, :].clone())
+        return self._first_row[1]
+
     def full(self, ear: LayerEar) -> None:
         """A layer's block is full: it will be worked off within the next steps."""
-        ear.settle_full()  # the block before it, if it still waits
+        if ear.full is not None:
+            self.settle([ear], only_full=True)
         ear.full = Waiting(ear.queries, ear.masks, ear.positions)
         ear.queries, ear.masks = [], []
         self._due.append(ear)
@@ -191,11 +182,40 @@ class AttentionRecorder:
                 self._keep_accepted(ear, query, key, mask, position_bias, drafted, accepted)
             self.drafts.clear()
         self.step += accepted
+        self._first_row = None
         if self._due:
-            share = max(1, -(-len(self.ears) * _SPREAD // BLOCK_STEPS))
-            now, self._due = self._due[:share], self._due[share:]
-            for ear in now:
-                ear.settle_full()
+            now, self._due = self._due[:_LAYERS_A_STEP], self._due[_LAYERS_A_STEP:]
+            self.settle(now, only_full=True)
+
+    def settle(self, ears: Sequence[LayerEar], only_full: bool = False) -> None:
+        """Computes what waits in some layers, those of one shape together."""
+        alike: dict[tuple[object, ...], list[tuple[LayerEar, Waiting]]] = {}
+        for ear in ears:
+            for waiting in ear.take(only_full):
+                assert ear.key is not None, "whoever waits has heard keys"
+                query, mask = waiting.queries[0], waiting.masks[-1]
+                name = (len(waiting.queries), waiting.positions, query.shape, ear.key.shape[1], id(mask))
+                alike.setdefault((*name, ear.scale, ear.softcap, ear.learned_sink is None), []).append((ear, waiting))
+        for group in alike.values():
+            first = group[0][1]
+            keys = [ear.key[:, :, :first.positions] for ear, _ in group if ear.key is not None]
+            sight = self.block_sight(first.masks, first.positions, keys[0].device)
+            self.keep([ear for ear, _ in group], [torch.cat(waiting.queries, dim=2) for _, waiting in group], keys, sight)
+
+    def keep(self, ears: Sequence[LayerEar], queries: Sequence[Tensor], keys: Sequence[Tensor], sight: Sight) -> None:
+        """Computes the signals of some rows of layers that see alike, and keeps what is wanted. queries: [row, head, n, width]."""
+        one, wanted = ears[0], self.wanted
+        sinks = None if one.learned_sink is None else [ear.learned_sink for ear in ears]
+        signals = self.measures.attention_signals(queries, keys, one.scale, sight, one.softcap, sinks)
+        means = signals.mean(3)
+        heads = signals[list(wanted.heads)].half() if wanted.heads else None
+        for i, ear in enumerate(ears):
+            ear.layers.append(means[:, i])
+            if heads is not None:
+                ear.heads.append(heads[:, i])
+            if ear.layer in wanted.source_layers and ear.kind == SELF:
+                places, masses = self.measures.attention_sources(queries[i], keys[i], ear.scale, sight, ear.softcap, wanted.sources)
+                ear.sources.append((places + sight.offset, masses))
 
     def _keep_accepted(
         self, ear: LayerEar, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None,
@@ -209,7 +229,7 @@ class AttentionRecorder:
         else:
             sight = self._biased(ear.kind, key, mask, position_bias, rows, prompt, 0)
         ear.steps += accepted
-        ear.keep(query[:, :, rows], key, sight)
+        self.keep([ear], [query[:, :, rows]], [key], sight)
 
     def block_sight(self, masks: list[Tensor | None], positions: int, device: torch.device) -> Sight:
         """The sight of rows that waited. The layers of one step share their mask, so it is built once and found by identity."""
@@ -253,8 +273,8 @@ class AttentionRecorder:
 
     def stop(self) -> None:
         """No pass follows: computes what waits; afterwards no reference to keys or queries is left."""
+        self.settle(list(self.ears.values()))
         for ear in self.ears.values():
-            ear.settle()
             ear.key = None
         self._due.clear()
         self._sights.clear()

@@ -25,7 +25,7 @@ def causal(count: int, positions: int, prompt: int, device: torch.device) -> Sig
     if count > 1:  # only the last `count` keys are hidden from anyone
         place = torch.arange(count, device=device)
         bias = torch.where(place[None, :] <= place[:, None], 0.0, HIDDEN)[None, None]
-    return Sight(bias, visible, visible.clamp_max(float(prompt)), _scaled(visible), torch.zeros_like(last), last, prompt)
+    return Sight(bias, *_shares(visible, visible.clamp_max(float(prompt))), torch.zeros_like(last), last, prompt)
 
 
 def masked(bias: Tensor, prompt: int, offset: int = 0, extra: Tensor | None = None) -> Sight:
@@ -36,11 +36,14 @@ def masked(bias: Tensor, prompt: int, offset: int = 0, extra: Tensor | None = No
     first = seen.int().argmax(-1)
     last = positions - 1 - seen.flip(-1).int().argmax(-1)
     whole = bias if extra is None else bias + extra
-    return Sight(whole, visible, seen[..., :prompt].sum(-1).float(), _scaled(visible), first, last, prompt, offset)
+    return Sight(whole, *_shares(visible, seen[..., :prompt].sum(-1).float()), first, last, prompt, offset)
 
 
-def _scaled(visible: Tensor) -> Tensor:
-    return torch.where(visible > 1, 1.0 / visible.clamp_min(2.0).log(), 0.0)
+def _shares(visible: Tensor, old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of visible keys, and of those that belong to the prompt -> each_old, each_new and scaled of a Sight."""
+    new = visible - old
+    scaled = torch.where(visible > 1, 1.0 / visible.clamp_min(2.0).log(), 0.0)
+    return 1.0 / old.clamp_min(1.0), torch.where(new > 0, 1.0 / new.clamp_min(1.0), 0.0), scaled
 
 
 def additive(mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Keeps the rows of scores until their tokens are chosen, measures a few steps at once, and copies the values once at the end.
+"""Keeps the rows of scores until their tokens are chosen, reads them once, and copies the values once at the end.
 
-Not the formulas (measure/): small operations on one row cost more to start than to run, so rows of several steps share them.
+Not the formulas (measure/) and not the choice: what is heard here was chosen by the loop.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from torch import Tensor
 from cutaway import conventions as c
 from cutaway.steps import TOKEN_SIGNALS, Measures
 
-STEPS_MAX: Final = 8
-"""Steps that share a measurement; more of them win nothing."""
+STEPS_MAX: Final = {"cpu": 1}
+STEPS_MAX_ELSEWHERE: Final = 8
+"""Steps that share a measurement. On a CPU logits are read best at once, while they are in its cache; elsewhere small operations
+cost more to start than to run, and steps that share them pay once."""
 
-_BYTES_MAX: Final = {"cpu": 4 * 1024 * 1024}
-_BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
-"""Logits that wait: with as much scratch again they are all the memory that token signals take."""
+_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Logits that wait."""
 
 
 class TokenRecorder:
@@ -33,7 +34,8 @@ class TokenRecorder:
         self._chosen: list[Tensor] = []
         self._processed: list[Tensor] = []
         self._scratch: tuple[Tensor, Tensor] | None = None
-        self._signals: list[Tensor] = []
+        self._moments: list[Tensor] = []
+        self._signals: Tensor | None = None
         self._sampled: list[Tensor] = []
         self._alternatives: list[tuple[Tensor, Tensor]] = []
         self.steps = 0
@@ -45,19 +47,19 @@ class TokenRecorder:
         self._chosen.append(chosen)
         if processed is not None:
             self._processed.append(processed)
-        size = row.numel() * 4
-        if len(self._rows) >= STEPS_MAX or len(self._rows) * size >= _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE):
+        steps = STEPS_MAX.get(row.device.type, STEPS_MAX_ELSEWHERE)
+        if len(self._rows) >= steps or len(self._rows) * row.numel() * 4 >= _BYTES_MAX:
             self.settle()
 
     def settle(self) -> None:
-        """Measures what waits."""
+        """Reads what waits."""
         if not self._rows:
             return
         steps, width = len(self._rows), self._rows[0].shape[0]
-        logits = _joined(self._rows).float()
+        logits = _joined(self._rows)
         chosen = _joined(self._chosen).to(logits.device)
-        signals = self._measures.token_signals(logits, chosen, self._space(logits))
-        self._signals.append(signals.view(len(TOKEN_SIGNALS), steps, width))
+        moments = self._measures.token_moments(logits, chosen, self._space(logits))
+        self._moments.append(moments.view(len(moments), steps, width))
         if len(self._processed) == steps:
             self._sampled.append(self._measures.sampled_surprisal(_joined(self._processed), chosen).view(steps, width))
         if self._choices:
@@ -66,27 +68,33 @@ class TokenRecorder:
         self._rows, self._chosen, self._processed = [], [], []
 
     def _space(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Scratch of the logits' shape, kept from one block to the next."""
+        """Scratch kept from one measurement to the next."""
+        rows = self._measures.scratch_rows(logits.device.type, logits.shape[1], logits.shape[0])
         kept = self._scratch
-        if kept is None or kept[0].shape[0] < logits.shape[0] or kept[0].shape[1] != logits.shape[1]:
-            kept = self._scratch = (torch.empty_like(logits), torch.empty_like(logits))
-        return kept[0][: logits.shape[0]], kept[1][: logits.shape[0]]
+        if kept is None or kept[0].shape[0] < rows or kept[0].shape[1] != logits.shape[1]:
+            first, second = (torch.empty(rows, logits.shape[1], device=logits.device) for _ in range(2))
+            kept = self._scratch = (first, second)
+        return kept
 
     def stop(self) -> None:
         """No step follows: nothing large is kept."""
         self.settle()
         self._scratch = None
+        if self._moments:
+            self._signals = self._measures.signals_of(torch.cat(self._moments, dim=1))
+            self._moments.clear()
 
     def held_bytes(self) -> int:
         """Memory of the values that are kept."""
-        return sum(part.numel() * 4 for part in self._signals) * (2 if self._choices else 1)
+        kept = 0 if self._signals is None else self._signals.numel()
+        return 4 * (kept + sum(ids.numel() * 3 for ids, _ in self._alternatives))
 
     def collect(self, steps: int) -> dict[str, NDArray[Any]]:
         """Values of the first `steps` steps by name, [row, step] or [row, step, choice], on the host."""
-        if not self._signals or not steps:
+        if self._signals is None or not steps:
             found: dict[str, NDArray[Any]] = dict.fromkeys(TOKEN_SIGNALS, np.zeros((0, 0), dtype=np.float32))
         else:
-            values = _host(self._signals, 1)[:, :steps]
+            values = self._signals[:, :steps].cpu().numpy()
             found = {name: values[i].T for i, name in enumerate(TOKEN_SIGNALS)}
             if sum(len(part) for part in self._sampled) >= steps:
                 found[c.TOKEN_SAMPLED_SURPRISAL] = _host(self._sampled, 0)[:steps].T
