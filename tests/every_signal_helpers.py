@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from cutaway import conventions as c
 from cutaway.encode import pack
-from decode_helpers import key_value
+from decode_helpers import a_span, key_value, request
 
 TOKEN_COLUMNS = {
     c.TOKEN_ID: "TokenIds", c.TOKEN_SURPRISAL: "Surprisals", c.TOKEN_ENTROPY: "Entropies", c.TOKEN_MARGIN: "Margins",
@@ -155,3 +155,37 @@ def sequence_attributes(shape: Shape) -> list[KeyValue]:
         key_value(c.SEQUENCE_LOOP_PERIOD, list(range(count))), key_value(c.SEQUENCE_RAUQ, numbers),
         key_value(c.SEQUENCE_SURPRISAL_QUARTERS, [float(value) for value in range(4 * count)]),
     ]
+
+
+EVERYTHING, PIPELINE, NO_MAP = (bytes([number]) * 8 for number in (0xA1, 0xA2, 0xA3))
+"""Span ids of `stories`."""
+STORY = Shape(lengths=(6, 3), prompts=(5,), k=2, steps=8)
+
+
+def stories(texts: list[str], start_ns: int) -> tuple[bytes, dict[str, np.ndarray]]:
+    """One OTLP request of three spans, and its series: every signal of STORY; a pipeline; lookback and no other map.
+
+    texts: the pieces, repeated to the length. The first choice of every token is the token itself, so that its text is known.
+    """
+    values = values_of(STORY)
+    values[c.ALTERNATIVE_ID][:, 0] = values[c.TOKEN_ID]
+    values[c.DIFFUSION_LATENT_CHANGE][0] = np.nan
+    tokens = {name: array for name, array in values.items() if name not in c.DIFFUSION_SERIES}
+    steps = {name: array for name, array in values.items() if name in c.DIFFUSION_SERIES}
+    pieces = [texts[index % len(texts)] for index in range(STORY.tokens)]
+    model = [key_value(c.OPERATION_NAME, "chat"), key_value(c.REQUEST_MODEL, "m"), key_value(c.USAGE_OUTPUT_TOKENS, STORY.tokens)]
+    everything = [
+        *cuts(STORY), *packed(tokens), key_value(c.TOKEN_TEXT, pieces), *sequence_attributes(STORY), *model,
+        key_value(c.ATTENTION_LAYERS, [0, 4, 8]), key_value(c.SOURCE_LAYERS, [4, 8]),
+    ]
+    pipeline = [
+        key_value(c.DIFFUSION_PIPELINE, "Pipeline"), key_value(c.DIFFUSION_STEPS, 8), key_value(c.DIFFUSION_STATUS, "recorded"),
+        key_value(c.DIFFUSION_NONFINITE_STEP, 7), *packed(steps),
+    ]
+    lookback = [*cuts(STORY), *packed({name: tokens[name] for name in (c.TOKEN_SURPRISAL, c.ATTENTION_LOOKBACK)}), *model]
+    spans = [
+        a_span(span_id=span_id, name="story", attributes=attributes, start_time_unix_nano=start_ns,
+               end_time_unix_nano=start_ns + 10**9)
+        for span_id, attributes in ((EVERYTHING, everything), (PIPELINE, pipeline), (NO_MAP, lookback))
+    ]
+    return request(*spans).SerializeToString(), values

@@ -174,7 +174,8 @@ def test_a_pipeline_has_curves_and_no_sequence(store: Store) -> None:
 
 @pytest.mark.parametrize(("query", "found"), [
     ("nll:>12", [GENERATION]), ("nll:>20bits", []), ("bpb:<1", [GENERATION]), ("loop:3", [GENERATION]),
-    ("memory:>2GiB", [GENERATION]), ("memory:<2GB", []), ("cpu:>1s", [GENERATION]), ("acceptance:>70%", [GENERATION]), ("lookback:<0.3", [GENERATION]),
+    ("memory:>2GiB", [GENERATION]), ("memory:<2GB", []),
+    ("cpu:>1s", [GENERATION]), ("acceptance:>70%", [GENERATION]), ("lookback:<0.3", [GENERATION]),
     ("steps:6", [PIPELINE]), ("has:steps", [PIPELINE]), ("energy:500", [COSTLY]), ("energy:>0.1Wh", [COSTLY]),
     ("has:energy", [COSTLY]),
     ("-has:energy", [GENERATION, PIPELINE, PLAIN]), (f"{c.OUTPUT_NLL}:12.5", [GENERATION]), ("nonfinite:*", []),

@@ -62,8 +62,8 @@ OLD_DDL = (
     VALUES (fromUnixTimestamp64Nano({NOW_NS}), repeat('ab', 16), repeat('ab', 8), 'generate', 'tests',
     map('gen_ai.operation.name', 'chat', '{c.OUTPUT_NLL}', '12.5', '{c.OUTPUT_LOOP_PERIOD}', '3'))""",
     f"""INSERT INTO otel.gen_ai_tokens
-    (Timestamp, ServiceName, TraceId, SpanId, SeqIndex, OutputTokens, Surprisals, AttentionLayers, AttentionEntropies) VALUES (fromUnixTimestamp64Nano({NOW_NS}), 'tests', repeat('ab', 16), repeat('ab', 8), 0, 2, [0.5, 1.5], 2,
-    [1, 2, 3, 4])""",
+    (Timestamp, ServiceName, TraceId, SpanId, SeqIndex, OutputTokens, Surprisals, AttentionLayers, AttentionEntropies)
+    VALUES (fromUnixTimestamp64Nano({NOW_NS}), 'tests', repeat('ab', 16), repeat('ab', 8), 0, 2, [0.5, 1.5], 2, [1, 2, 3, 4])""",
 )
 """The two tables as they stood then, without codecs and indexes, and one generation."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 import web_helpers as world
+from cutaway import conventions as c
+from cutaway_collector import decode
+from every_signal_helpers import EVERYTHING, PIPELINE, stories
 from search_helpers import START_NS, Span
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,8 +39,12 @@ PAGES = [
     f"/gen/{world.BARE:016x}",
     f"/gen/{world.BATCH:016x}?seq=1",
     f"/gen/{BADGED:016x}",
+    f"/gen/{EVERYTHING.hex()}?signal=varentropy&attention=lookback",
+    f"/gen/{EVERYTHING.hex()}?view=table",
+    f"/gen/{PIPELINE.hex()}",
     "/help",
 ]
+STORY_BODY, STORY_VALUES = stories(world.PIECES, START_NS)
 
 
 REPORT_VIOLATIONS = """document.addEventListener(
@@ -56,7 +64,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     spans, blocks = world.world()
     badged = _badged()
     spans.append(badged)
-    blocks += [world.tokens_block(badged, [8], texts=world.PIECES), world.scores_block(badged)]
+    story = decode.decode_protobuf(STORY_BODY, received_ns=world.NOW_NS)
+    blocks += [world.tokens_block(badged, [8], texts=world.PIECES), world.scores_block(badged), story.spans, story.tokens]
     with world.stored(tmp_path_factory.mktemp("browser") / "data", spans, blocks) as store, world.served(store) as address:
         yield address
 
@@ -221,6 +230,24 @@ def test_the_map_speaks_its_cells(page: Page) -> None:
     said = page.locator("[data-readout] em").last.inner_text()
     assert float(said.split()[0]) == pytest.approx(value, rel=6e-3)
     assert "polite" == page.locator("[data-readout]").get_attribute("aria-live")
+
+
+def test_any_map_can_be_chosen_and_speaks_with_sources_and_alternatives(page: Page) -> None:
+    """A click on another map draws its numbers; a cell says its value, where that layer looked, and what else was likely."""
+    page.goto(f"/gen/{EVERYTHING.hex()}")
+    page.get_by_role("navigation", name="Attention map").get_by_role("link", name="Sink").click()
+    expect(page.locator("token-view")).to_have_attribute("data-ready", "")
+    grid = page.locator("heat-grid")
+    expect(grid).to_have_attribute("aria-label", re.compile("Attention sink"))
+    grid.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    readout = page.locator("[data-readout]")
+    sink = STORY_VALUES[c.ATTENTION_SINK][0, 1]
+    expect(readout).to_contain_text(f"attention sink, layer 4 {sink:#.3g}")
+    expect(readout).to_contain_text(f"looked at #{STORY_VALUES[c.SOURCE_POSITION][0, 0, 0]}")
+    expect(readout).to_contain_text(f"likely {json.dumps(world.PIECES[0], ensure_ascii=False)}")
+    expect(readout).to_contain_text(f"or {STORY_VALUES[c.ALTERNATIVE_ID][0, 1]}")
 
 
 def test_n_jumps_to_the_next_striking_token(page: Page) -> None:

@@ -60,7 +60,7 @@ _SCORES: Final[Mapping[str, tuple[str, str, str]]] = {
     "worst_window": ("Worst window", "nats", "largest mean surprisal of 16 tokens in a row"),
     "rauq": ("RAUQ", "nats", "uncertainty carried along by attention to the token before"),
     "repetition": ("Repetition", "", "share of 4-grams that came before"),
-    "loop_period": ("Loop period", "tokens", "how long the loop is in which the sequence ends; 0 for none"),
+    "loop_period": ("Loop period", "tokens", "how long the loop is in which the sequence ends"),
     "compression_ratio": ("Compression ratio", "", "text over compressed text: large where it repeats"),
 }
 """Key of the JSON twin -> label, unit, help."""
@@ -153,8 +153,8 @@ def sequence_scores(scores: Mapping[str, Any]) -> tuple[Score, ...]:
     found = []
     for key, (label, unit, meaning) in _SCORES.items():
         if key in scores:
-            value = figures.number(scores[key])
-            found.append(Score(label, f"{value} {unit}" if unit and value != figures.ABSENT else value, meaning))
+            value = "none" if key == "loop_period" and not scores[key] else figures.number(scores[key])
+            found.append(Score(label, f"{value} {unit}" if unit and value not in (figures.ABSENT, "none") else value, meaning))
     if "surprisal_quarters" in scores:
         quarters = " · ".join(figures.number(value) for value in scores["surprisal_quarters"])
         found.append(Score("Surprisal by quarter", f"{quarters} nats", "mean surprisal of each quarter of the tokens"))

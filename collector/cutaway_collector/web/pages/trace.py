@@ -264,7 +264,7 @@ def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
         )
         for event in span["events"]
     )
-    is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"]
+    is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"] or span.get("diffusion")
     return Opened(
         span=span,
         failed=row.failed,

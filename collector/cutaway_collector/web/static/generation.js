@@ -219,7 +219,7 @@ class TokenView extends HTMLElement {
       const layer = names.split(",")[this.layer ?? 0];
       if (this.layer === null) add(`${what}, mean of layers`, `${digits(mean)} ${unit}`);
       else add(`${what}, layer ${layer}`, `${digits(row[this.layer])} ${unit}`);
-      if (this.layer !== null) this.sources(Number(layer), index, add);
+      if (this.layer !== null && kind !== "cross_entropy") this.sources(Number(layer), index, add);
     }
     const choices = this.sequence.alternatives?.[index] ?? [];
     choices.slice(0, ALTERNATIVES_TOLD).forEach((choice, place) =>
