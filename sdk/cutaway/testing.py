@@ -61,9 +61,9 @@ class _Finished(InMemorySpanExporter):
     """Spans in memory; asked for them, it waits for those that are being finished."""
 
     def get_finished_spans(self) -> tuple[ReadableSpan, ...]:
-        """All spans that ended so far."""
+        """All spans that ended so far, in the order of their ends: a generation may arrive after what encloses it."""
         configuration.finisher.drain(60)
-        return super().get_finished_spans()
+        return tuple(sorted(super().get_finished_spans(), key=lambda span: span.end_time or 0))
 
 
 @contextmanager

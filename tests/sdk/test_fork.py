@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 PROGRAM = """
 import os, signal, sys, threading
 import cutaway
-from cutaway import export, guard, instrumentation
+from cutaway import configuration, export, guard, machine
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 def in_child(work):
@@ -42,12 +42,16 @@ class Kept:
 
 cutaway.configure(exporter=Kept())
 cutaway.instrument()
-from cutaway import tap
+from cutaway.diffusion import classes
+from cutaway.tap import patches
 processor = export._processors[-1]()
 held = threading.Event()
 
 def hold():
-    with instrumentation._lock, guard._lock, tap._lock, processor._changed:
+    with (
+        configuration._lock, guard._lock, patches._lock, processor._changed, configuration.finisher._changed, classes._lock,
+        machine._lock,
+    ):
         held.set()
         threading.Event().wait()
 
