@@ -175,7 +175,7 @@ def _finish(ending: _Ending) -> None:
             attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
         attributes = {**ending.known, **attributes}
         with guard.guarded("counting metrics"):
-            _count(attributes, ending)
+            _count(attributes, recording, ending)
         if chosen.evaluations == "span":
             for event in evaluations.events(attributes):
                 span.add_event(c.EVALUATION_EVENT, event, timestamp=ending.end_ns)
@@ -208,11 +208,13 @@ def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any
     )
 
 
-def _count(attributes: dict[str, Any], ending: _Ending) -> None:
+def _count(attributes: dict[str, Any], recording: Recording, ending: _Ending) -> None:
+    """Metrics see the time between tokens too; the span's context lets them point back to an example."""
     instruments = configuration.instruments()
     if instruments is not None:
         began_ns = getattr(ending.span, "start_time", None) or ending.end_ns
-        instruments.record(attributes, max(0, ending.end_ns - began_ns) / 1e9)
+        seen = {**attributes, c.TOKEN_INTER_TOKEN_TIME: recording.series.get(c.TOKEN_INTER_TOKEN_TIME)}
+        instruments.record(seen, max(0, ending.end_ns - began_ns) / 1e9, otel.set_span_in_context(ending.span))
 
 
 def _series_and_text(ending: _Ending, recording: Recording) -> dict[str, bytes]:
