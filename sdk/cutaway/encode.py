@@ -5,7 +5,6 @@ Not transport: the bytes made here are attribute values, whatever carries the sp
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -206,26 +205,6 @@ def arranged(attributes: dict[str, Any], series: dict[str, bytes], held: Mapping
     kept = sorted(rest, key=lambda name: name == c.STATUS_REASON)  # the reason is the last to go
     kept = kept[max(0, len(kept) + len(needed) + len(series) - int(min(room, 1 << 30))):]
     return {**series, **{name: rest[name] for name in kept}, **needed}
-
-
-def messages_json(messages: list[dict[str, Any]], characters_max: int) -> tuple[str, bool]:
-    """Messages as the GenAI conventions' JSON: [{"role", "parts": [{"type": "text", "content"}], "finish_reason"?}].
-
-    Contents together are cut to `characters_max`, the later ones first; the second value says whether something was cut.
-    """
-    room, cut = characters_max, False
-    limited = []
-    for message in messages:
-        parts = []
-        for part in message["parts"]:
-            text = part.get("content", "")
-            if len(text) > room:
-                cut = True
-                part = {**part, "content": text[:room] + "\u2026"}
-            room = max(0, room - len(text))
-            parts.append(part)
-        limited.append({**message, "parts": parts})
-    return json.dumps(limited, ensure_ascii=False, separators=(",", ":")), cut
 
 
 def text_message(role: str, content: str, finish_reason: str | None = None) -> dict[str, Any]:
