@@ -186,7 +186,8 @@ def test_a_planted_nan_is_found_at_its_step(heard: Heard) -> None:
 
 def test_finite_latents_have_no_nonfinite_step(pipe: Any, heard: Heard) -> None:
     """Large is not broken: latents whose squares overflow float32 are finite all the same."""
-    images(pipe, callback_on_step_end=Watching(lambda step, tensors: {"latents": tensors["latents"] * 1e30}), num_inference_steps=1)
+    images(pipe, callback_on_step_end=Watching(lambda step, tensors: {"latents": torch.full_like(tensors["latents"], 3e38)}),
+           num_inference_steps=1)
 
     assert heard.last.nonfinite_step is None
 
