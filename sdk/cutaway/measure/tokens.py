@@ -18,8 +18,8 @@ normal float32. At -inf, 0 * -inf would be NaN."""
 
 _AWAY: Final = -1e30
 
-_ROWS_BYTES_MAX: Final = {"cpu": 512 * 1024}
-"""Logits looked at together: on a CPU a few rows should stay in the cache while they are read a dozen times."""
+_ROWS_BYTES_MAX: Final = {"cpu": 2 * 1024 * 1024}
+"""Logits looked at together: on a CPU they should stay in its cache while they are read a dozen times."""
 
 _ROWS_BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
 

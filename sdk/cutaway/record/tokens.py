@@ -15,13 +15,13 @@ from torch import Tensor
 from cutaway import conventions as c
 from cutaway.steps import TOKEN_SIGNALS, Measures
 
-STEPS_MAX: Final = {"cpu": 1}
-STEPS_MAX_ELSEWHERE: Final = 8
-"""Steps that share a measurement. On a CPU logits are read best at once, while they are in its cache; elsewhere small operations
-cost more to start than to run, and steps that share them pay once."""
+ROWS_MAX: Final = 8
+"""Rows of scores that share a measurement: the model has emptied the caches between two tokens, so an operation costs more to start
+than to run on one row. More rows win little."""
 
-_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Logits that wait."""
+_BYTES_MAX: Final = {"cpu": 2 * 1024 * 1024}
+_BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
+"""Logits that wait. On a CPU they should still be in its cache when they are read."""
 
 
 class TokenRecorder:
@@ -47,8 +47,9 @@ class TokenRecorder:
         self._chosen.append(chosen)
         if processed is not None:
             self._processed.append(processed)
-        steps = STEPS_MAX.get(row.device.type, STEPS_MAX_ELSEWHERE)
-        if len(self._rows) >= steps or len(self._rows) * row.numel() * 4 >= _BYTES_MAX:
+        waiting = len(self._rows)
+        full = waiting * row.numel() * 4 >= _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE)
+        if full or waiting * row.shape[0] >= ROWS_MAX:
             self.settle()
 
     def settle(self) -> None:
