@@ -19,7 +19,49 @@ from cutaway.encode import pack, unpack
 
 __all__ = ["CountingIds", "TickClock", "pack", "recorded", "series", "tiny_model", "unpack"]
 
-FAMILIES: Final = ("llama", "gpt2", "bloom", "gemma2", "t5", "mistral")
+_DECODER: Final[dict[str, Any]] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "initializer_range": 0.3,
+}
+_EXPERTS: Final = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_SHAPES: Final[dict[str, dict[str, Any]]] = {
+    "llama": _DECODER,
+    "qwen2": _DECODER,
+    "qwen3": _DECODER,
+    "mistral": {**_DECODER, "sliding_window": 8},
+    "gemma2": {**_DECODER, "sliding_window": 8, "query_pre_attn_scalar": 8},
+    "gpt_oss": {**_DECODER, **_EXPERTS, "sliding_window": 8},
+    "mixtral": {**_DECODER, **_EXPERTS},
+    "llama4_text": {
+        **_DECODER, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 8, "no_rope_layers": [1, 0, 1],
+        "moe_layers": [1], "max_position_embeddings": 256,
+    },
+    "deepseek_v3": {
+        "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "n_shared_experts": 1, "n_routed_experts": 4, "kv_lora_rank": 16, "q_lora_rank": 16,
+        "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 12, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1, "initializer_range": 0.3,
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3},
+    "jamba": {
+        **_DECODER, "num_hidden_layers": 4, "num_experts": 2, "num_experts_per_tok": 1, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 4,
+    },
+    "lfm2": {**_DECODER, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_ff_dim": 48},
+    "t5": {
+        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0, "initializer_factor": 6.0,
+    },
+    "bart": {
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": 2, "forced_eos_token_id": None,
+        "max_position_embeddings": 256, "init_std": 0.3,
+    },
+}
+
+FAMILIES: Final = tuple(_SHAPES)
 """Families `tiny_model` can build."""
 
 
@@ -103,17 +145,7 @@ def tiny_model(family: str = "llama", seed: int = 0, vocabulary: int = 120, **ov
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    decoder = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-               "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3}
-    shapes: dict[str, dict[str, Any]] = {
-        "llama": decoder,
-        "mistral": {**decoder, "sliding_window": 8},
-        "gemma2": {**decoder, "sliding_window": 8, "query_pre_attn_scalar": 8},
-        "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
-        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
-        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
-    }
-    config = AutoConfig.for_model(family, **{**common, **shapes[family], **overrides})
+    config = AutoConfig.for_model(family, **{**common, **_SHAPES[family], **overrides})
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
