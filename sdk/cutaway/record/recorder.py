@@ -102,6 +102,11 @@ class Recorder:
         """Whether the tap should pass logits on."""
         return not self._tokens_reason
 
+    @property
+    def awaits_pass(self) -> bool:
+        """See tap.session.Hearing: so it is while no layer has shown the pass that checks the drafts."""
+        return self._drafts and self._attention is not None and not self._attention.drafts
+
     def ear(self, kind: str, layer: int, scale: float, softcap: float | None, learned_sink: Any) -> LayerEar:
         """See Listener."""
         assert self._attention is not None, "asked only while hears_attention"
@@ -128,6 +133,8 @@ class Recorder:
     def logits(self, ids: Any, scores: Any, shared: bool) -> None:
         """Keeps the raw row until its token is chosen; a copy only where somebody may change it in place."""
         if not self._tokens_reason:
+            if self._drafts and ids.shape[1] == self._length:
+                self._rows = []  # scores made up to try a draft on the processors; those of the model come last
             self._rows.append(scores.clone() if shared or self._drafts else scores)
             self._running = ids
 

@@ -29,14 +29,18 @@ class HearingProcessors(LogitsProcessorList):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Raw scores to the listener, then as transformers does."""
         session = self.session
-        some = super().__len__() > 0
+        some, passed = super().__len__() > 0, True
         try:
             session.listener.logits(input_ids, scores, some)
+            passed = not session.listener.awaits_pass
         except Exception as error:
             session.listener.fail(guard.reason(error))
             guard.contain("reading scores", error)
         session.deaf = True  # until the criteria have run
-        processed = super().__call__(input_ids, scores, **kwargs)
+        try:
+            processed = super().__call__(input_ids, scores, **kwargs)
+        finally:
+            session.deaf = passed
         if some:
             try:
                 session.listener.processed(processed)

@@ -28,6 +28,10 @@ class Hearing(Listener, Protocol):
     def hears_tokens(self) -> bool:
         """Whether logits should be passed on."""
 
+    @property
+    def awaits_pass(self) -> bool:
+        """Whether the model's pass is still to come: drafts are tried on the processors before the model checks them."""
+
     def give_up_attention(self, reason: str) -> None:
         """Attention is not exact in this call."""
 
