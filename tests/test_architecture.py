@@ -23,7 +23,7 @@ ORDER = (NOUNS, VERBS, FLOWS, WIRING)
 LAYERS: dict[str, dict[str, str]] = {
     "cutaway": {
         "conventions": NOUNS, "settings": NOUNS, "errors": NOUNS, "steps": NOUNS,
-        "tap": VERBS, "measure": VERBS, "worker": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
+        "tap": VERBS, "measure": VERBS, "prompt": VERBS, "worker": VERBS, "record": VERBS, "encode": VERBS, "export": VERBS,
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS,
         "propagation": VERBS, "sequences": VERBS, "evaluations": VERBS, "diffusion": VERBS,
         "configuration": FLOWS, "generation": FLOWS, "words": FLOWS, "failures": FLOWS, "denoising": FLOWS,

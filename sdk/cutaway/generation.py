@@ -19,7 +19,10 @@ from cutaway.failures import fail
 from cutaway.machine import Machine
 from cutaway.redaction import Redact, Redaction, Room, inside, valid
 from cutaway.settings import Settings
-from cutaway.steps import ATTENTION_SIGNALS, Call, Recording
+from cutaway.steps import ATTENTION_SIGNALS, Call, Prepared, Recording
+
+_Again = Callable[[Prepared], Any]
+"""What was asked -> what the prompt says (prompt.Prompted)."""
 
 _HEADS: Final[dict[str, tuple[str, ...]]] = {
     "heads": (c.ATTENTION_ENTROPY, c.ATTENTION_LAST_KEY),  # RAUQ is made of the last key's mass
@@ -46,6 +49,8 @@ class _Ending:
     known: dict[str, Any]
     """Attributes known by then: what the span began with, the machine's figures, the error."""
     redact: Redact | None
+    prompted: Any = None
+    """What a second pass over the prompt said, None when nobody asked for one."""
     recording: Recording | None = None
     said: words.Words = field(default_factory=words.Words)
     reasons: list[str] = field(default_factory=list)
@@ -57,6 +62,7 @@ def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -
     call: Call | None = None
     recorder: Any = None
     machine: Machine | None = None
+    again: _Again | None = None
     known: dict[str, Any] = {}
     with guard.guarded("starting a span"):
         span, call, known = _start(model, arguments)
@@ -64,6 +70,7 @@ def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -
             from cutaway import tap
 
             machine = Machine.begin(tap.devices_of(model))
+            again = _again(model, arguments)
             recorder = _listener(model, call, arguments)
     if span is None or call is None or recorder is None or machine is None:
         return run(None)
@@ -73,7 +80,7 @@ def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -
         except BaseException as error:
             _end(span, call, recorder, None, error, known, machine)
             raise
-        _end(span, call, recorder, tap.sequences_of(result), None, known, machine)
+        _end(span, call, recorder, tap.sequences_of(result), None, known, machine, again)
     return result
 
 
@@ -117,8 +124,30 @@ def _listener(model: Any, call: Call, arguments: dict[str, Any]) -> Any:
     return record.Recorder(measure, clock, options, lambda: tap.prepared_from(model, arguments))
 
 
+def _again(model: Any, arguments: dict[str, Any]) -> _Again | None:
+    """The second pass over the prompt, to be run when the call is over; None when nobody asked for one."""
+    if not configuration.settings().prompt_surprisal:
+        return None
+    from cutaway import measure, prompt, tap
+
+    reason = "a fault in cutaway"
+    with guard.guarded("looking at a prompt"):
+        reason = tap.more_than_ids(model, arguments)
+
+    def run(asked: Prepared) -> Any:
+        if reason:
+            return prompt.Prompted(reason)
+        try:
+            return prompt.measure(model, asked, lambda: tap.fresh_cache(model), measure.sampled_surprisal)
+        except Exception as fault:
+            guard.contain("measuring a prompt", fault)
+            return prompt.Prompted(guard.reason(fault))
+    return run
+
+
 def _end(
-    span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None, known: dict[str, Any], machine: Machine
+    span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None, known: dict[str, Any],
+    machine: Machine, again: _Again | None = None,
 ) -> None:
     """What must be done while the host waits; the rest is handed to the finishing thread, or done here when that is full."""
     end_ns = time.time_ns()
@@ -135,19 +164,26 @@ def _end(
             except Exception as fault:
                 recorder.fail(guard.reason(fault))
                 guard.contain("collecting signals", fault)
+            if again is not None and recorder.asked is not None:
+                ending.prompted = again(recorder.asked)
             if error is not None:
                 with guard.guarded("marking a failed span"):
                     ending.reasons += fail(span, error, capture == "text", ending.redact)
                     ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
             if call.tokenizer is not None or capture == "text":
                 _read_texts(ending)
-            handed_over = configuration.finisher.submit(lambda: _finish(ending), recorder.held_bytes())
+            handed_over = configuration.finisher.submit(lambda: _finish(ending), _held_bytes(ending))
             if not handed_over:
                 handed_over = True
                 _finish(ending)
     finally:
         if not handed_over:
             span.end(end_time=end_ns)
+
+
+def _held_bytes(ending: _Ending) -> int:
+    held: int = ending.recorder.held_bytes()
+    return held + (0 if ending.prompted is None else int(ending.prompted.held_bytes()))
 
 
 def _read_texts(ending: _Ending) -> None:
@@ -193,6 +229,11 @@ def _collected(ending: _Ending) -> Recording:
     except Exception as fault:
         guard.contain("collecting signals", fault)
         found = recorder.collect(recorder.count(), guard.reason(fault))
+    if ending.prompted is not None:
+        from cutaway import prompt
+
+        with guard.guarded("collecting a prompt"):
+            prompt.collect(ending.prompted, found)
     return found
 
 

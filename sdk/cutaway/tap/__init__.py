@@ -6,5 +6,6 @@ registered (an unknown name loses its mask), no module hook is set (compiled cod
 
 from cutaway.tap.calls import call_of, devices_of, prepared_from, sequences_of
 from cutaway.tap.patches import install, remove
+from cutaway.tap.prefill import fresh_cache, more_than_ids
 
-__all__ = ["call_of", "devices_of", "install", "prepared_from", "remove", "sequences_of"]
+__all__ = ["call_of", "devices_of", "fresh_cache", "install", "more_than_ids", "prepared_from", "remove", "sequences_of"]

@@ -88,7 +88,7 @@ def prepared_by(model: Any, config: Any, details: dict[str, Any], assistant: Any
         rows=1 if inputs is None else int(inputs.shape[0]), prompt_length=prompt_length,
         input_length=prompt_length if inputs is None or inputs.ndim < 2 else int(inputs.shape[1]),
         input_mask=_mask_of(model_kwargs), input_ids=inputs if of_ids else None, encoder_decoder=encoder_decoder,
-        deferrable=(config.num_beams or 1) == 1 and _only_appends(model_kwargs.get("past_key_values")),
+        deferrable=(config.num_beams or 1) == 1 and only_appends(model_kwargs.get("past_key_values")),
         pad_id=getattr(config, "_pad_token_tensor", None), layers=_layers(model), own_loop=own_loop,
     )
 
@@ -107,7 +107,7 @@ def _mask_of(model_kwargs: dict[str, Any]) -> Any:
     return mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
 
 
-def _only_appends(cache: Any) -> bool:
+def only_appends(cache: Any) -> bool:
     """Whether every layer of the cache is one that appends in new memory, so that keys once seen stay as they were."""
     if type(cache) is EncoderDecoderCache:
         cache = cache.self_attention_cache
