@@ -89,7 +89,10 @@ def test_the_table_holds_signals_map_and_alternatives(client: FlaskClient) -> No
     answer = client.get(f"{PAGE}?view=table&attention=cross_entropy")
     page = world.Page(answer.text)
     head = [part.strip() for part in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', answer.text)]
-    wanted = ["#", "Token", "Id", "Surprisal", "Entropy", "Margin", "Rank", "Time", "Varentropy", "Min-p_mass", "Sampled", "Cross", "Alternatives"]
+    wanted = [
+        "#", "Token", "Id", "Surprisal", "Entropy", "Margin", "Rank", "Time",
+        "Varentropy", "Min-p_mass", "Sampled", "Cross", "Alternatives",
+    ]
     assert [re.sub("<.*", "", part).strip().replace(" ", "_") for part in head[: len(wanted)]] == wanted
     ids = VALUES[c.ALTERNATIVE_ID][: STORY.lengths[0]]
     cells = re.findall(r'<td class="choices">(.*?)</td>', answer.text, re.DOTALL)

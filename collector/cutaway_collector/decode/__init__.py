@@ -105,7 +105,7 @@ def decode_protobuf(payload: bytes, *, received_ns: int, tenant: str = "", limit
     kept = keep(tables)
     spelled = numbers.spell(tables.numbers[: int(tables.counts[t.NUMBERS])].view(np.float64))
     spans = span_block(data, tables, spelled, kept, received_ns=received_ns, tenant=tenant)
-    plan = series.plan(data, tables.span_attributes, kept.found, limits)
+    plan = series.plan(data, tables.span_attributes, kept.found, kept.marks, limits)
     tokens = series.token_block(data, tables.span_attributes, kept.found, series.sound(plan), spans)
     rejected, message = _words(tables, limits, plan)
     return Decoded(spans, tokens, rejected, message)

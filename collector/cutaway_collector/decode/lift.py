@@ -40,21 +40,34 @@ _NUMERIC_NAMES: Final = _wanted(_NUMERIC)
 _TEXTUAL_NAMES: Final = _wanted(_TEXTUAL)
 
 
+HAS_LIFTED: Final = 1
+HAS_SERIES: Final = 2
+
+
 @entry
-def _find(table: Any, first: Any, count: Any, known: int) -> Any:
-    found = np.full((first.size, known), -1, np.int64)
+def _find(table: Any, first: Any, count: Any, known: int, lifted_to: int, series_from: int) -> tuple[Any, Any]:
+    found = np.full((first.size, known), -1, np.int32)
+    marks = np.zeros(first.size, np.uint8)
     for owner in range(first.size):
         for step in range(count[owner]):
             row = first[owner] + step
             name = table[row, t.A_NAME]
             if name >= 0 and found[owner, name] < 0:
                 found[owner, name] = row
-    return found
+                if name < lifted_to:
+                    marks[owner] |= HAS_LIFTED
+                elif name >= series_from:
+                    marks[owner] |= HAS_SERIES
+    return found, marks
 
 
-def find(table: Any, first: Any, count: Any) -> Any:
-    """int64 [owners, names]: the first row of each known name among each owner's attributes, -1 where there is none."""
-    return _find(table, np.ascontiguousarray(first), np.ascontiguousarray(count), len(names.NAMES))
+def find(table: Any, first: Any, count: Any) -> tuple[Any, Any]:
+    """(int32 [owners, names]: the first row of each known name among each owner's attributes, -1 where there is none;
+    uint8 [owners]: HAS_LIFTED and HAS_SERIES, so that most owners need no look at their row of the first).
+    """
+    first, count = np.ascontiguousarray(first), np.ascontiguousarray(count)
+    found, marks = _find(table, first, count, len(names.NAMES), names.LIFTED_TO, names.SERIES_FROM)
+    return found, marks
 
 
 @kernel
@@ -72,7 +85,9 @@ def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[Any, Any
 
 
 @entry
-def _numbers(table: Any, found: Any, wanted: Any, whole: Any, scratch: Any, as_double: Any) -> tuple[Any, Any, Any, Any]:
+def _numbers(
+    table: Any, found: Any, marks: Any, wanted: Any, whole: Any, scratch: Any, as_double: Any
+) -> tuple[Any, Any, Any, Any]:
     """(uint64 [columns, spans], float64 the same, missing bool the same, rows of strings that may hold numbers, as a count)."""
     spans = found.shape[0]
     integers = np.zeros((wanted.shape[0], spans), np.uint64)
@@ -80,10 +95,14 @@ def _numbers(table: Any, found: Any, wanted: Any, whole: Any, scratch: Any, as_d
     missing = np.ones((wanted.shape[0], spans), np.bool_)
     strings = 0
     for span in range(spans):
+        if marks[span] & HAS_LIFTED == 0:
+            continue
         for column in range(wanted.shape[0]):
             for choice in range(wanted.shape[1]):
                 name = wanted[column, choice]
-                row = found[span, name] if name >= 0 else -1
+                if name < 0:
+                    break
+                row = found[span, name]
                 if row < 0:
                     continue
                 kind = table[row, t.A_KIND]
@@ -138,13 +157,15 @@ def _read(data: Any, row: Any, whole: bool) -> int | float | None:
     return None
 
 
-def lifted(data: Any, table: Any, found: Any, positions: Any, values: Strings) -> dict[str, Column]:
+def lifted(data: Any, table: Any, found: Any, marks: Any, positions: Any, values: Strings) -> dict[str, Column]:
     """Every column of columns.LIFTED, one value a span.
 
-    found: see `find`, over the span attributes in `table`. positions: int64 [rows of table], where a row's text is in `values`.
+    found, marks: see `find`, over the span attributes in `table`. positions: int64 [rows of table], where a row's text is in
+    `values`.
     """
     scratch = np.zeros(1, np.int64)
-    integers, doubles, missing, strings = _numbers(table, found, _NUMERIC_NAMES, _WHOLE, scratch, scratch.view(np.float64))
+    as_double = scratch.view(np.float64)
+    integers, doubles, missing, strings = _numbers(table, found, marks, _NUMERIC_NAMES, _WHOLE, scratch, as_double)
     if strings:
         _from_strings(data, table, found, integers, doubles, missing)
     made: dict[str, Column] = {}

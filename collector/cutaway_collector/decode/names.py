@@ -26,6 +26,9 @@ _SERIES: Final = tuple(column.series for column in columns.SERIES)
 NAMES: Final[tuple[str, ...]] = _LIFTED + _HELPERS + _SERIES
 """Every name looked for. Their order is theirs alone: use `index`."""
 
+LIFTED_TO: Final = len(_LIFTED)
+"""Names before here fill columns of otel_traces."""
+
 SERIES_FROM: Final = len(_LIFTED) + len(_HELPERS)
 """Names from here on are token series, lifted out of SpanAttributes."""
 

@@ -24,11 +24,12 @@ _SERVICE: Final = np.array([names.index("service.name")])
 class Kept(NamedTuple):
     """The spans that become rows: their rows of the span table, int64 [rows, S_WIDTH], and their attributes by name.
 
-    found: int64 [rows, names], rows of the span-attribute table (see lift.find).
+    found: int32 [rows, names], rows of the span-attribute table; marks: uint8 [rows], which kinds there are (see lift.find).
     """
 
     records: Any
     found: Any
+    marks: Any
 
 
 def _enumeration(words: Strings, values: Any) -> Strings:
@@ -47,7 +48,7 @@ def _resource_columns(data: Any, tables: Tables, numbers: Strings, resource: Any
     first, length = tables.resources[:count, t.R_ATTRIBUTE], tables.resources[:count, t.R_ATTRIBUTE_N]
     rows = np.arange(tables.counts[t.RESOURCE_ATTRIBUTES])
     keys, values = text.attributes(data, table, rows, numbers, tables.stack)
-    found = lift.find(table, first, length)
+    found, _ = lift.find(table, first, length)
     services = lift.texts(found, _SERVICE, rows, values)
     repeated, ends = runs(first[resource], length[resource])
     return Maps(ends, pick(keys, repeated), pick(values, repeated)), pick(services, resource)
@@ -89,15 +90,14 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
     keys, values = text.attributes(data, table, rows, numbers, tables.stack)
     positions = np.full(table.shape[0], -1, np.int64)
     positions[rows] = np.arange(rows.size)
-    return Maps(ends, keys, values), lift.lifted(data, table, kept.found, positions, values)
+    return Maps(ends, keys, values), lift.lifted(data, table, kept.found, kept.marks, positions, values)
 
 
 def keep(tables: Tables) -> Kept:
     """The spans nothing is wrong with, in the sender's order."""
     records = tables.spans[: int(tables.counts[t.SPANS])]
     records = records[records[:, t.S_FAULT] == t.NO_FAULT]
-    found = lift.find(tables.span_attributes, records[:, t.S_ATTRIBUTE], records[:, t.S_ATTRIBUTE_N])
-    return Kept(records, found)
+    return Kept(records, *lift.find(tables.span_attributes, records[:, t.S_ATTRIBUTE], records[:, t.S_ATTRIBUTE_N]))
 
 
 def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, *, received_ns: int, tenant: str) -> Block:

@@ -20,6 +20,7 @@ from cutaway_collector import columns
 from cutaway_collector.blocks import Block, Column, Lists, Nullable, Strings
 from cutaway_collector.decode import names, packed
 from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.lift import HAS_SERIES
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.strings import check_column, gather, pick
 from cutaway_collector.decode.wire import entry, kernel
@@ -188,14 +189,13 @@ def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, axes: 
     return shape, codes
 
 
-def plan(data: Any, table: Any, found: Any, limits: Limits) -> Plan:
-    """Looks at every series of every kept span. found: see lift.find."""
-    rows = found[:, _FROM:]
-    carriers = np.flatnonzero((rows >= 0).any(axis=1))
+def plan(data: Any, table: Any, found: Any, marks: Any, limits: Limits) -> Plan:
+    """Looks at every series of every kept span. found, marks: see lift.find."""
+    carriers = np.flatnonzero(marks & HAS_SERIES)
     shape, codes = _examine(
         data, table, found, carriers, _WANT, _AXES, limits.sequence_tokens_max, limits.sequences_max
     )
-    return Plan(carriers, shape, codes, rows[carriers])
+    return Plan(carriers, shape, codes, found[carriers, _FROM:])
 
 
 def sound(made: Plan) -> Plan:
@@ -262,7 +262,14 @@ def _series_columns(data: Any, table: Any, made: Plan, cut: Any) -> dict[str, Co
     steps = np.where(cut[:, 1] == 0, np.maximum(made.shape[cut[:, 0], K_STEPS], 0), 0)
     held = {K_TOKENS: cut[:, 3], K_PROMPT: cut[:, 4], K_STEPS: steps}
     result: dict[str, Column] = {}
+    nothing, none = np.zeros(len(cut) + 1, np.int64), _nothing()
+    present = made.codes.any(axis=0)
     for index, column in enumerate(columns.SERIES):
+        if not present[index]:
+            empty = none.columns[column.name]
+            assert isinstance(empty, Lists)
+            result[column.name] = Lists(nothing, empty.values)
+            continue
         rows, codes = np.ascontiguousarray(made.rows[:, index]), np.ascontiguousarray(made.codes[:, index])
         outer, *inner = _AXES[index].tolist()
         stride = np.where(codes != 0, 1, 0)
