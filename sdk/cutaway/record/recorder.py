@@ -59,6 +59,7 @@ class Recorder:
         self._rows: list[Any] = []
         self._processed: Any = None
         self._running: Any = None
+        self._only_appends: list[Any] = []
         self._beams: Beams | None = None
         self._length = -1
         self._done: list[Any] = []
@@ -147,6 +148,8 @@ class Recorder:
         """A token was chosen in every row; or, when drafts are checked, several in the only row."""
         self._marks.append(self._clock.mark())
         self._done.append(done)
+        if self.asked is not None and self.asked.own_loop and not self._tokens_reason:
+            self._follow(ids)
         self.last_ids = ids
         if self.asked is not None and self.asked.time_check is not None:
             self._late = self.asked.time_check()
@@ -171,6 +174,13 @@ class Recorder:
         self._drafted, self._accepted = self._drafted + len(rows) - 1, self._accepted + grown - 1
         if self._attention is not None:
             self._attention.stepped(len(rows) - 1, grown)
+
+    def _follow(self, ids: Any) -> None:
+        """A loop of the host's own may change ids or rows between its steps. Compared on the device, read when the call is over."""
+        before, running = self.last_ids, self._running
+        for old, new in ((before, running), (running, ids[:, :-1])):
+            if old is not None and new is not None and old.shape == new.shape:
+                self._only_appends.append((old == new).all())
 
     def _fits(self, rows: list[Any], ids: Any, grown: int) -> bool:
         """Whether the scores that were shown are those of the tokens that were chosen."""
@@ -230,7 +240,7 @@ class Recorder:
         found.input_tokens, found.copies = answers.input_tokens(asked, len(found.output_tokens)), max(1, asked.choices)
         found.token_ids = answers.joined(generated, found.output_tokens).astype(np.uint32)
         if asked.own_loop and not self._tokens_reason and not self._showed(generated):
-            self._give_up("the loop returned other tokens than it showed")
+            self._give_up("the loop returned other tokens than it showed, or changed them between its steps")
         return found
 
     def collect(self, found: Recording, fault: str = "") -> Recording:
@@ -246,7 +256,9 @@ class Recorder:
         return self._statuses(found, fault)
 
     def _showed(self, generated: NDArray[np.int64]) -> bool:
-        """Whether a loop of the host's own returned what its last step held."""
+        """Whether a loop of the host's own only ever appended to what it had shown, and returned what its last step held."""
+        if not all(bool(same) for same in self._only_appends):
+            return False
         if self.last_ids is None or self.asked is None:
             return not generated.size
         seen = answers.generated_ids(self.last_ids, self.asked)
@@ -318,7 +330,7 @@ class Recorder:
 
     def _statuses(self, found: Recording, fault: str) -> Recording:
         self.last_ids = self._attention = self._beams = self._sequences = self._matched = None
-        self._done, self._marks = [], []
+        self._done, self._marks, self._only_appends = [], [], []
         found.tokens_status = _status(fault, self._tokens_reason)
         found.attention_status = _status(fault, self._attention_reason) if self._attention_wanted else c.STATUS_OFF
         attention = self._attention_reason if self._attention_wanted else ""
