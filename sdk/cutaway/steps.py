@@ -217,7 +217,7 @@ class Measures(Protocol):
         """Of several layers: float32 [5, layer, row, head, n], one each of ATTENTION_SIGNALS."""
 
     def attention_sources(
-        self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, count: int
+        self, query: Any, key: Any, scale: float, sight: Sight, softcap: float | None, count: int, learned_sink: Any = None
     ) -> tuple[Any, Any]:
         """Positions and weights, both [row, n, count]."""
 
