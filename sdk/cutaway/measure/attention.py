@@ -97,12 +97,16 @@ def _signals(
 
 
 def attention_sources(
-    query: Tensor, key: Tensor, scale: float, sight: Sight, softcap: float | None, count: int
+    query: Tensor, key: Tensor, scale: float, sight: Sight, softcap: float | None, count: int, learned_sink: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The `count` keys with the largest weight, mean over heads: positions int64 and weights float32, both [row, n, count].
 
-    One layer; arguments as for attention_signals. Where fewer keys are visible the weights end in zeros.
+    One layer; arguments as for attention_signals, learned_sink: [head] or None. Where fewer keys are visible the weights end in zeros.
     """
-    mean = _scores((query,), (key,), scale, sight, softcap)[0].softmax(-1).mean(1)
+    scores = _scores((query,), (key,), scale, sight, softcap)[0]
+    p = scores.softmax(-1)
+    if learned_sink is not None:
+        p.mul_(1.0 - (learned_sink.float()[None, :, None, None] - scores.logsumexp(-1, keepdim=True)).sigmoid())
+    mean = p.mean(1)
     best = mean.topk(min(count, mean.shape[-1]), dim=-1)
     return best.indices, best.values

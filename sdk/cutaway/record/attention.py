@@ -214,7 +214,9 @@ class AttentionRecorder:
             if heads is not None:
                 ear.heads.append(heads[:, i])
             if ear.layer in wanted.source_layers and ear.kind == SELF:
-                places, masses = self.measures.attention_sources(queries[i], keys[i], ear.scale, sight, ear.softcap, wanted.sources)
+                places, masses = self.measures.attention_sources(
+                    queries[i], keys[i], ear.scale, sight, ear.softcap, wanted.sources, ear.learned_sink,
+                )
                 ear.sources.append((places + sight.offset, masses))
 
     def _keep_accepted(
@@ -223,11 +225,16 @@ class AttentionRecorder:
     ) -> None:
         """The rows of accepted tokens among the last drafted + 1 of a pass."""
         rows = slice(query.shape[2] - drafted - 1, query.shape[2] - drafted - 1 + accepted)
-        prompt = self._prompt or key.shape[2] - drafted
+        positions = key.shape[2]
+        self._prompt = self._prompt or positions - drafted
+        offset = max(0, self._prompt + self.step + drafted - positions) if ear.kind == SELF else 0
+        prompt = max(0, self._prompt - offset) if ear.kind == SELF else positions
         if mask is None and position_bias is None:
-            sight = sights.causal(drafted + 1, key.shape[2], prompt, key.device).part(0, accepted)
+            seen_by_all = ear.kind != SELF  # an encoder's output: no row waits for later keys
+            sight = sights.causal(1 if seen_by_all else drafted + 1, positions, prompt, key.device, offset)
+            sight = sight if seen_by_all else sight.part(0, accepted)
         else:
-            sight = self._biased(ear.kind, key, mask, position_bias, rows, prompt, 0)
+            sight = self._biased(ear.kind, key, mask, position_bias, rows, prompt, offset)
         ear.steps += accepted
         self.keep([ear], [query[:, :, rows]], [key], sight)
 
@@ -244,9 +251,9 @@ class AttentionRecorder:
         offset = max(0, self._prompt + self.step - positions) if kind == SELF else 0
         prompt = max(0, self._prompt - offset) if kind == SELF else positions
         if mask is None and position_bias is None:
-            name: tuple[object, ...] = (kind, 0, positions, prompt)
-            return self._once(name, (), lambda: sights.causal(1, positions, prompt, key.device))
-        name = (kind, id(mask), id(position_bias), positions, prompt)
+            name: tuple[object, ...] = (kind, 0, positions, prompt, offset)
+            return self._once(name, (), lambda: sights.causal(1, positions, prompt, key.device, offset))
+        name = (kind, id(mask), id(position_bias), positions, prompt, offset)
         row = slice(-1, None)
         return self._once(name, (mask, position_bias), lambda: self._biased(kind, key, mask, position_bias, row, prompt, offset))
 

@@ -17,7 +17,7 @@ HIDDEN: Final = -1e30
 """Added to the score of a hidden key: its weight is 0 in float32, and unlike -inf it makes no NaN."""
 
 
-def causal(count: int, positions: int, prompt: int, device: torch.device) -> Sight:
+def causal(count: int, positions: int, prompt: int, device: torch.device, offset: int = 0) -> Sight:
     """`count` rows without a mask: row j sees the first positions - count + 1 + j keys."""
     last = torch.arange(positions - count, positions, device=device)[None, None]
     visible = (last + 1).float()
@@ -25,7 +25,7 @@ def causal(count: int, positions: int, prompt: int, device: torch.device) -> Sig
     if count > 1:  # only the last `count` keys are hidden from anyone
         place = torch.arange(count, device=device)
         bias = torch.where(place[None, :] <= place[:, None], 0.0, HIDDEN)[None, None]
-    return Sight(bias, *_shares(visible, visible.clamp_max(float(prompt))), torch.zeros_like(last), last, prompt)
+    return Sight(bias, *_shares(visible, visible.clamp_max(float(prompt))), torch.zeros_like(last), last, prompt, offset)
 
 
 def masked(bias: Tensor, prompt: int, offset: int = 0, extra: Tensor | None = None) -> Sight:
