@@ -67,7 +67,7 @@ USAGE_OUTPUT_TOKENS: Final = _attribute("gen_ai.usage.output_tokens", "int", "{t
 INPUT_MESSAGES: Final = _attribute("gen_ai.input.messages", "string (JSON)", "", "opt-in", "the prompt, one message list per call")
 OUTPUT_MESSAGES: Final = _attribute("gen_ai.output.messages", "string (JSON)", "", "opt-in", "the answers, one message per sequence")
 CONVERSATION_ID: Final = _attribute("gen_ai.conversation.id", "string", "", "when given", "passed to the decorator; never made up")
-ERROR_TYPE: Final = _attribute("error.type", "string", "", "on error", "class of the exception that ended the call")
+ERROR_TYPE: Final = _attribute("error.type", "string", "", "on error", "class of the exception that ended the call; `request_failed` when only requests of a batch failed")
 
 # --- What the model felt: one value a span --------------------------------------------------------------------------------
 TIME_TO_FIRST_TOKEN: Final = _attribute("cutaway.time_to_first_token", "double", "s", "when a token was generated",

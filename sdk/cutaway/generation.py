@@ -35,6 +35,9 @@ _HEAD_SERIES: Final[dict[str, tuple[str, ...]]] = {
 }
 """`attention` -> the series of every head that are sent."""
 
+_REQUEST_FAILED: Final = "request_failed"
+"""`error.type` of a batch in which requests failed while the call itself did not."""
+
 
 @dataclass(slots=True)
 class _Ending:
@@ -58,6 +61,17 @@ class _Ending:
 
 def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
     """One call of `generate`, run with a listener and made a span. The host's exceptions pass unchanged."""
+    return _heard(model, arguments, run, _listener)
+
+
+def generate_batch(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> Any:
+    """One call of continuous batching, run with a listener and made a span: a sequence for each request."""
+    return _heard(model, arguments, run, _batch_listener)
+
+
+def _heard(
+    model: Any, arguments: dict[str, Any], run: Callable[[Any], Any], listener_for: Callable[[Any, dict[str, Any]], Any]
+) -> Any:
     span: otel.Span | None = None
     call: Call | None = None
     recorder: Any = None
@@ -71,7 +85,7 @@ def generate(model: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -
 
             machine = Machine.begin(tap.devices_of(model))
             again = _again(model, arguments)
-            recorder = _listener(model, call, arguments)
+            recorder = listener_for(model, arguments)
     if span is None or call is None or recorder is None or machine is None:
         return run(None)
     with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
@@ -111,17 +125,24 @@ def names(model: str) -> tuple[str, str]:
     return model, model
 
 
-def _listener(model: Any, call: Call, arguments: dict[str, Any]) -> Any:
+def _listener(model: Any, arguments: dict[str, Any]) -> Any:
     from cutaway import measure, record, tap
 
     chosen = configuration.settings()
     clock = (configuration.clock() or record.clock_for)(getattr(model, "device", None))
     options = record.Options(
-        tokens=call.silence, attention=None if chosen.attention == "off" else "",
+        attention=chosen.attention != "off",
         heads=tuple(ATTENTION_SIGNALS.index(name) for name in _HEADS.get(chosen.attention, ())),
         alternatives=chosen.alternatives, sources=0 if chosen.attention == "off" else chosen.attention_sources,
     )
     return record.Recorder(measure, clock, options, lambda: tap.prepared_from(model, arguments))
+
+
+def _batch_listener(model: Any, arguments: dict[str, Any]) -> Any:
+    from cutaway import record, tap
+
+    wanted = configuration.settings().attention != "off"
+    return record.BatchRecorder(wanted, lambda: replace(tap.prepared_from(model, arguments), mode=tap.BATCHES))
 
 
 def _again(model: Any, arguments: dict[str, Any]) -> _Again | None:
@@ -209,6 +230,9 @@ def _finish(ending: _Ending) -> None:
             attributes |= _sequence_attributes(recording, ending)
         if recording.reasons:
             attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
+        if recording.failed:
+            attributes[c.ERROR_TYPE] = _REQUEST_FAILED
+            span.set_status(otel.Status(otel.StatusCode.ERROR, _REQUEST_FAILED))
         attributes = {**ending.known, **attributes}
         with guard.guarded("counting metrics"):
             _count(attributes, recording, ending)

@@ -28,7 +28,7 @@ def instrument(tokenizer: Any = None) -> None:
 
     if tokenizer is not None:
         configuration.remember_tokenizer(tokenizer)
-    tap.install(generation.generate, pipeline_scope)
+    tap.install(generation.generate, generation.generate_batch, pipeline_scope)
     diffusion.install(denoising.denoise)
 
 

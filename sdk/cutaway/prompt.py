@@ -70,7 +70,8 @@ def measure(
     reason = _obstacle(model, asked)
     if reason:
         return Prompted(reason)
-    ids, mask = asked.input_ids.detach().clone(), _once_each(asked)  # the program may change its own
+    device = getattr(model, "device", asked.input_ids.device)
+    ids, mask = asked.input_ids.detach().clone().to(device), _once_each(asked, device)  # the program may change its own
     if mask is not None and mask.shape != ids.shape:
         return Prompted("its mask and its ids differ in shape")
     try:
@@ -85,13 +86,13 @@ def measure(
     return Prompted("", ids, mask, surprisal, ready)
 
 
-def _once_each(asked: Prepared) -> Tensor | None:
+def _once_each(asked: Prepared, device: torch.device) -> Tensor | None:
     """The mask of the rows as they were before they were repeated for beams or several answers."""
     mask = asked.input_mask
     if mask is None:
         return None
     copies = max(1, mask.shape[0] // max(1, asked.rows))
-    found: Tensor = mask[::copies].detach().clone()
+    found: Tensor = mask[::copies].detach().clone().to(device)
     return found
 
 

@@ -37,8 +37,6 @@ class Call:
     seed: int | None
     tokenizer: Any
     messages: Any
-    silence: str = ""
-    """Why token signals cannot be exact in this call ("" when they can), known from the arguments alone."""
 
 
 @dataclass(slots=True)
@@ -149,6 +147,19 @@ class Listener(Protocol):
         """Ids [row, position] including the new tokens; done bool [row] says which rows a criterion ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request of continuous batching, as its output tells it."""
+
+    input_tokens: int
+    ids: list[int]
+    finish_reason: str
+    logprobs: list[float] = field(default_factory=list)
+    """Of each token under the distribution it was drawn from; empty when the program did not ask for them."""
+    moments_s: list[float] = field(default_factory=list)
+    """Since the call, of the last tokens; empty when the program did not ask for them."""
+
+
 @dataclass(slots=True)
 class Recording:
     """What is known when the call is over. Series hold all sequences one after another, cut by `output_tokens`."""
@@ -176,6 +187,8 @@ class Recording:
     reasons: list[str] = field(default_factory=list)
     copies: int = 1
     """Sequences returned for one row of the prompt."""
+    failed: int = 0
+    """Requests that failed in a call that did not (continuous batching)."""
 
     @property
     def usage_input_tokens(self) -> int:

@@ -27,11 +27,9 @@ _SOURCE_LAYERS_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to record. `tokens`, `attention`: why they cannot be exact, known from the arguments alone ("" when they can)."""
+    """What to record."""
 
-    tokens: str = ""
-    attention: str | None = ""
-    """None when attention is switched off."""
+    attention: bool = True
     heads: tuple[int, ...] = ()
     """Attention signals kept for every head, as indices into ATTENTION_SIGNALS."""
     alternatives: int = 0
@@ -47,9 +45,9 @@ class Recorder:
         self._measures = measures
         self._clock = clock
         self._options = options
-        self._tokens_reason = options.tokens
-        self._attention_wanted = options.attention is not None
-        self._attention_reason = options.attention or ""
+        self._tokens_reason = ""
+        self._attention_wanted = options.attention
+        self._attention_reason = ""
         self._attention: AttentionRecorder | None = None
         self._tokens = TokenRecorder(measures, options.alternatives)
         self._fallback = fallback

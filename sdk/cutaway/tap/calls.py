@@ -30,10 +30,9 @@ def call_of(model: Any, arguments: dict[str, Any], seed: int | None, tokenizer: 
     own = arguments.get("tokenizer")
     if own is None:
         own = getattr(streamer, "tokenizer", None)
-    silence = "token signals are not exact in continuous batching" if arguments.get("cache_implementation") == "paged" else ""
     return Call(
         model=model_name(model), streaming=streamer is not None, seed=seed, tokenizer=tokenizer if own is None else own,
-        messages=messages, silence=silence,
+        messages=messages,
     )
 
 

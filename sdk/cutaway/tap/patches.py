@@ -19,6 +19,7 @@ from transformers.modeling_utils import AttentionInterface
 from transformers.pipelines.text_generation import TextGenerationPipeline
 
 from cutaway import guard
+from cutaway.tap import batching
 from cutaway.tap.calls import ARGUMENTS, PREPARED, prepared_by
 from cutaway.tap.hearing import HearingCriteria, HearingProcessors
 from cutaway.tap.session import Hearing, Home, Session
@@ -35,15 +36,17 @@ _active: ContextVar[Session | None] = ContextVar("cutaway_session", default=None
 _inside: ContextVar[bool] = ContextVar("cutaway_inside", default=False)
 _home = Home()
 _lock = threading.Lock()
+_BATCHES: Final = batching.owner() or GenerationMixin
 _PATCHED: Final[tuple[tuple[type, str], ...]] = (
     (GenerationMixin, "generate"), (GenerationMixin, "_get_logits_processor"), (GenerationMixin, "_get_stopping_criteria"),
     (AttentionInterface, "get_interface"), (TextGenerationPipeline, "_forward"),
+    *([(_BATCHES, "generate_batch")] if batching.owner() else []),
 )
 _originals: dict[tuple[type, str], Any] = {}
 _ours: dict[tuple[type, str], Any] = {}
 
 
-def _patched_generate(opener: Opener, home: Home) -> Callable[..., Any]:
+def _patched_generate(opener: Opener, batches: batching.Opener, home: Home) -> Callable[..., Any]:
     original = _originals[(GenerationMixin, "generate")]
 
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,10 +65,15 @@ def _patched_generate(opener: Opener, home: Home) -> Callable[..., Any]:
                 if session is not None:
                     session.close()
 
+        def leave(listener: batching.BatchListener | None) -> Any:
+            return batching.heard_by(listener, lambda: original(self, *args, **kwargs))
+
         if _inside.get():
             return run(None)  # an assistant, a retry or a wrapper's inner model: part of the call that is already heard
         token = _inside.set(True)
         try:
+            if batching.is_paged(arguments):
+                return batches(self, arguments, leave)
             return opener(self, arguments, run)
         finally:
             _inside.reset(token)
@@ -147,6 +155,11 @@ def _patched_pipeline(scope: PipelineScope, home: Home) -> Callable[..., Any]:
     return _like(_forward, original)
 
 
+def _patched_batches(opener: batching.Opener, home: Home) -> Callable[..., Any]:
+    original = _originals[(_BATCHES, "generate_batch")]
+    return _like(batching.replacement(original, opener, home, _inside), original)
+
+
 def _like(function: Any, original: Any) -> Patched:
     """A replacement that says it is one: same name and documentation, the original under `__wrapped__`."""
     function.__name__, function.__qualname__ = original.__name__, original.__qualname__
@@ -154,7 +167,7 @@ def _like(function: Any, original: Any) -> Patched:
     return cast("Patched", function)
 
 
-def install(opener: Opener, pipeline_scope: PipelineScope) -> None:
+def install(opener: Opener, batches: batching.Opener, pipeline_scope: PipelineScope) -> None:
     """Patches the classes; a second call changes nothing."""
     global _home
     with _lock:
@@ -163,8 +176,9 @@ def install(opener: Opener, pipeline_scope: PipelineScope) -> None:
         _home = Home()
         _originals.update({(owner, name): vars(owner)[name] for owner, name in _PATCHED})
         replacements = (
-            _patched_generate(opener, _home), _patched_processors(_home), _patched_criteria(_home), _patched_interface(_home),
-            _patched_pipeline(pipeline_scope, _home),
+            _patched_generate(opener, batches, _home), _patched_processors(_home), _patched_criteria(_home),
+            _patched_interface(_home), _patched_pipeline(pipeline_scope, _home),
+            *([_patched_batches(batches, _home)] if batching.owner() else []),
         )
         _ours.update(zip(_PATCHED, replacements, strict=True))
         for (patched, name), replacement in _ours.items():
