@@ -33,7 +33,7 @@ Truth = dict[str, Any]
 # --- Formulas ------------------------------------------------------------------------------------------------------------
 
 def token_truth(logits: Any, answer: Any) -> Truth:
-    """logits [token, vocabulary], answer [token]."""
+    """Logits [token, vocabulary], answer [token]."""
     rows = logits.double()
     p = rows.softmax(-1)
     each = torch.distributions.Categorical(logits=rows)
@@ -65,7 +65,7 @@ def row_truth(weights: Any, visible: Any, prompt: Any, learned_sink: bool = Fals
 
 
 def rows_truth(weights: Any, visible: Any, prompt: Any, learned_sink: bool = False) -> Any:
-    """weights [head, query, key], visible [query, key], prompt [key] -> [signal, query, head]."""
+    """Weights [head, query, key], visible [query, key], prompt [key] -> [signal, query, head]."""
     found = [
         [row_truth(weights[head, query], visible[query], prompt, learned_sink) for head in range(weights.shape[0])]
         for query in range(weights.shape[1])
@@ -115,7 +115,9 @@ def eager(model: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def forced(model: Any, prompt: Any, mask: Any, answer: Any, layers: list[int] | None = None, attention: bool = True, **extra: Any) -> Truth:
+def forced(
+    model: Any, prompt: Any, mask: Any, answer: Any, layers: list[int] | None = None, attention: bool = True, **extra: Any
+) -> Truth:
     """A decoder-only model run once over one finished sequence without its padding. prompt, mask, answer: 1-D tensors.
 
     layers: which layers attend, when not all of them; extra: further inputs of the model (images).
@@ -145,12 +147,14 @@ def forced(model: Any, prompt: Any, mask: Any, answer: Any, layers: list[int] | 
 
 @torch.no_grad()
 def forced_pair(model: Any, prompt: Any, mask: Any, answer: Any) -> Truth:
-    """An encoder-decoder model run once: self-attention signals, and the entropy of cross-attention over the real prompt."""
-    kept = prompt[mask.bool()][None]
+    """An encoder-decoder model run once: self-attention signals, and the entropy of cross-attention over the real prompt.
+
+    The padding stays: an encoder may count positions from it.
+    """
     start = torch.tensor([model.generation_config.decoder_start_token_id])
     fed = torch.cat([start, answer[:-1]])[None]
     with eager(model):
-        out = model(input_ids=kept, decoder_input_ids=fed, output_attentions=True)
+        out = model(input_ids=prompt[None], attention_mask=mask[None], decoder_input_ids=fed, output_attentions=True)
     found = token_truth(out.logits[0], answer)
     places = torch.arange(fed.shape[1])
     causal = places[None] <= places[:, None]
@@ -181,14 +185,15 @@ def regenerated(model: Any, ids: Any, mask: Any, **options: Any) -> tuple[Any, l
         found[c.TOKEN_SAMPLED_SURPRISAL] = -scores.gather(-1, answer[:, None])[:, 0].numpy()
         seen = torch.cat([mask[row // each].bool(), torch.ones(len(answer), dtype=torch.bool)])
         truths.append(found | attention_truth([
-            np.concatenate([_step(model, layer, step[layer][row], seen, prompt, t) for t, step in enumerate(out.attentions)], axis=1)
-            for layer in range(len(out.attentions[0]))
+            np.concatenate(
+                [_step(model, layer, step[layer][row], seen, prompt, t) for t, step in enumerate(out.attentions)], axis=1
+            ) for layer in range(len(out.attentions[0]))
         ]))
     return out.sequences, truths
 
 
 def _step(model: Any, layer: int, weights: Any, seen: Any, prompt: int, step: int) -> Any:
-    """weights [head, query, key] of one layer and one step of one row -> [signal, 1, head]."""
+    """Weights [head, query, key] of one layer and one step of one row -> [signal, 1, head]."""
     here = prompt + step - 1  # the position whose query predicts this token
     width = weights.shape[-1]
     places = torch.arange(width) + max(0, here + 1 - width)  # a window that slid holds the newest keys
@@ -228,7 +233,8 @@ def check(
     pair = model.config.is_encoder_decoder
     prompt = 1 if pair else ids.shape[1]
     errors: dict[str, float] = {}
-    assert statuses(span) == ("recorded", "recorded" if attention else span.attributes[c.ATTENTION_STATUS]), span.attributes.get(c.STATUS_REASON)
+    wanted = ("recorded", "recorded" if attention else span.attributes[c.ATTENTION_STATUS])
+    assert statuses(span) == wanted, span.attributes.get(c.STATUS_REASON)
     for i in range(sequences.shape[0]):
         length = span.attributes[c.SEQUENCE_OUTPUT_TOKENS][i]
         answer = sequences[i, prompt:prompt + length]

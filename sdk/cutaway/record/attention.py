@@ -229,12 +229,15 @@ class AttentionRecorder:
         self._prompt = self._prompt or positions - drafted
         offset = max(0, self._prompt + self.step + drafted - positions) if ear.kind == SELF else 0
         prompt = max(0, self._prompt - offset) if ear.kind == SELF else positions
+        if mask is None and position_bias is not None and ear.kind == SELF:
+            place = torch.arange(positions, device=key.device)
+            mask = (place <= place[positions - query.shape[2]:, None])[None, None]
         if mask is None and position_bias is None:
             seen_by_all = ear.kind != SELF  # an encoder's output: no row waits for later keys
             sight = sights.causal(1 if seen_by_all else drafted + 1, positions, prompt, key.device, offset)
             sight = sight if seen_by_all else sight.part(0, accepted)
         else:
-            sight = self._biased(ear.kind, key, mask, position_bias, rows, prompt, offset)
+            sight = self._biased(key, mask, position_bias, rows, prompt, offset)
         ear.steps += accepted
         self.keep([ear], [query[:, :, rows]], [key], sight)
 
@@ -255,17 +258,15 @@ class AttentionRecorder:
             return self._once(name, (), lambda: sights.causal(1, positions, prompt, key.device, offset))
         name = (kind, id(mask), id(position_bias), positions, prompt, offset)
         row = slice(-1, None)
-        return self._once(name, (mask, position_bias), lambda: self._biased(kind, key, mask, position_bias, row, prompt, offset))
+        return self._once(name, (mask, position_bias), lambda: self._biased(key, mask, position_bias, row, prompt, offset))
 
     def _biased(
-        self, kind: str, key: Tensor, mask: Tensor | None, position_bias: Tensor | None, rows: slice, prompt: int, offset: int
+        self, key: Tensor, mask: Tensor | None, position_bias: Tensor | None, rows: slice, prompt: int, offset: int
     ) -> Sight:
         positions = key.shape[2]
         extra = None if position_bias is None else position_bias[..., rows, :positions].float()
         if mask is not None:
             bias = sights.additive(mask[..., rows, :positions])
-        elif extra is not None and kind == SELF and extra.shape[-2] > 1:
-            raise ValueError("a position bias of several rows came without a mask")
         else:
             bias = torch.zeros(1, 1, 1, positions, device=key.device)
         return sights.masked(bias, prompt, offset, extra)
