@@ -7,7 +7,8 @@ whatever a tokenizer of the host is asked for. The rest runs on the finishing th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -78,7 +79,8 @@ def _heard(
     machine: Machine | None = None
     again: _Again | None = None
     known: dict[str, Any] = {}
-    with guard.guarded("starting a span"):
+    fault = ""
+    try:
         span, call, known = _start(model, arguments)
         if span.is_recording():
             from cutaway import tap
@@ -86,6 +88,11 @@ def _heard(
             machine = Machine.begin(tap.devices_of(model))
             again = _again(model, arguments)
             recorder = listener_for(model, arguments)
+    except Exception as error:
+        fault = guard.reason(error)
+        guard.contain("starting a span", error)
+    if span is not None and fault:
+        return _unheard(span, run, fault)
     if span is None or call is None or recorder is None or machine is None:
         return run(None)
     with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
@@ -94,8 +101,39 @@ def _heard(
         except BaseException as error:
             _end(span, call, recorder, None, error, known, machine)
             raise
-        _end(span, call, recorder, tap.sequences_of(result), None, known, machine, again)
+        _end(span, call, recorder, result, None, known, machine, again)
     return result
+
+
+def _unheard(span: otel.Span, run: Callable[[Any], Any], fault: str) -> Any:
+    """A call that a fault of ours keeps us from listening to: its span ends with it and says why it holds nothing."""
+    try:
+        with otel.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            return run(None)
+    except BaseException as error:
+        with guard.guarded("marking a failed span"):
+            fail(span, error, False)
+        raise
+    finally:
+        _mark_fault(span, fault)
+        with guard.guarded("ending a span"):
+            span.end()
+
+
+def _mark_fault(span: otel.Span, fault: str) -> None:
+    """The span says that its signals are missing because of us. What fails here comes of a fault that is told already."""
+    with suppress(Exception):
+        span.set_attributes({c.TOKENS_STATUS: c.STATUS_ERROR, c.ATTENTION_STATUS: c.STATUS_ERROR, c.STATUS_REASON: fault})
+
+
+@contextmanager
+def _noted(where: str, reasons: list[str]) -> Iterator[None]:
+    """A fault in the block costs what the block was to find, and is one of the reasons the span gives."""
+    try:
+        yield
+    except Exception as fault:
+        reasons.append(f"{where}: {guard.reason(fault)}")
+        guard.contain(where, fault)
 
 
 def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call, dict[str, Any]]:
@@ -151,9 +189,11 @@ def _again(model: Any, arguments: dict[str, Any]) -> _Again | None:
         return None
     from cutaway import measure, prompt, tap
 
-    reason = "a fault in cutaway"
-    with guard.guarded("looking at a prompt"):
+    try:
         reason = tap.more_than_ids(model, arguments)
+    except Exception as error:
+        reason = guard.reason(error)
+        guard.contain("looking at a prompt", error)
 
     def run(asked: Prepared) -> Any:
         if reason:
@@ -167,39 +207,65 @@ def _again(model: Any, arguments: dict[str, Any]) -> _Again | None:
 
 
 def _end(
-    span: otel.Span, call: Call, recorder: Any, sequences: Any, error: BaseException | None, known: dict[str, Any],
+    span: otel.Span, call: Call, recorder: Any, result: Any, error: BaseException | None, known: dict[str, Any],
     machine: Machine, again: _Again | None = None,
 ) -> None:
     """What must be done while the host waits; the rest is handed to the finishing thread, or done here when that is full."""
     end_ns = time.time_ns()
     handed_over = False
     try:
-        with guard.guarded("finishing a span"):
-            chosen = configuration.settings()
-            capture = "numbers" if inside() else chosen.capture_within(configuration.scope.get().capture)
-            ending = _Ending(
-                span, call, recorder, chosen, capture, end_ns, {**known, **machine.attributes()}, configuration.redact()
-            )
-            try:
-                recorder.stop(sequences, error is not None)
-            except Exception as fault:
-                recorder.fail(guard.reason(fault))
-                guard.contain("collecting signals", fault)
-            if again is not None and recorder.asked is not None:
-                ending.prompted = again(recorder.asked)
-            if error is not None:
-                with guard.guarded("marking a failed span"):
-                    ending.reasons += fail(span, error, capture == "text", ending.redact)
-                    ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
-            if call.tokenizer is not None or capture == "text":
-                _read_texts(ending)
-            handed_over = configuration.finisher.submit(lambda: _finish(ending), _held_bytes(ending))
-            if not handed_over:
-                handed_over = True
-                _finish(ending)
+        chosen = configuration.settings()
+        capture = "numbers" if inside() else chosen.capture_within(configuration.scope.get().capture)
+        ending = _Ending(span, call, recorder, chosen, capture, end_ns, dict(known), configuration.redact())
+        with _noted("asking the machine", ending.reasons):
+            ending.known |= machine.attributes()
+        _stop(ending, result, error is not None)
+        if again is not None and recorder.asked is not None:
+            ending.prompted = again(recorder.asked)
+        if error is not None:
+            with guard.guarded("marking a failed span"):
+                ending.reasons += fail(span, error, capture == "text", ending.redact)
+                ending.known[c.ERROR_TYPE] = (getattr(span, "attributes", None) or {}).get(c.ERROR_TYPE)
+        if call.tokenizer is not None or capture == "text":
+            _read_texts(ending)
+        handed_over = True
+        _hand_over(ending)
+    except Exception as fault:
+        _mark_fault(span, guard.reason(fault))
+        guard.contain("finishing a span", fault)
     finally:
         if not handed_over:
-            span.end(end_time=end_ns)
+            with guard.guarded("ending a span"):
+                span.end(end_time=end_ns)
+
+
+def _stop(ending: _Ending, result: Any, failed: bool) -> None:
+    """The recorder's last work on the device; a fault in it is the recording's."""
+    from cutaway import tap
+
+    recorder, sequences = ending.recorder, None
+    try:
+        sequences = None if failed else tap.sequences_of(result)
+    except Exception as fault:
+        recorder.fail(guard.reason(fault))
+        guard.contain("reading the result", fault)
+    try:
+        recorder.stop(sequences, failed)
+    except Exception as fault:
+        recorder.fail(guard.reason(fault))
+        guard.contain("collecting signals", fault)
+
+
+def _hand_over(ending: _Ending) -> None:
+    """To the finishing thread; where that takes no more, the work is done here."""
+    taken = False
+    try:
+        taken = configuration.finisher.submit(lambda: _finish(ending), _held_bytes(ending))
+    except Exception as fault:
+        guard.contain("handing a span over", fault)
+    finally:
+        if not taken:
+            _finish(ending)
 
 
 def _held_bytes(ending: _Ending) -> int:
@@ -209,7 +275,7 @@ def _held_bytes(ending: _Ending) -> int:
 
 def _read_texts(ending: _Ending) -> None:
     """Answers as text. On the generating thread: a tokenizer belongs to the host, and not every one may be used by two threads."""
-    with guard.guarded("reading the answer"):
+    with _noted("reading the answer", ending.reasons):
         ending.recording = recording = ending.recorder.count()
         if ending.call.tokenizer is None:
             guard.once("no tokenizer", words.NO_TOKENIZER)
@@ -226,8 +292,11 @@ def _finish(ending: _Ending) -> None:
         series = _series_and_text(ending, recording)
         attributes: dict[str, Any] = encode.request_attributes(ending.call, ending.recorder.asked)
         attributes |= encode.answer_attributes(recording, ending.call)
-        with guard.guarded("scoring sequences"):
+        with _noted("scoring sequences", recording.reasons):
             attributes |= _sequence_attributes(recording, ending)
+        events: list[dict[str, Any]] = []
+        with _noted("telling scores as events", recording.reasons):
+            events = evaluations.events(attributes) if chosen.evaluations == "span" else events
         if recording.reasons:
             attributes[c.STATUS_REASON] = "; ".join(recording.reasons)
         if recording.failed:
@@ -236,29 +305,43 @@ def _finish(ending: _Ending) -> None:
         attributes = {**ending.known, **attributes}
         with guard.guarded("counting metrics"):
             _count(attributes, recording, ending)
-        if chosen.evaluations == "span":
-            for event in evaluations.events(attributes):
-                span.add_event(c.EVALUATION_EVENT, event, timestamp=ending.end_ns)
+        for event in events:
+            span.add_event(c.EVALUATION_EVENT, event, timestamp=ending.end_ns)
         limit = getattr(getattr(span, "_limits", None), "max_span_attributes", None)
         arranged = encode.arranged(attributes, series, getattr(span, "attributes", None) or {}, limit)
         span.set_attributes(dialect.translated(arranged, chosen.latest_conventions))
+    except Exception as fault:
+        _mark_fault(span, guard.reason(fault))
+        guard.contain("finishing a span", fault)
     finally:
-        span.end(end_time=ending.end_ns)
+        with guard.guarded("ending a span"):
+            span.end(end_time=ending.end_ns)
 
 
 def _collected(ending: _Ending) -> Recording:
-    recorder = ending.recorder
-    try:
-        found: Recording = recorder.collect(ending.recording or recorder.count())
-    except Exception as fault:
-        guard.contain("collecting signals", fault)
-        found = recorder.collect(recorder.count(), guard.reason(fault))
+    found = _signals(ending)
     if ending.prompted is not None:
         from cutaway import prompt
 
-        with guard.guarded("collecting a prompt"):
+        with _noted("collecting a prompt", found.reasons):
             prompt.collect(ending.prompted, found)
     return found
+
+
+def _signals(ending: _Ending) -> Recording:
+    """Counts and signals; after a fault the counts alone; where even they fail, nothing but the fault."""
+    recorder = ending.recorder
+    found: Recording
+    try:
+        found = recorder.collect(ending.recording or recorder.count())
+        return found
+    except Exception as fault:
+        reason = guard.reason(fault)
+        guard.contain("collecting signals", fault)
+    with suppress(Exception):  # whatever is broken is told already
+        found = recorder.collect(ending.recording or recorder.count(), reason)
+        return found
+    return Recording(tokens_status=c.STATUS_ERROR, attention_status=c.STATUS_ERROR, reasons=[reason])
 
 
 def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any]:
@@ -286,7 +369,7 @@ def _series_and_text(ending: _Ending, recording: Recording) -> dict[str, bytes]:
     """Puts the text that may leave on the span and returns the series that may. A fault of ours sends less, never more."""
     span, chosen, redaction = ending.span, ending.settings, Redaction(ending.redact)
     seen = False
-    with guard.guarded("redacting text"):
+    with _noted("redacting text", ending.reasons):
         words.show(ending.said, redaction, recording, ending.capture)
         seen = True
     ids = seen and ending.capture != "numbers"
@@ -297,7 +380,7 @@ def _series_and_text(ending: _Ending, recording: Recording) -> dict[str, bytes]:
     room = Room(chosen.text_room_bytes(sum(map(len, series.values()))), copies, value_max)
     if seen and ending.said.messages:
         latest = chosen.latest_conventions
-        with guard.guarded("capturing text"):
+        with _noted("capturing text", ending.reasons):
             text, event = words.send(ending.said, redaction, room, chosen)
             if event:
                 span.add_event(c.CONTENT_EVENT, dialect.translated(event, latest))

@@ -6,6 +6,7 @@ Not the parts it is made of: rows of scores (tokens.py), query rows (attention.p
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Recorder:
         self._fallback = fallback
         self.asked: Prepared | None = None
         self.last_ids: Any = None
-        self._fault = ""
+        self._fault = self._attention_fault = ""
         self._rows: list[Any] = []
         self._processed: Any = None
         self._running: Any = None
@@ -123,6 +124,11 @@ class Recorder:
     def give_up_attention(self, reason: str) -> None:
         """Attention turned out not to be exact: nothing of it is reported."""
         self._attention, self._attention_reason = None, reason
+
+    def fail_attention(self, reason: str) -> None:
+        """Listening to attention failed: nothing of it is reported, and that as `error`."""
+        self._attention_fault = reason
+        self.give_up_attention(reason)
 
     def _give_up(self, reason: str) -> None:
         self._tokens_reason = reason
@@ -198,7 +204,8 @@ class Recorder:
         try:
             self._settle(sequences)
         finally:
-            self._end = self._clock.mark()
+            with suppress(Exception) if self._fault else nullcontext():  # the clock may be what failed
+                self._end = self._clock.mark()
 
     def _settle(self, sequences: Any) -> None:
         if self.asked is None:
@@ -214,6 +221,9 @@ class Recorder:
             if self.asked.stop_check is not None:
                 self._matched = self.asked.stop_check(self._sequences)
         self.asked.stop_check = self.asked.time_check = None
+        if self._fault:
+            self._attention = None  # nothing of it will be reported
+            return
         if not self._tokens_reason:
             self._tokens.stop()
         if self._attention is not None:
@@ -227,7 +237,8 @@ class Recorder:
         """Ids, lengths and finish reasons; waits for the device. Call `stop` before."""
         found, asked = Recording(), self.asked
         assert asked is not None, "stop() sets it"
-        self._clock.seconds([self._end])  # reached when all values are there
+        if self._end is not None:
+            self._clock.seconds([self._end])  # reached when all values are there
         generated = answers.generated_ids(self._sequences, asked)
         self._found_paths = paths = self._paths(generated)
         matched = None if self._matched is None else self._matched.cpu().numpy()
@@ -330,7 +341,8 @@ class Recorder:
         self.last_ids = self._attention = self._beams = self._sequences = self._matched = None
         self._done, self._marks, self._only_appends = [], [], []
         found.tokens_status = _status(fault, self._tokens_reason)
-        found.attention_status = _status(fault, self._attention_reason) if self._attention_wanted else c.STATUS_OFF
+        off = not self._attention_wanted
+        found.attention_status = c.STATUS_OFF if off else _status(fault or self._attention_fault, self._attention_reason)
         attention = self._attention_reason if self._attention_wanted else ""
         reasons = [fault] if fault else [self._tokens_reason, attention, *found.reasons]
         found.reasons = list(dict.fromkeys(reason for reason in reasons if reason))

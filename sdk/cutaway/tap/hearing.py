@@ -11,7 +11,6 @@ import torch
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
-from cutaway import guard
 from cutaway.tap.session import Session
 
 
@@ -34,8 +33,7 @@ class HearingProcessors(LogitsProcessorList):
             session.listener.logits(input_ids, scores, some)
             passed = not session.listener.awaits_pass
         except Exception as error:
-            session.listener.fail(guard.reason(error))
-            guard.contain("reading scores", error)
+            session.fault("reading scores", error)
         session.deaf = True  # until the criteria have run
         try:
             processed = super().__call__(input_ids, scores, **kwargs)
@@ -45,8 +43,7 @@ class HearingProcessors(LogitsProcessorList):
             try:
                 session.listener.processed(processed)
             except Exception as error:
-                session.listener.fail(guard.reason(error))
-                guard.contain("reading processed scores", error)
+                session.fault("reading processed scores", error)
         return processed
 
 
@@ -69,6 +66,5 @@ class HearingCriteria(StoppingCriteriaList):
             with torch.no_grad():
                 session.listener.chosen(input_ids, done)
         except Exception as error:
-            session.listener.fail(guard.reason(error))
-            guard.contain("measuring a token", error)
+            session.fault("measuring a token", error)
         return done

@@ -93,8 +93,7 @@ def _patched_processors(home: Home) -> Callable[..., Any]:
             session.listener.prepared(prepared_by(self, generation_config, details, session.assistant, session.own_loop))
             return HearingProcessors(found, session) if session.listener.hears_tokens else found
         except Exception as error:
-            session.listener.fail(guard.reason(error))
-            guard.contain("preparing to listen", error)
+            session.fault("preparing to listen", error)
             return found
     return _like(_get_logits_processor, original)
 
@@ -113,8 +112,7 @@ def _patched_criteria(home: Home) -> Callable[..., Any]:
             session.listener.stop_strings(_one_argument(checks[0]) if checks else None, _passed(limits[0]) if limits else None)
             return HearingCriteria(found, session)
         except Exception as error:
-            session.listener.fail(guard.reason(error))
-            guard.contain("preparing to listen", error)
+            session.fault("preparing to listen", error)
             return found
     return _like(_get_stopping_criteria, original)
 
@@ -136,9 +134,13 @@ def _patched_interface(home: Home) -> Callable[..., Any]:
         if torch.compiler.is_compiling():  # first: reading a ContextVar breaks a traced graph
             return function
         session = _active.get()
-        if session is None or session.home is not home or session.deaf or not session.listener.hears_attention:
+        if session is None or session.home is not home or session.deaf:
             return function
-        return session.hearing(function, attn_implementation or "")
+        try:
+            return session.hearing(function, attn_implementation or "") if session.listener.hears_attention else function
+        except Exception as error:
+            session.fault("listening to attention", error)
+            return function
     return _like(get_interface, original)
 
 
@@ -148,9 +150,12 @@ def _patched_pipeline(scope: PipelineScope, home: Home) -> Callable[..., Any]:
     def _forward(self: Any, model_inputs: Any, **kwargs: Any) -> Any:
         if home.inert:
             return original(self, model_inputs, **kwargs)
-        prompt = model_inputs.get("prompt_text") if hasattr(model_inputs, "get") else None
-        chats = [getattr(each, "messages", None) or () for each in (prompt if isinstance(prompt, (list, tuple)) else [prompt])]
-        with scope(self.tokenizer, [message for chat in chats for message in chat] or None):
+        messages = None
+        with guard.guarded("reading a conversation"):
+            prompt = model_inputs.get("prompt_text") if hasattr(model_inputs, "get") else None
+            chats = [getattr(each, "messages", None) or () for each in (prompt if isinstance(prompt, (list, tuple)) else [prompt])]
+            messages = [message for chat in chats for message in chat] or None
+        with scope(self.tokenizer, messages):
             return original(self, model_inputs, **kwargs)
     return _like(_forward, original)
 

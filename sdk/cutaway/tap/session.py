@@ -35,6 +35,9 @@ class Hearing(Listener, Protocol):
     def give_up_attention(self, reason: str) -> None:
         """Attention is not exact in this call."""
 
+    def fail_attention(self, reason: str) -> None:
+        """Listening to attention failed: nothing of it can be trusted."""
+
     def fail(self, reason: str) -> None:
         """Listening itself failed: nothing heard in this call can be trusted."""
 
@@ -85,6 +88,12 @@ class Session:
         self.model = self.assistant = self._names = None
         self.deaf = True
 
+    def fault(self, where: str, error: Exception) -> None:
+        """A fault of ours while listening: the listener is told, and the host is not."""
+        with guard.guarded(where):
+            self.listener.fail(guard.reason(error))
+        guard.contain(where, error)
+
     def hearing(self, function: Callable[..., Any], implementation: str) -> Callable[..., Any]:
         """The attention function, followed by telling the layer's ear about it. The same one for the same function."""
         found = self._wrapped.get((function, implementation))
@@ -112,7 +121,9 @@ class Session:
         return heard
 
     def _fault(self, error: Exception) -> None:
-        self.listener.give_up_attention(guard.reason(error))
+        """Of attention alone: token signals do not need it."""
+        with guard.guarded("listening to attention"):
+            self.listener.fail_attention(guard.reason(error))
         guard.contain("listening to attention", error)
 
     def _ear(self, module: Any, query: Any, key: Any, kwargs: dict[str, Any], implementation: str) -> Ear:
