@@ -173,6 +173,30 @@ def test_numbers_hold_no_prompt_ids() -> None:
     assert c.PROMPT_TOKEN_ID not in span.attributes
 
 
+def test_a_redacted_prompt_keeps_its_ids() -> None:
+    """Where the hook changed the prompt's text, the ids that spell it stay here; surprisal leaves."""
+    class Tokenizer:
+        def decode(self, ids: Any, **_: Any) -> str:
+            return " ".join(str(int(each)) for each in ids)
+
+    def redact(attribute: str, text: str) -> str:
+        return "***" if attribute == c.INPUT_MESSAGES else text
+    _, span = run(tiny_model(), *batch(2, 9), settings={"redact": redact, "tokenizer": Tokenizer()})
+
+    assert c.PROMPT_SURPRISAL in span.attributes
+    assert c.PROMPT_TOKEN_ID not in span.attributes
+    assert c.TOKEN_ID in span.attributes
+
+
+def test_inference_mode_is_no_hindrance() -> None:
+    """A program that runs in inference mode gets the same values; its tensors are copied on another thread."""
+    model, (ids, mask) = tiny_model(), batch(2, 9)
+    with torch.inference_mode():
+        _, span = run(model, ids, mask)
+
+    check(span, model, ids, mask)
+
+
 def test_the_generated_tokens_keep_their_signals() -> None:
     """The second pass is heard by nobody: all other series are those of a call without it."""
     model, (ids, mask) = tiny_model(), batch(2, 9)
