@@ -5,7 +5,6 @@ Two sources: one teacher-forced pass over a finished sequence, and the same `gen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,28 +48,23 @@ def token_truth(logits: Any, answer: Any) -> Truth:
     }
 
 
-def row_truth(weights: Any, visible: Any, prompt: Any, learned_sink: bool = False) -> list[float]:
-    """The five signals of one attention row: weights [key] float64, visible and prompt bool [key]."""
-    real = torch.where(visible, weights, 0.0)
-    total, count = float(real.sum()), int(visible.sum())
-    entropy = float(torch.special.entr(real / total).sum())
-    places = visible.nonzero()[:, 0]
-    old, new = real[visible & prompt], real[visible & ~prompt]
-    old_mean = float(old.mean()) if len(old) else 0.0
-    new_mean = float(new.mean()) if len(new) else 0.0
-    return [
-        entropy, entropy / math.log(count) if count > 1 else 0.0,
-        1.0 - total if learned_sink else float(real[places[0]]), float(real[places[-1]]), old_mean / (old_mean + new_mean),
-    ]
-
-
 def rows_truth(weights: Any, visible: Any, prompt: Any, learned_sink: bool = False) -> Any:
-    """Weights [head, query, key], visible [query, key], prompt [key] -> [signal, query, head]."""
-    found = [
-        [row_truth(weights[head, query], visible[query], prompt, learned_sink) for head in range(weights.shape[0])]
-        for query in range(weights.shape[1])
-    ]
-    return np.asarray(found).transpose(2, 0, 1)
+    """The five signals of attention rows: weights [head, query, key] float64, visible bool [query, key], prompt bool [key].
+
+    Returns [signal, query, head]. A row's masses are those of the kernel; its entropy is over the real keys alone.
+    """
+    real = torch.where(visible, weights, 0.0)
+    total, count = real.sum(-1), visible.sum(-1)
+    entropy = torch.special.entr(real / total[..., None]).sum(-1)
+    normalized = torch.where(count > 1, entropy / count.double().log(), 0.0)
+    places = [row.nonzero()[:, 0] for row in visible]
+    queries = torch.arange(len(places))
+    first, last = (real[:, queries, torch.stack([place[end] for place in places])] for end in (0, -1))
+    old_count, new_count = (visible & prompt).sum(-1), (visible & ~prompt).sum(-1)
+    old = torch.where(old_count > 0, (real * prompt).sum(-1) / old_count, 0.0)
+    new = torch.where(new_count > 0, (real * ~prompt).sum(-1) / new_count, 0.0)
+    sink = 1.0 - total if learned_sink else first
+    return torch.stack((entropy, normalized, sink, last, old / (old + new))).transpose(1, 2).numpy()
 
 
 def attention_truth(by_layer: list[Any]) -> Truth:

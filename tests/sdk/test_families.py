@@ -153,8 +153,8 @@ def _seeing(family: str) -> Any:
         "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "eos_token_id": 2, "pad_token_id": 0,
     }
     vision: dict[str, Any] = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 8, "patch_size": 4,
-        "initializer_range": 0.3,
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 8,
+        "patch_size": 4, "initializer_range": 0.3,
     }
     if family == "llava":
         config = AutoConfig.for_model(

@@ -38,7 +38,9 @@ def attention_series(recorder: AttentionRecorder, steps: int, follow: Follow) ->
     own = sorted((ear for ear in recorder.ears.values() if ear.kind == SELF), key=_layer)
     cross = sorted((ear for ear in recorder.ears.values() if ear.kind == CROSS), key=_layer)
     if not own and not cross:
-        found.reason = "no attention layer was heard: this model family does not use transformers' attention interface"
+        found.reason = (
+            "no attention layer was heard: compiled code, or a model family that does not use transformers' attention interface"
+        )
         return found
     short = sum(ear.steps < steps for ear in (*own, *cross))
     if short:
