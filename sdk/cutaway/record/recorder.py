@@ -86,7 +86,8 @@ class Recorder:
             options = self._options
             wanted = Wanted(options.heads, options.sources, _spread(prepared.layers) if options.sources else frozenset())
             deferrable = prepared.deferrable and not prepared.own_loop
-            self._attention = AttentionRecorder(self._measures, wanted, deferrable, prepared.prompt_length, self._drafts)
+            prompt = prepared.prompt_length or (0 if prepared.encoder_decoder else prepared.input_length)
+            self._attention = AttentionRecorder(self._measures, wanted, deferrable, prompt, self._drafts)
 
     @property
     def _drafts(self) -> bool:
