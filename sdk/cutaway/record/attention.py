@@ -160,7 +160,7 @@ class AttentionRecorder:
 
     def first_row(self, key: Tensor, mask: Tensor | None) -> Tensor | None:
         """The mask's last row, copied once for all layers that share the mask; notes how long a prompt of embeddings is."""
-        self._prompt = self._prompt or key.shape[2]
+        self._prompt = max(self._prompt, key.shape[2])  # more than the ids where a prompt was tuned
         if mask is None:
             return None
         if self._first_row is None or self._first_row[0] is not mask:
