@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationMixin, LogitsProcessor
+from transformers import DynamicCache, GenerationMixin, LogitsProcessor
 
 from cutaway import conventions as c
 from cutaway.testing import series, tiny_model
@@ -478,3 +478,50 @@ def strongest_keys(model: Any, found: Both, ids: Any, mask: Any) -> None:
             positions = series(found.span, c.SOURCE_POSITION, i)[:, place].astype(np.int64)
             at = np.take_along_axis(truth[layer], positions.clip(0, truth.shape[-1] - 1), -1)
             np.testing.assert_allclose(np.where(masses > 0, at, 0.0), masses, atol=1e-3)
+
+
+# --- Prompts that are more than ids --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=["plain", "beams", "static"])
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_a_prompt_of_embeddings(family: str, options: dict[str, Any], record_property: Record) -> None:
+    """`inputs_embeds` alone: prompt tokens are counted, and the prompt ends where it ended, whatever the cache holds."""
+    model = tiny_model(family)
+    ids, mask = batch(3, 12)
+    embedded = model.get_input_embeddings()(ids).detach()
+    found = both(model, lambda: model.generate(
+        inputs_embeds=embedded, attention_mask=mask, max_new_tokens=16, do_sample=False, **options,
+    ), attention_sources=3)
+    whole = torch.cat([ids, found.sequences], -1)
+
+    assert found.span.attributes[c.USAGE_INPUT_TOKENS] == int(mask.sum())
+    record_property("max_error", check(model, found.span, whole, ids, mask))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_a_cache_the_program_filled(family: str, record_property: Record) -> None:
+    """A conversation that goes on: the beginning of the prompt is in the cache already, and belongs to the prompt."""
+    model = tiny_model(family)
+    ids, mask = batch(3, 12)
+    places = (mask.cumsum(-1) - 1).clamp_min(0)
+
+    def call() -> Any:
+        cache = DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(ids[:, :9], attention_mask=mask[:, :9], position_ids=places[:, :9], past_key_values=cache)
+        return model.generate(ids, attention_mask=mask, past_key_values=cache, max_new_tokens=16, do_sample=False)
+
+    found = both(model, call)
+    record_property("max_error", check(model, found.span, found.out, ids, mask))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss"])
+def test_a_prompt_in_pieces(family: str, record_property: Record) -> None:
+    """Chunked prefill: only the last piece's last row predicts a token."""
+    model = tiny_model(family)
+    ids, mask = batch(2, 13)
+    found = both(model, lambda: model.generate(
+        ids, attention_mask=mask, max_new_tokens=16, do_sample=False, prefill_chunk_size=5,
+    ))
+
+    record_property("max_error", check(model, found.span, found.out, ids, mask))

@@ -11,7 +11,7 @@ import torch
 from cutaway import conventions as c
 from cutaway.testing import series, tiny_model
 from sdk_helpers import batch
-from sdk_oracles import both, check, compare, forced, forced_pair, statuses
+from sdk_oracles import both, check, compare, forced, forced_pair, statuses, token_truth
 
 Record = Callable[[str, object], None]
 """pytest's record_property: the largest errors go into the report."""
@@ -205,4 +205,35 @@ def test_models_that_see(family: str, mode: str, record_property: Record) -> Non
     assert statuses(found.span) == ("recorded", "recorded"), found.span.attributes.get(c.STATUS_REASON)
     compare(found.span, 0, truth, errors)
     assert series(found.span, c.ATTENTION_ENTROPY).shape == (length, 3)
+    record_property("max_error", errors)
+
+
+def test_a_model_that_hears(record_property: Record) -> None:
+    """Whisper, whose prompt is sound: the tokens the decoder begins with are counted, both kinds of attention are right."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=120, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8, max_source_positions=20, max_target_positions=60,
+        decoder_start_token_id=3, bos_token_id=1, eos_token_id=2, pad_token_id=0, init_std=0.3,
+    )
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(config).eval()
+    sound = torch.randn(2, 8, 40)
+    torch.random.set_rng_state(state)
+    model.generation_config.no_timestamps_token_id = 119
+    model.generation_config.suppress_tokens = model.generation_config.begin_suppress_tokens = None
+    found = both(model, lambda: model.generate(sound, attention_mask=torch.ones(2, 40), max_new_tokens=8, do_sample=False))
+
+    assert statuses(found.span) == ("recorded", "recorded"), found.span.attributes.get(c.STATUS_REASON)
+    errors: dict[str, float] = {}
+    for i, length in enumerate(found.span.attributes[c.SEQUENCE_OUTPUT_TOKENS]):
+        answer = torch.as_tensor(series(found.span, c.TOKEN_ID, i).astype("int64"))
+        assert answer.tolist() == found.sequences[i, -8:][:length].tolist()
+        begun = found.span.attributes[c.SEQUENCE_INPUT_TOKENS][i]
+        fed = torch.cat([torch.tensor([3, 119])[:begun], answer[:-1]])[None]
+        with torch.no_grad():
+            logits = model(input_features=sound[i:i + 1], decoder_input_ids=fed).logits[0, begun - 1:]
+        compare(found.span, i, token_truth(logits, answer), errors)
     record_property("max_error", errors)

@@ -77,6 +77,8 @@ def prepared_by(model: Any, config: Any, details: dict[str, Any], assistant: Any
     sampling = bool(config.do_sample)
     of_ids = inputs is not None and inputs.ndim == 2 and not inputs.is_floating_point()
     prompt_length = int(details.get("input_ids_seq_length") or 0)
+    # sound or pictures are no tokens to count: the prompt is what the decoder begins with
+    is_media = inputs is not None and inputs.is_floating_point() and getattr(model, "main_input_name", "input_ids") != "input_ids"
     mode = "custom_generate" if own_loop else str(getattr(config.get_generation_mode(assistant), "value", "unknown"))
     return Prepared(
         mode=mode, choices=int(config.num_return_sequences or 1), beams=int(config.num_beams or 1),
@@ -85,8 +87,9 @@ def prepared_by(model: Any, config: Any, details: dict[str, Any], assistant: Any
         top_k=config.top_k if sampling else None, stop_strings=_strings(config.stop_strings),
         end_ids=getattr(config, "_eos_token_tensor", None),
         rows=1 if inputs is None else int(inputs.shape[0]), prompt_length=prompt_length,
-        input_length=prompt_length if inputs is None or inputs.ndim < 2 else int(inputs.shape[1]),
-        input_mask=_mask_of(model_kwargs), input_ids=inputs if of_ids else None, encoder_decoder=encoder_decoder,
+        input_length=prompt_length if inputs is None or inputs.ndim < 2 or is_media else int(inputs.shape[1]),
+        input_mask=None if is_media else _mask_of(model_kwargs), input_ids=inputs if of_ids else None,
+        encoder_decoder=encoder_decoder,
         deferrable=(config.num_beams or 1) == 1 and only_appends(model_kwargs.get("past_key_values")),
         pad_id=getattr(config, "_pad_token_tensor", None), layers=_layers(model), own_loop=own_loop,
     )
