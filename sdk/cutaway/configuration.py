@@ -116,6 +116,7 @@ def configure(
     schema = dialect.schema_url(chosen.latest_conventions)
     made = provider.get_tracer(c.SCOPE_NAME, export.distribution_version(), schema_url=schema)
     instruments, owned_meters = _meters(chosen, meter_provider, owned, schema)
+    finisher.drain_first_at_exit()
     global _state
     with _lock:
         previous = _state

@@ -32,8 +32,16 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._begin()
-        atexit.register(_drain_at_exit, weakref.ref(self))
         _workers.add(self)
+
+    def drain_first_at_exit(self) -> None:
+        """When the program ends: before whoever registered earlier. Called again after each exporter that our jobs end in was made,
+        for what is registered last runs first, and a closed exporter takes no span."""
+        atexit.unregister(self._drain_at_exit)
+        atexit.register(self._drain_at_exit)
+
+    def _drain_at_exit(self) -> None:
+        self.drain(_EXIT_SECONDS)
 
     def _begin(self) -> None:
         self._jobs: deque[tuple[Job, int]] = deque()
@@ -91,12 +99,6 @@ class Worker:
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
-
-
-def _drain_at_exit(worker: weakref.ref[Worker]) -> None:
-    found = worker()
-    if found is not None:
-        found.drain(_EXIT_SECONDS)
 
 
 def _begin_in_child() -> None:
