@@ -52,7 +52,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     },
     "lfm2": {**_DECODER, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_ff_dim": 48},
     "t5": {
-        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0, "initializer_factor": 6.0,
+        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0, "initializer_factor": 1.5,
     },
     "bart": {
         "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
