@@ -67,6 +67,8 @@ class Prepared:
     encoder_decoder: bool
     deferrable: bool
     """Whether the cache only ever appends: the condition for reading its keys later."""
+    cache: Any = None
+    """transformers' cache of a deferrable call, whose `layers[i].keys` are the keys of layer i; let go of when the call is over."""
     stop_check: Callable[[Any], Any] | None = None
     """Re-evaluates the stop strings on ids [sequence, position] -> bool [sequence], or None without stop strings."""
     time_check: Callable[[], bool] | None = None

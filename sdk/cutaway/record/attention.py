@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -47,8 +47,8 @@ class LayerEar:
     """Hears one attention layer. Parts follow each other in time, the step last: layers [5, row, n], heads [k, row, head, n]."""
 
     __slots__ = (
-        "_recorder", "full", "heads", "key", "kind", "last_step", "layer", "layers", "learned_sink", "masks", "positions",
-        "queries", "scale", "softcap", "sources", "steps", "waits",
+        "_key", "_recorder", "_store", "full", "heads", "kind", "last_step", "layer", "layers", "learned_sink", "masks",
+        "positions", "queries", "scale", "softcap", "sources", "steps", "waits",
     )
 
     def __init__(
@@ -63,7 +63,8 @@ class LayerEar:
         self.queries: list[Tensor] = []
         self.masks: list[Tensor | None] = []
         self.full: Waiting | None = None
-        self.key: Tensor | None = None
+        self._store = recorder.store(layer) if self.waits else None
+        self._key: Tensor | None = None
         self.positions = 0
         self.steps = 0
         self.last_step = -1
@@ -76,7 +77,8 @@ class LayerEar:
             self.waits and positions == self.positions + 1 and query.size(2) == 1 and self.last_step != step
             and position_bias is None
         ):
-            self.last_step, self.positions, self.key = step, positions, key
+            self.last_step, self.positions = step, positions
+            self.note(key)
             self.steps += 1
             self.queries.append(query)
             self.masks.append(mask)
@@ -84,6 +86,23 @@ class LayerEar:
                 recorder.full(self)
             return
         self._hear_otherwise(query, key, mask, position_bias)
+
+    def note(self, key: Tensor) -> None:
+        """The newest keys. Where the cache itself holds this very tensor it is found there again: a reference of ours would keep
+        the old keys of a layer alive while the new ones are made."""
+        if self._store is None or self._store.keys is not key:
+            self._store, self._key = None, key
+
+    def keys(self, positions: int) -> Tensor:
+        """The first `positions` keys. Raises ValueError when the cache has been cut below what it held."""
+        newest: Tensor | None = self._key if self._store is None else self._store.keys
+        if newest is None or newest.shape[2] < positions:
+            raise ValueError("the cache was cut while rows waited for its keys")
+        return newest[:, :, :positions]
+
+    def forget(self) -> None:
+        """No reference to keys is left."""
+        self._store = self._key = None
 
     def _hear_otherwise(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
         recorder = self._recorder
@@ -94,7 +113,8 @@ class LayerEar:
             self._withdraw()
         first = self.steps == 0
         recorder.settle([self])
-        self.last_step, self.key, self.positions = recorder.step, key, key.size(2)
+        self.last_step, self.positions = recorder.step, key.size(2)
+        self.note(key)
         self.steps += 1
         if first and self.waits and position_bias is None:
             self.queries = [query[:, :, -1:].clone()]  # a copy: the row of a prompt must not keep the whole prompt's queries
@@ -106,11 +126,10 @@ class LayerEar:
     def _withdraw(self) -> None:
         """Forgets the row of the current step: an earlier chunk of the same prefill, or a repeated pass."""
         self.steps -= 1
-        if self.queries and self.key is not None:
+        if self.queries:
             self.queries.pop()
             self.masks.pop()
-            self.key = self.key[:, :, :-1]  # the rows that still wait end one key earlier
-            self.positions -= 1
+            self.positions -= 1  # the rows that still wait end one key earlier
             return
         self._recorder.settle([self])
         for parts in (self.layers, self.heads):
@@ -137,10 +156,13 @@ class AttentionRecorder:
     """Signals of the query row that predicted each token, for every layer and head.
 
     `deferrable`: the cache only ever appends (no sliding window in place, no quantisation, no beams). `prompt`: positions of the
-    prompt, 0 when only the keys can tell. `drafting`: several tokens are checked in one pass (assisted decoding).
+    prompt, 0 when only the keys can tell. `drafting`: several tokens are checked in one pass (assisted decoding). `cache`: that of
+    transformers, whose `layers[i].keys` are the keys of layer i, or None.
     """
 
-    def __init__(self, measures: Measures, wanted: Wanted, deferrable: bool, prompt: int, drafting: bool) -> None:
+    def __init__(
+        self, measures: Measures, wanted: Wanted, deferrable: bool, prompt: int, drafting: bool, cache: Any = None
+    ) -> None:
         self.measures = measures
         self.wanted = wanted
         self.deferrable = deferrable and not drafting
@@ -148,6 +170,7 @@ class AttentionRecorder:
         self.drafts: dict[tuple[str, int], tuple[LayerEar, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
         self.step = 0
         self.ears: dict[tuple[str, int], LayerEar] = {}
+        self._cache = cache
         self._prompt = prompt
         self._due: list[LayerEar] = []
         self._first_row: tuple[Tensor, Tensor] | None = None
@@ -157,6 +180,11 @@ class AttentionRecorder:
         """Who hears this layer."""
         found = self.ears[(kind, layer)] = LayerEar(self, kind, layer, scale, softcap, learned_sink)
         return found
+
+    def store(self, layer: int) -> Any:
+        """Where the cache keeps the keys of a layer, or None."""
+        layers = getattr(self._cache, "layers", ())
+        return layers[layer] if layer < len(layers) and hasattr(layers[layer], "keys") else None
 
     def first_row(self, key: Tensor, mask: Tensor | None) -> Tensor | None:
         """The mask's last row, copied once for all layers that share the mask; notes how long a prompt of embeddings is."""
@@ -192,13 +220,12 @@ class AttentionRecorder:
         alike: dict[tuple[object, ...], list[tuple[LayerEar, Waiting]]] = {}
         for ear in ears:
             for waiting in ear.take(only_full):
-                assert ear.key is not None, "whoever waits has heard keys"
-                query, mask = waiting.queries[0], waiting.masks[-1]
-                name = (len(waiting.queries), waiting.positions, query.shape, ear.key.shape[1], id(mask))
+                query, mask, key = waiting.queries[0], waiting.masks[-1], ear.keys(waiting.positions)
+                name = (len(waiting.queries), query.shape, key.shape, id(mask))
                 alike.setdefault((*name, ear.scale, ear.softcap, ear.learned_sink is None), []).append((ear, waiting))
         for group in alike.values():
             first = group[0][1]
-            keys = [ear.key[:, :, :first.positions] for ear, _ in group if ear.key is not None]
+            keys = [ear.keys(first.positions) for ear, _ in group]
             sight = self.block_sight(first.masks, first.positions, keys[0].device)
             self.keep([ear for ear, _ in group], [torch.cat(waiting.queries, dim=2) for _, waiting in group], keys, sight)
 
@@ -283,7 +310,8 @@ class AttentionRecorder:
         """No pass follows: computes what waits; afterwards no reference to keys or queries is left."""
         self.settle(list(self.ears.values()))
         for ear in self.ears.values():
-            ear.key = None
+            ear.forget()
+        self._cache = None
         self._due.clear()
         self._sights.clear()
         self.drafts.clear()

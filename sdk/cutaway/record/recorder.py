@@ -87,7 +87,7 @@ class Recorder:
             wanted = Wanted(options.heads, options.sources, _spread(prepared.layers) if options.sources else frozenset())
             deferrable = prepared.deferrable and not prepared.own_loop
             prompt = prepared.prompt_length or (0 if prepared.encoder_decoder else prepared.input_length)
-            self._attention = AttentionRecorder(self._measures, wanted, deferrable, prompt, self._drafts)
+            self._attention = AttentionRecorder(self._measures, wanted, deferrable, prompt, self._drafts, prepared.cache)
 
     @property
     def _drafts(self) -> bool:
@@ -221,7 +221,7 @@ class Recorder:
             self._sequences = sequences.detach().clone()  # the host may change what it was given
             if self.asked.stop_check is not None:
                 self._matched = self.asked.stop_check(self._sequences)
-        self.asked.stop_check = self.asked.time_check = None
+        self.asked.stop_check = self.asked.time_check = self.asked.cache = None
         if self._fault:
             self._attention = None  # nothing of it will be reported
             return

@@ -76,6 +76,8 @@ def prepared_by(model: Any, config: Any, details: dict[str, Any], assistant: Any
     encoder_decoder = bool(model.config.is_encoder_decoder)
     sampling = bool(config.do_sample)
     of_ids = inputs is not None and inputs.ndim == 2 and not inputs.is_floating_point()
+    cache = model_kwargs.get("past_key_values")
+    deferrable = (config.num_beams or 1) == 1 and only_appends(cache)
     prompt_length = int(details.get("input_ids_seq_length") or 0)
     # sound or pictures are no tokens to count: the prompt is what the decoder begins with
     is_media = inputs is not None and inputs.is_floating_point() and getattr(model, "main_input_name", "input_ids") != "input_ids"
@@ -90,7 +92,7 @@ def prepared_by(model: Any, config: Any, details: dict[str, Any], assistant: Any
         input_length=prompt_length if inputs is None or inputs.ndim < 2 or is_media else int(inputs.shape[1]),
         input_mask=None if is_media else _mask_of(model_kwargs), input_ids=inputs if of_ids else None,
         encoder_decoder=encoder_decoder,
-        deferrable=(config.num_beams or 1) == 1 and only_appends(model_kwargs.get("past_key_values")),
+        deferrable=deferrable, cache=_own_keys(cache) if deferrable else None,
         pad_id=getattr(config, "_pad_token_tensor", None), layers=_layers(model), own_loop=own_loop,
     )
 
@@ -109,10 +111,14 @@ def _mask_of(model_kwargs: dict[str, Any]) -> Any:
     return mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
 
 
+def _own_keys(cache: Any) -> Any:
+    """The part of a cache that holds a decoder's keys of itself."""
+    return cache.self_attention_cache if type(cache) is EncoderDecoderCache else cache
+
+
 def only_appends(cache: Any) -> bool:
     """Whether every layer of the cache is one that appends in new memory, so that keys once seen stay as they were."""
-    if type(cache) is EncoderDecoderCache:
-        cache = cache.self_attention_cache
+    cache = _own_keys(cache)
     if type(cache) is not DynamicCache or getattr(cache, "offloading", False):
         return False
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
