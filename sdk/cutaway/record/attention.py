@@ -209,11 +209,24 @@ class AttentionRecorder:
             for ear, query, key, mask, position_bias in self.drafts.values():
                 self._keep_accepted(ear, query, key, mask, position_bias, drafted, accepted)
             self.drafts.clear()
+        self._gather_queries()
         self.step += accepted
         self._first_row = None
         if self._due:
             now, self._due = self._due[:_LAYERS_A_STEP], self._due[_LAYERS_A_STEP:]
             self.settle(now, only_full=True)
+
+    def _gather_queries(self) -> None:
+        """Moves the rows heard in this step into one tensor. Left where the model made them, thousands of small ones would
+        lie between the large ones it makes and frees, and its memory would fall to pieces."""
+        alike: dict[torch.Size, list[LayerEar]] = {}
+        for ear in self.ears.values():
+            if ear.last_step == self.step and ear.queries:
+                alike.setdefault(ear.queries[-1].shape, []).append(ear)
+        for ears in alike.values():
+            together = torch.stack([ear.queries[-1] for ear in ears])
+            for ear, row in zip(ears, together.unbind(), strict=True):
+                ear.queries[-1] = row
 
     def settle(self, ears: Sequence[LayerEar], only_full: bool = False) -> None:
         """Computes what waits in some layers, those of one shape together."""
