@@ -21,7 +21,7 @@ BLOCK_STEPS: Final = 32
 """Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
 
 _SIGHTS_MAX: Final = 4
-_LAYERS_A_STEP: Final = 6
+_LAYERS_A_STEP: Final = 10
 """Layers whose full block is worked off at one step: no single token waits for all of them, and a few share their operations."""
 
 
@@ -41,6 +41,14 @@ class Wanted:
     heads: tuple[int, ...] = ()
     sources: int = 0
     source_layers: frozenset[int] = frozenset()
+
+    @property
+    def of_signals(self) -> slice | list[int]:
+        """`heads` as an index; a slice where they are evenly spaced, which costs no copy."""
+        first, *rest = self.heads
+        step = rest[0] - first if rest else 1
+        evenly = self.heads == tuple(range(first, first + step * len(self.heads), step))
+        return slice(first, self.heads[-1] + 1, step) if evenly else list(self.heads)
 
 
 class LayerEar:
@@ -82,6 +90,7 @@ class LayerEar:
             self.steps += 1
             self.queries.append(query)
             self.masks.append(mask)
+            recorder.heard.append(self)
             if len(self.queries) >= BLOCK_STEPS:
                 recorder.full(self)
             return
@@ -104,6 +113,7 @@ class LayerEar:
         """No reference to keys is left."""
         self._store = self._key = None
 
+    @torch.no_grad()
     def _hear_otherwise(self, query: Tensor, key: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> None:
         recorder = self._recorder
         if recorder.drafting:
@@ -170,6 +180,7 @@ class AttentionRecorder:
         self.drafts: dict[tuple[str, int], tuple[LayerEar, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
         self.step = 0
         self.ears: dict[tuple[str, int], LayerEar] = {}
+        self.heard: list[LayerEar] = []
         self._cache = cache
         self._prompt = prompt
         self._due: list[LayerEar] = []
@@ -219,13 +230,12 @@ class AttentionRecorder:
     def _gather_queries(self) -> None:
         """Moves the rows heard in this step into one tensor. Left where the model made them, thousands of small ones would
         lie between the large ones it makes and frees, and its memory would fall to pieces."""
-        alike: dict[torch.Size, list[LayerEar]] = {}
-        for ear in self.ears.values():
-            if ear.last_step == self.step and ear.queries:
-                alike.setdefault(ear.queries[-1].shape, []).append(ear)
-        for ears in alike.values():
-            together = torch.stack([ear.queries[-1] for ear in ears])
-            for ear, row in zip(ears, together.unbind(), strict=True):
+        heard, self.heard = self.heard, []
+        rows = [ear.queries[-1] for ear in heard if ear.queries]
+        if len(rows) < len(heard) or len({row.shape for row in rows}) > 1:
+            return  # a block has just been taken, or layers differ in their heads: these few stay where they are
+        if rows:
+            for ear, row in zip(heard, torch.stack(rows).unbind(), strict=True):
                 ear.queries[-1] = row
 
     def settle(self, ears: Sequence[LayerEar], only_full: bool = False) -> None:
@@ -248,7 +258,7 @@ class AttentionRecorder:
         sinks = None if one.learned_sink is None else [ear.learned_sink for ear in ears]
         signals = self.measures.attention_signals(queries, keys, one.scale, sight, one.softcap, sinks)
         means = signals.mean(3)
-        heads = signals[list(wanted.heads)].half() if wanted.heads else None
+        heads = signals[wanted.of_signals].half() if wanted.heads else None
         for i, ear in enumerate(ears):
             ear.layers.append(means[:, i])
             if heads is not None:
@@ -308,7 +318,7 @@ class AttentionRecorder:
         if mask is not None:
             bias = sights.additive(mask[..., rows, :positions])
         else:
-            bias = torch.zeros(1, 1, 1, positions, device=key.device)
+            bias = torch.zeros(1, 1, 1, positions, dtype=torch.float32, device=key.device)
         return sights.masked(bias, prompt, offset, extra)
 
     def _once(self, name: tuple[object, ...], kept: Sequence[object], build: Callable[[], Sight]) -> Sight:
@@ -319,6 +329,7 @@ class AttentionRecorder:
             self._sights[name] = (kept, build())
         return self._sights[name][1]
 
+    @torch.no_grad()  # a model may have its gradients on, and the program too by now
     def stop(self) -> None:
         """No pass follows: computes what waits; afterwards no reference to keys or queries is left."""
         self.settle(list(self.ears.values()))

@@ -24,7 +24,7 @@ def causal(count: int, positions: int, prompt: int, device: torch.device, offset
     bias = None
     if count > 1:  # only the last `count` keys are hidden from anyone
         place = torch.arange(count, device=device)
-        bias = torch.where(place[None, :] <= place[:, None], 0.0, HIDDEN)[None, None]
+        bias = _hiding(place[None, :] <= place[:, None])[None, None]
     return Sight(bias, *_shares(visible, visible.clamp_max(float(prompt))), torch.zeros_like(last), last, prompt, offset)
 
 
@@ -49,8 +49,13 @@ def _shares(visible: Tensor, old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def additive(mask: Tensor) -> Tensor:
     """A boolean or additive mask -> float32 bias of the same shape."""
     if mask.dtype == torch.bool:
-        return torch.where(mask, 0.0, HIDDEN)
+        return _hiding(mask)
     return mask.float().clamp_min(HIDDEN)
+
+
+def _hiding(seen: Tensor) -> Tensor:
+    """Bool -> float32 of the same shape. `torch.where` of two numbers would be of the program's default type."""
+    return torch.zeros(seen.shape, dtype=torch.float32, device=seen.device).masked_fill_(~seen, HIDDEN)
 
 
 def block(masks: Sequence[Tensor | None], positions: int, prompt: int, device: torch.device) -> Sight:
@@ -61,7 +66,7 @@ def block(masks: Sequence[Tensor | None], positions: int, prompt: int, device: t
         return causal(count, positions, prompt, device)
     first = positions - count + 1
     limit = torch.arange(first, first + count, device=device)[:, None]
-    hidden = torch.where(torch.arange(positions, device=device)[None, :] < limit, 0.0, HIDDEN)[None, None]
+    hidden = _hiding(torch.arange(positions, device=device)[None, :] < limit)[None, None]
     rows, heads = present[0][1].shape[:2]
     bias = hidden.expand(rows, heads, count, positions).clone()
     for j, each in present:

@@ -15,11 +15,11 @@ from torch import Tensor
 from cutaway import conventions as c
 from cutaway.steps import TOKEN_SIGNALS, Measures
 
-ROWS_MAX: Final = 8
+ROWS_MAX: Final = 16
 """Rows of scores that share a measurement: the model has emptied the caches between two tokens, so an operation costs more to start
 than to run on one row. More rows win little."""
 
-_BYTES_MAX: Final = {"cpu": 2 * 1024 * 1024}
+_BYTES_MAX: Final = {"cpu": 4 * 1024 * 1024}
 _BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
 """Logits that wait. On a CPU they should still be in its cache when they are read."""
 
@@ -73,10 +73,11 @@ class TokenRecorder:
         rows = self._measures.scratch_rows(logits.device.type, logits.shape[1], logits.shape[0])
         kept = self._scratch
         if kept is None or kept[0].shape[0] < rows or kept[0].shape[1] != logits.shape[1]:
-            first, second = (torch.empty(rows, logits.shape[1], device=logits.device) for _ in range(2))
+            first, second = (torch.empty(rows, logits.shape[1], dtype=torch.float32, device=logits.device) for _ in range(2))
             kept = self._scratch = (first, second)
         return kept
 
+    @torch.no_grad()  # as in AttentionRecorder
     def stop(self) -> None:
         """No step follows: nothing large is kept."""
         self.settle()
