@@ -22,4 +22,5 @@ with tracer.start_as_current_span("handle request"):  # your own spans and cutaw
     output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
 
 print(tokenizer.decode(output[0], skip_special_tokens=True))
+cutaway.shutdown()  # hands the last spans to your provider, which stays open
 provider.shutdown()
