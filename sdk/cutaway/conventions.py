@@ -164,7 +164,7 @@ SEQUENCE_WORST_WINDOW: Final = _attribute("cutaway.sequence.worst_window", "doub
     "largest mean surprisal of 16 tokens in a row, of all tokens of a shorter sequence; NaN for an empty one")
 SEQUENCE_SURPRISAL_QUARTERS: Final = _attribute("cutaway.sequence.surprisal.quarters", "double[]", "nats", "with token signals",
     "four values a sequence, one sequence after another: mean surprisal of each quarter of its tokens; NaN below 8 tokens")
-SEQUENCE_RAUQ: Final = _attribute("cutaway.sequence.rauq", "double[]", "nats", "with token and attention signals",
+SEQUENCE_RAUQ: Final = _attribute("cutaway.sequence.rauq", "double[]", "nats", "with token signals and `attention` `heads` or `full`",
     "recurrent attention-based uncertainty of each sequence (Vazhentsev et al. 2025, arXiv 2505.20045)")
 SEQUENCE_REPETITION: Final = _attribute("cutaway.sequence.repetition", "double[]", "", "with token ids known",
     "seq-rep-4 of each sequence: 1 - distinct 4-grams / 4-grams (Welleck et al. 2019); NaN below 4 tokens")
