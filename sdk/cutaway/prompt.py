@@ -101,7 +101,7 @@ def _surprisal(
 ) -> Tensor:
     rows, positions = ids.shape
     if positions < 2:
-        return torch.full((rows, positions), torch.nan, device=ids.device)
+        return torch.full((rows, positions), torch.nan, dtype=torch.float32, device=ids.device)
     limit_bytes = LOGITS_BYTES_MAX.get(ids.device.type, _LOGITS_BYTES_MAX)
     at_once = max(1, limit_bytes // (4 * _vocabulary(model)))
     takes = set(inspect.signature(model.forward).parameters)
@@ -155,7 +155,7 @@ def _group(
     """Float32 [row, position] of some rows; `width` positions a pass. What follows the last position is not asked for."""
     rows, positions = ids.shape
     places = None if mask is None else (mask.long().cumsum(-1) - 1).clamp_min_(0)
-    parts = [torch.full((rows, 1), torch.nan, device=ids.device)]
+    parts = [torch.full((rows, 1), torch.nan, dtype=torch.float32, device=ids.device)]
     for begin, end in _pieces(positions - 1, width):
         logits = run.logits(ids, mask, places, begin, end)
         following = ids[:, begin + 1:end + 1].to(logits.device)

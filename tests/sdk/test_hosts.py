@@ -289,3 +289,30 @@ def test_a_dispatched_model(place: str, tmp_path: Path, record_property: Record)
     found = both(model, lambda: model.generate(ids, attention_mask=mask, max_new_tokens=36, do_sample=True, top_k=0))
 
     record_property("max_error", check(tiny_model(), found.span, found.out, ids, mask))
+
+
+# --- What the program has set in torch -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_default_type_of_the_program(llama: Any, dtype: torch.dtype, record_property: Record) -> None:
+    """torch.set_default_dtype is the program's matter: signals are worked out in float32 all the same, hidden keys stay hidden."""
+    ids, mask = batch()
+    torch.set_default_dtype(dtype)
+    try:
+        found = both(llama, lambda: llama.generate(ids, attention_mask=mask, max_new_tokens=40, do_sample=False))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    record_property("max_error", check(llama, found.span, found.out, ids, mask))
+
+
+def test_gradients_on(record_property: Record) -> None:
+    """A model that turns gradients on inside `generate` is measured as any other: nothing of ours asks for a gradient."""
+    class WithGradients(LlamaForCausalLM):
+        @torch.enable_grad()
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    model, ids = tiny_model(), batch()[0][:1]
+    model.__class__ = WithGradients
+    found = both(model, lambda: model.generate(ids, max_new_tokens=40, do_sample=False))
+    record_property("max_error", check(tiny_model(), found.span, found.out, ids, torch.ones_like(ids)))

@@ -58,7 +58,7 @@ def _scores(queries: Sequence[Tensor], keys: Sequence[Tensor], scale: float, sig
     """Float32 [layer, row, head, n, position], very negative where a key is hidden."""
     rows, heads, count, width = queries[0].shape
     groups, positions = keys[0].shape[1], keys[0].shape[2]
-    scores = torch.empty(len(queries), rows, heads, count, positions, device=queries[0].device)
+    scores = torch.empty(len(queries), rows, heads, count, positions, dtype=torch.float32, device=queries[0].device)
     places = scores.view(len(queries), rows, groups, heads // groups * count, positions)
     for query, key, place in zip(queries, keys, places, strict=True):
         grouped = query.float().mul(scale).reshape(rows, groups, heads // groups * count, width)
