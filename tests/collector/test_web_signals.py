@@ -131,6 +131,11 @@ def test_a_pipeline_shows_its_curves(client: FlaskClient) -> None:
     assert [tag for tag, _ in page.tags].count("tr") == STORY.steps + 1
 
 
+def test_heads_asked_of_what_has_no_attention(client: FlaskClient) -> None:
+    """Nothing is said of a mean over heads that is not there either."""
+    assert client.get(f"{DIFFUSION}.json?heads=all").get_json()["attention"]["reason"] == ""
+
+
 def test_the_trace_leads_to_the_pipeline(client: FlaskClient) -> None:
     """A diffusion span has a page worth opening though it generated no token."""
     trace_id = bytes(range(16)).hex()

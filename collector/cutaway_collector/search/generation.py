@@ -62,7 +62,7 @@ def generation(
         raise QueryError(f"this model has attention heads 0 to {head_count - 1}, heads is {heads}", hint="try heads=0 or heads=all")
     attributes: Mapping[str, str] = span["attributes"]
     reason = attributes.get(c.STATUS_REASON, "")
-    if heads is not None and found and not head_count:
+    if heads is not None and layers and not head_count:
         reason = "attention entropy of single heads was not recorded; the mean over heads is there"
     budget = _Budget()
     steps = next((curves for row in found if (curves := series.steps(row))), None)
