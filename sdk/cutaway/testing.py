@@ -20,8 +20,8 @@ from cutaway.encode import pack, unpack
 __all__ = ["CountingIds", "TickClock", "pack", "recorded", "series", "tiny_model", "unpack"]
 
 _DECODER: Final[dict[str, Any]] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-    "initializer_range": 0.3,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 8, "initializer_range": 0.3,
 }
 _EXPERTS: Final = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
@@ -47,12 +47,16 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3},
     "jamba": {
-        **_DECODER, "num_hidden_layers": 4, "num_experts": 2, "num_experts_per_tok": 1, "attn_layer_period": 2, "attn_layer_offset": 1,
-        "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 4,
+        **_DECODER, "num_hidden_layers": 4, "num_experts": 2, "num_experts_per_tok": 1, "attn_layer_period": 2,
+        "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 4,
     },
-    "lfm2": {**_DECODER, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_ff_dim": 48},
+    "lfm2": {
+        **_DECODER, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "block_ff_dim": 48,
+    },
     "t5": {
-        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0, "initializer_factor": 1.5,
+        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0,
+        "initializer_factor": 1.5,
     },
     "bart": {
         "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,

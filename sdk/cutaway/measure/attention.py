@@ -101,7 +101,8 @@ def attention_sources(
 ) -> tuple[Tensor, Tensor]:
     """The `count` keys with the largest weight, mean over heads: positions int64 and weights float32, both [row, n, count].
 
-    One layer; arguments as for attention_signals, learned_sink: [head] or None. Where fewer keys are visible the weights end in zeros.
+    One layer; arguments as for attention_signals, learned_sink: [head] or None. Where fewer keys are visible the weights end in
+    zeros.
     """
     scores = _scores((query,), (key,), scale, sight, softcap)[0]
     p = scores.softmax(-1)
