@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -290,3 +292,19 @@ def test_the_global_provider_is_never_ours() -> None:
         pass
 
     assert otel.get_tracer_provider() is before
+
+
+def test_console_prints_spans() -> None:
+    """OTEL_TRACES_EXPORTER=console: every span as JSON on standard output, packed series as their size."""
+    program = (
+        "import cutaway, torch\nfrom cutaway.testing import tiny_model\n"
+        "cutaway.instrument()\n"
+        "tiny_model().generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, min_new_tokens=4)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "OTEL_TRACES_EXPORTER": "console"})
+    told = json.loads(done.stdout)
+
+    assert told["attributes"][c.USAGE_OUTPUT_TOKENS] == 4
+    assert told["attributes"][c.TOKEN_SURPRISAL] == f"<{c.SERIES_HEADER.size + 16} bytes>"
+    assert "cannot be delivered" not in done.stderr
