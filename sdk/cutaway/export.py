@@ -348,7 +348,7 @@ def _printed(span: ReadableSpan) -> str:
         span.name, span.context, span.parent, span.resource, attributes, span.events, span.links, span.kind,
         status=span.status, start_time=span.start_time, end_time=span.end_time, instrumentation_scope=span.instrumentation_scope,
     )
-    return told.to_json() + os.linesep
+    return f"{told.to_json()}{os.linesep}"
 
 
 def _provider(
