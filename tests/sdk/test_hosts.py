@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CompileConfig, LlamaForCausalLM, PreTrainedTokenizerFast, StoppingCriteria, TextIteratorStreamer
+from transformers import (
+    CompileConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
 
 from cutaway import conventions as c
 from cutaway.testing import recorded, series, tiny_model
@@ -316,3 +323,18 @@ def test_gradients_on(record_property: Record) -> None:
     model.__class__ = WithGradients
     found = both(model, lambda: model.generate(ids, max_new_tokens=40, do_sample=False))
     record_property("max_error", check(tiny_model(), found.span, found.out, ids, torch.ones_like(ids)))
+
+
+def test_a_criterion_that_writes_into_the_scores(llama: Any, record_property: Record) -> None:
+    """A stopping criterion of the program's own may spoil the scores it is shown: what was recorded is what the model said."""
+    class Spoils(StoppingCriteria):
+        def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+            scores[-1].fill_(0.0)
+            return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+
+    ids, mask = batch()
+    found = both(llama, lambda: llama.generate(
+        ids, attention_mask=mask, max_new_tokens=20, do_sample=False, output_scores=True, return_dict_in_generate=True,
+        stopping_criteria=StoppingCriteriaList([Spoils()]),
+    ))
+    record_property("max_error", check(llama, found.span, found.out.sequences, ids, mask))

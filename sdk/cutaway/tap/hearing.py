@@ -30,7 +30,7 @@ class HearingProcessors(LogitsProcessorList):
         session = self.session
         some, passed = super().__len__() > 0, True
         try:
-            session.listener.logits(input_ids, scores, some)
+            session.listener.logits(input_ids, scores, some or session.watched)
             passed = not session.listener.awaits_pass
         except Exception as error:
             session.fault("reading scores", error)
@@ -41,7 +41,7 @@ class HearingProcessors(LogitsProcessorList):
             session.deaf = passed
         if some:
             try:
-                session.listener.processed(processed)
+                session.listener.processed(processed.clone() if session.watched else processed)
             except Exception as error:
                 session.fault("reading processed scores", error)
         return processed

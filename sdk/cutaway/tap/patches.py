@@ -110,6 +110,7 @@ def _patched_criteria(home: Home) -> Callable[..., Any]:
             checks = [criterion for criterion in found if isinstance(criterion, StopStringCriteria)]
             limits = [criterion for criterion in found if isinstance(criterion, MaxTimeCriteria)]
             session.listener.stop_strings(_one_argument(checks[0]) if checks else None, _passed(limits[0]) if limits else None)
+            session.watched = any(type(criterion).__module__ != MaxTimeCriteria.__module__ for criterion in found)
             return HearingCriteria(found, session)
         except Exception as error:
             session.fault("preparing to listen", error)

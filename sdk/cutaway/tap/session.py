@@ -64,7 +64,7 @@ _DEAF: Final = _Deaf()
 class Session:
     """One generation: the model it runs, who listens, and the ear of every attention module."""
 
-    __slots__ = ("_ears", "_names", "_owners", "_wrapped", "assistant", "deaf", "home", "listener", "model", "own_loop")
+    __slots__ = ("_ears", "_names", "_owners", "_wrapped", "assistant", "deaf", "home", "listener", "model", "own_loop", "watched")
 
     def __init__(self, model: Any, listener: Hearing, assistant: Any, own_loop: bool, home: Home) -> None:
         self.home = home
@@ -75,6 +75,8 @@ class Session:
         self.deaf = False
         """True from the scores to the end of the criteria: a processor (guidance), a streamer or a criterion may run the model once
         more, and that pass predicts nothing we report."""
+        self.watched = False
+        """Whether a criterion of the host's own is shown the scores: it may write into them before they have been read."""
         self._names: dict[int, str] | None = None
         self._owners: dict[tuple[str, int], int] = {}
         self._ears: dict[Any, Ear] = {}
