@@ -51,7 +51,7 @@ MUTATIONS = [
              "visible = torch.ones_like(seen).sum(-1).float()"),
     Mutation("count pads as prompt", f"{SIGHT}:masked", "seen[..., :prompt].sum(-1)",
              "torch.ones_like(seen[..., :prompt]).sum(-1)"),
-    Mutation("forget the causal triangle of a block", f"{SIGHT}:block", "< limit, 0.0, HIDDEN)", "< limit, 0.0, 0.0)"),
+    Mutation("forget the causal triangle of a block", f"{SIGHT}:block", "< limit)[None, None]", "< limit + positions)[None, None]"),
     Mutation("triangle off by one", f"{SIGHT}:causal", "place[None, :] <= place", "place[None, :] < place", "unpadded"),
     Mutation("forget the triangle where nothing is padded", f"{SIGHT}:causal", "if count > 1:", "if False:", "unpadded"),
     Mutation("log2 instead of ln", f"{TOKENS}:signals_of", "-highest.log()", "-highest.log2()"),

@@ -186,7 +186,8 @@ ENDING = PENDING + """
 threading.Timer(0.2, release.set).start()
 """
 
-FORKING = PENDING + """
+# One thread: torch's OpenMP pool does not survive a fork, with or without us, and the child would wait for it for ever.
+FORKING = PENDING.replace("import torch", "import torch\ntorch.set_num_threads(1)", 1) + """
 pid = os.fork()
 if not pid:
     signal.alarm(60)
