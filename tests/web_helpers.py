@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import html.parser
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 import search_helpers as spans_of
 from cutaway_collector.blocks import Block, Lists, Strings
@@ -19,6 +17,7 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import create_app
 from cutaway_collector.web.site import Site
+from flask_serving import serving
 from search_helpers import Event, Span
 
 NOW_NS = spans_of.START_NS + 1_200_000_000_000
@@ -408,15 +407,8 @@ def stored(directory: Path, spans: Sequence[Span], blocks: Sequence[Block]) -> I
 def served(store: ClickHouseStore) -> Iterator[str]:
     """The pages on a free port of loopback; gives "http://127.0.0.1:port"."""
     app = create_app(store, Settings(data="unused"), now_ns=lambda: NOW_NS)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(app) as address:
+        yield address
 
 
 def gen(number: int) -> str:

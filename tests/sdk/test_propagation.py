@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import flask
@@ -15,11 +14,11 @@ import requests
 from opentelemetry import baggage, propagate
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
-from werkzeug.serving import make_server
 
 import cutaway
 from cutaway.errors import ConfigurationError
 from cutaway.testing import recorded, tiny_model
+from flask_serving import serving
 from sdk_helpers import batch
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -40,20 +39,6 @@ def parents(spans: Any) -> dict[str, tuple[str, str]]:
                     "" if span.parent is None else names.get(span.parent.span_id, f"{span.parent.span_id:016x}"))
         for span in finished
     }
-
-
-@contextmanager
-def serving(app: flask.Flask) -> Iterator[str]:
-    """A real server on a free port."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_an_instrumented_web_server_is_the_parent() -> None:

@@ -158,19 +158,16 @@ class Session:
                 key = key[:, :, :length]  # an empty static cache at prefill: sdpa itself looks at the first keys only
             return key, None
         if not isinstance(mask, torch.Tensor):
-            self._give_up_all("attention with block masks (flex attention)")
+            self.listener.give_up_attention("attention with block masks (flex attention)")
             return key, None
         if mask.ndim == 2:
             return key, mask[:, None, None, :].bool()
         if mask.ndim != 4:
-            self._give_up_all(f"attention masks with {mask.ndim} axes")
+            self.listener.give_up_attention(f"attention masks with {mask.ndim} axes")
             return key, None
-        if "flash" in implementation and kwargs.get("sliding_window") is not None and key.shape[2] > kwargs["sliding_window"]:
-            self._give_up_all("sliding windows inside a flash attention kernel")
+        if reason := _hidden_window(kwargs, key, implementation):
+            self.listener.give_up_attention(reason)
         return key, mask
-
-    def _give_up_all(self, reason: str) -> None:
-        self.listener.give_up_attention(reason)
 
 
 def _decoder(model: Any) -> Any:
@@ -192,6 +189,11 @@ def _inexact(kwargs: dict[str, Any], key: Any, implementation: str) -> str:
     """Why the attention of this layer cannot be told from query, key and mask ("" when it can)."""
     if kwargs.get("cache") is not None or implementation.startswith("paged"):
         return "attention over a paged cache"
+    return _hidden_window(kwargs, key, implementation)
+
+
+def _hidden_window(kwargs: dict[str, Any], key: Any, implementation: str) -> str:
+    """Why the kernel sees less than its keys and mask say, "" when it does not."""
     window = kwargs.get("sliding_window")
     if "flash" in implementation and window is not None and key.shape[2] > window:
         return "sliding windows inside a flash attention kernel"
