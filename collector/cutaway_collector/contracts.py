@@ -11,7 +11,11 @@ import numpy.typing as npt
 
 from cutaway_collector.blocks import Block
 
-Encoding = Literal["protobuf", "json"]
+Encoding = Literal["protobuf", "json", "logs/protobuf", "logs/json"]
+"""What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, as protobuf or as OTLP/JSON."""
+
+Scope = Literal["ingest", "read", "admin"]
+"""What a credential may do. `admin` includes the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,36 @@ class Decoded:
     tokens: Block
     rejected: int
     message: str
+    scores: Block | None = None
+    """A gen_ai_scores block of what the request itself judges (log records that carry evaluation results), None without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, as its credential says. `tenant` is "" while there is only one."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+
+
+class Authenticate(Protocol):
+    """Authorization header of a request -> who it is from.
+
+    Raises Unauthenticated (no credential, or an unknown one), PermissionDenied (known, but not allowed to), TooManyRequests.
+    """
+
+    def __call__(self, authorization: str, scope: Scope, peer: str) -> Caller:
+        """authorization: value of the header, "" without one; peer: the sender's address, for throttling failures."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of a listener. client_ca: who signs the certificates clients must show, "" when they need none."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +68,7 @@ class Receipt:
 
 
 class Submit(Protocol):
-    """Takes one uncompressed OTLP trace request; returns once it is safe on disk.
+    """Takes one uncompressed OTLP trace or logs request; returns once it is safe on disk. What was sent before is not kept again.
 
     Raises MalformedRequest (nothing kept), Overloaded (nothing kept, come back later).
     """

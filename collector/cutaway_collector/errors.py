@@ -68,6 +68,31 @@ class MethodNotAllowed(RequestError):
     grpc = 12  # UNIMPLEMENTED
 
 
+class Unauthenticated(RequestError):
+    """No credential, or one that is not known."""
+
+    http = 401
+    grpc = 16
+
+
+class PermissionDenied(RequestError):
+    """A known credential that may not do this."""
+
+    http = 403
+    grpc = 7
+
+
+class TooManyRequests(RequestError):
+    """One sender asks too much: come back later, nothing was stored."""
+
+    http = 429
+    grpc = 14  # UNAVAILABLE: OTLP retries it; RESOURCE_EXHAUSTED it would not
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TooLarge(RequestError):
     """The body exceeds a size limit, before or after decompression. Never retryable."""
 

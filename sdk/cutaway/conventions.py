@@ -90,14 +90,14 @@ OUTPUT_WORST_WINDOW: Final = _attribute("cutaway.output.worst_window", "double",
     "largest of the sequences' `cutaway.sequence.worst_window`")
 OUTPUT_SURPRISAL_SLOPE: Final = _attribute("cutaway.output.surprisal.slope", "double", "nats", "with token signals, from 8 tokens up",
     "largest of the sequences' mean surprisal of the last quarter minus that of the first: errors that feed on themselves make it grow")
-OUTPUT_RAUQ: Final = _attribute("cutaway.output.rauq", "double", "nats", "with token and attention signals", "largest of the sequences' `cutaway.sequence.rauq`")
+OUTPUT_RAUQ: Final = _attribute("cutaway.output.rauq", "double", "nats", "with `cutaway.sequence.rauq`", "largest of the sequences' `cutaway.sequence.rauq`")
 OUTPUT_REPETITION: Final = _attribute("cutaway.output.repetition", "double", "", "from 4 tokens up", "largest of the sequences' `cutaway.sequence.repetition`")
 OUTPUT_LOOP_PERIOD: Final = _attribute("cutaway.output.loop_period", "int", "{token}", "when a sequence ends in a loop",
     "shortest of the sequences' `cutaway.sequence.loop_period` that is not 0")
 OUTPUT_COMPRESSION_RATIO: Final = _attribute("cutaway.output.compression_ratio", "double", "", "when a tokenizer is known",
     "largest of the sequences' `cutaway.sequence.compression_ratio`")
 ATTENTION_ENTROPY_MEAN: Final = _attribute("cutaway.attention.entropy.mean", "double", "nats", "with attention signals",
-    "mean over generated tokens, layers and heads of the entropy of the attention row that predicted the token")
+    "mean over generated tokens, recorded layers and heads of the entropy of the attention row that predicted the token")
 ATTENTION_ENTROPY_MIN: Final = _attribute("cutaway.attention.entropy.min", "double", "nats", "with attention signals",
     "smallest layer value (mean over heads) of any generated token: how narrowly the model looked at its narrowest")
 ATTENTION_NORMALIZED_ENTROPY_MEAN: Final = _attribute("cutaway.attention.normalized_entropy.mean", "double", "", "with attention signals",
@@ -164,7 +164,7 @@ SEQUENCE_WORST_WINDOW: Final = _attribute("cutaway.sequence.worst_window", "doub
     "largest mean surprisal of 16 tokens in a row, of all tokens of a shorter sequence; NaN for an empty one")
 SEQUENCE_SURPRISAL_QUARTERS: Final = _attribute("cutaway.sequence.surprisal.quarters", "double[]", "nats", "with token signals",
     "four values a sequence, one sequence after another: mean surprisal of each quarter of its tokens; NaN below 8 tokens")
-SEQUENCE_RAUQ: Final = _attribute("cutaway.sequence.rauq", "double[]", "nats", "with token signals and `attention` `heads` or `full`",
+SEQUENCE_RAUQ: Final = _attribute("cutaway.sequence.rauq", "double[]", "nats", "with token signals, and `attention` `full` or `heads` of every layer",
     "recurrent attention-based uncertainty of each sequence (Vazhentsev et al. 2025, arXiv 2505.20045)")
 SEQUENCE_REPETITION: Final = _attribute("cutaway.sequence.repetition", "double[]", "", "with token ids known",
     "seq-rep-4 of each sequence: 1 - distinct 4-grams / 4-grams (Welleck et al. 2019); NaN below 4 tokens")

@@ -171,6 +171,7 @@ def _listener(model: Any, arguments: dict[str, Any]) -> Any:
     options = record.Options(
         attention=chosen.attention != "off",
         heads=tuple(ATTENTION_SIGNALS.index(name) for name in _HEADS.get(chosen.attention, ())),
+        layers_max=0 if chosen.attention == "full" else chosen.attention_layers_max,
         alternatives=chosen.alternatives, sources=0 if chosen.attention == "off" else chosen.attention_sources,
     )
     return record.Recorder(measure, clock, options, lambda: tap.prepared_from(model, arguments))
@@ -349,7 +350,7 @@ def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any
     layers = 0 if ending.recorder.asked is None else ending.recorder.asked.layers
     middle = sequences.middle_third(layers)
     columns = [i for i, layer in enumerate(recording.layers) if layer in middle] if recording.layers else None
-    last_key = recording.series.get(c.ATTENTION_LAST_KEY_HEADS)
+    last_key = None if recording.layers_left_out else recording.series.get(c.ATTENTION_LAST_KEY_HEADS)  # the formula asks for all
     return sequences.attributes(
         recording.output_tokens, recording.series.get(c.TOKEN_SURPRISAL), recording.token_ids, None if columns == [] else last_key,
         ending.said.answers, ending.settings.rauq_alpha, columns,

@@ -67,8 +67,11 @@ class Settings:
     semconv: str = _setting("", "OTEL_SEMCONV_STABILITY_OPT_IN", "with `gen_ai_latest_experimental` in this comma-separated list, names and types of the unreleased GenAI conventions",
                             "empty means v1.41, the last released text")
     attention: str = _setting("heads", "CUTAWAY_ATTENTION",
-                              "`off`, `layers` (every signal, mean over heads), `heads` (and entropy of every head) or `full` (every signal of every head)",
+                              "`off`, `layers` (every signal, mean over heads), `heads` (and entropy of every head) or `full` (every signal of every head of every layer, and RAUQ)",
                               "every head's entropy costs only bytes, and only where they fit `series_bytes_max`")
+    attention_layers_max: int = _setting(8, "CUTAWAY_ATTENTION_LAYERS_MAX",
+                                         "layers whose attention is recorded, evenly from the first to the last; 0: every layer, as `full` always does",
+                                         "their cost grows with each layer: with eight the whole stays within 2 % of the generation, however deep the model")
     alternatives: int = _setting(0, "CUTAWAY_ALTERNATIVES", "most likely tokens to keep beside each chosen one, at most 64",
                                  "eight bytes each, and a second look at every logit: asked for when choices are to be compared", "few")
     attention_sources: int = _setting(0, "CUTAWAY_ATTENTION_SOURCES", "strongest attended positions to keep a token, in 4 layers from the first to the last, at most 64",

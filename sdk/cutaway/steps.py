@@ -122,6 +122,9 @@ CROSS: Final = "cross"
 class Ear(Protocol):
     """Who hears one attention layer."""
 
+    unwanted: bool
+    """True once nothing more of this layer is wanted."""
+
     def hear(self, query: Any, key: Any, mask: Any, position_bias: Any) -> None:
         """The layer ran: query [row, head, n, width], key [row, key-value head, position, width], the mask as the kernel got it
         (bool or additive, [row, 1 or head, n, position]) or None, and a bias of the same shape to add to the scores, or None."""
@@ -174,6 +177,8 @@ class Recording:
     """Series by the name of their attribute (conventions): [token], [token, layer], [token, layer, head], ..."""
     layers: list[int] = field(default_factory=list)
     """Model layer of each column of the attention series; empty when they are simply all of them."""
+    layers_left_out: bool = False
+    """Whether there are attention layers that were not wanted."""
     source_layers: list[int] = field(default_factory=list)
     prompt_ids: NDArray[np.uint32] | None = None
     """Prompt ids of every row, padding left out, when the prompt was measured too."""

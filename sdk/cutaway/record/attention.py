@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from cutaway.record import sight as sights
-from cutaway.steps import SELF, Measures, Sight
+from cutaway.steps import CROSS, SELF, Measures, Sight
 
 BLOCK_STEPS: Final = 32
 """Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
 
 _SIGHTS_MAX: Final = 4
-_LAYERS_A_STEP: Final = 10
+_SOURCE_LAYERS_MAX: Final = 4
+"""Layers whose strongest keys are kept, spread from the first to the last: a map for the eye, not a measurement."""
+
+_LAYERS_A_STEP: Final = 4
 """Layers whose full block is worked off at one step: no single token waits for all of them, and a few share their operations."""
 
 
@@ -36,11 +39,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is kept of each layer: indices of the signals kept for every head; strongest keys to keep, and of which layers."""
+    """What is kept. `heads`: indices of the signals kept for every head; `layers_max`: layers of each kind, 0 for all of them;
+    `sources`: strongest keys."""
 
     heads: tuple[int, ...] = ()
+    layers_max: int = 0
     sources: int = 0
-    source_layers: frozenset[int] = frozenset()
 
     @property
     def of_signals(self) -> slice | list[int]:
@@ -56,7 +60,7 @@ class LayerEar:
 
     __slots__ = (
         "_key", "_recorder", "_store", "full", "heads", "kind", "last_step", "layer", "layers", "learned_sink", "masks",
-        "positions", "queries", "scale", "softcap", "sources", "steps", "waits",
+        "positions", "queries", "scale", "shows_sources", "softcap", "sources", "steps", "unwanted", "waits",
     )
 
     def __init__(
@@ -65,6 +69,7 @@ class LayerEar:
         self._recorder = recorder
         self.kind, self.layer, self.scale, self.softcap, self.learned_sink = kind, layer, scale, softcap, learned_sink
         self.waits = recorder.deferrable and kind == SELF
+        self.unwanted = self.shows_sources = False
         self.layers: list[Tensor] = []
         self.heads: list[Tensor] = []
         self.sources: list[tuple[Tensor, Tensor]] = []
@@ -108,6 +113,13 @@ class LayerEar:
         if newest is None or newest.shape[2] < positions:
             raise ValueError("the cache was cut while rows waited for its keys")
         return newest[:, :, :positions]
+
+    def retire(self) -> None:
+        """Hears nothing from now on, and what it has heard is not wanted."""
+        self.unwanted = True
+        self.full = None
+        self.queries, self.masks, self.layers, self.heads, self.sources = [], [], [], [], []
+        self.forget()
 
     def forget(self) -> None:
         """No reference to keys is left."""
@@ -181,6 +193,8 @@ class AttentionRecorder:
         self.step = 0
         self.ears: dict[tuple[str, int], LayerEar] = {}
         self.heard: list[LayerEar] = []
+        self.left_out = False
+        self._chosen = False
         self._cache = cache
         self._prompt = prompt
         self._due: list[LayerEar] = []
@@ -216,9 +230,12 @@ class AttentionRecorder:
 
     def stepped(self, drafted: int = 0, accepted: int = 1) -> None:
         """Tokens were chosen: `accepted` of them, from `drafted` + 1 rows of the last pass."""
+        if not self._chosen:
+            self._choose_layers()
         if self.drafting:
             for ear, query, key, mask, position_bias in self.drafts.values():
-                self._keep_accepted(ear, query, key, mask, position_bias, drafted, accepted)
+                if not ear.unwanted:
+                    self._keep_accepted(ear, query, key, mask, position_bias, drafted, accepted)
             self.drafts.clear()
         self._gather_queries()
         self.step += accepted
@@ -226,6 +243,21 @@ class AttentionRecorder:
         if self._due:
             now, self._due = self._due[:_LAYERS_A_STEP], self._due[_LAYERS_A_STEP:]
             self.settle(now, only_full=True)
+
+    def _choose_layers(self) -> None:
+        """Some of the layers that have been heard by the end of the first pass, from the first to the last; the others retire."""
+        self._chosen = True
+        for kind in (SELF, CROSS):
+            heard = sorted((ear for ear in self.ears.values() if ear.kind == kind), key=lambda ear: ear.layer)
+            kept = _spread(heard, self.wanted.layers_max or len(heard))
+            for ear in heard:
+                if ear not in kept:
+                    ear.retire()
+                    del self.ears[ear.kind, ear.layer]
+                    self.left_out = True
+            if kind == SELF and self.wanted.sources:
+                for ear in _spread(kept, _SOURCE_LAYERS_MAX):
+                    ear.shows_sources = True
 
     def _gather_queries(self) -> None:
         """Moves the rows heard in this step into one tensor. Left where the model made them, thousands of small ones would
@@ -263,7 +295,7 @@ class AttentionRecorder:
             ear.layers.append(means[:, i])
             if heads is not None:
                 ear.heads.append(heads[:, i])
-            if ear.layer in wanted.source_layers and ear.kind == SELF:
+            if ear.shows_sources:
                 places, masses = self.measures.attention_sources(
                     queries[i], keys[i], ear.scale, sight, ear.softcap, wanted.sources, ear.learned_sink,
                 )
@@ -343,3 +375,9 @@ class AttentionRecorder:
     def held_bytes(self) -> int:
         """Memory of the values that are kept."""
         return sum(part.numel() * part.element_size() for ear in self.ears.values() for part in (*ear.layers, *ear.heads))
+
+
+def _spread(ears: list[LayerEar], count: int) -> list[LayerEar]:
+    """At most `count` of them, evenly from the first to the last."""
+    count = min(len(ears), count)
+    return [ears[round(i * (len(ears) - 1) / max(1, count - 1))] for i in range(count)]

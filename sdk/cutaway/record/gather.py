@@ -23,12 +23,14 @@ Follow = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(slots=True)
 class Heard:
-    """Series by name; `reason`: why there is none; `partly`: what is missing; `layers`: their columns when not simply all."""
+    """Series by name; `reason`: why there is none; `partly`: what is missing; `layers`: their columns when not simply all;
+    `left_out`: whether layers were heard and not kept."""
 
     series: dict[str, NDArray[Any]] = field(default_factory=dict)
     reason: str = ""
     partly: str = ""
     layers: list[int] = field(default_factory=list)
+    left_out: bool = False
     source_layers: list[int] = field(default_factory=list)
 
 
@@ -49,7 +51,8 @@ def attention_series(recorder: AttentionRecorder, steps: int, follow: Follow) ->
     if own:
         _layer_series(found, own, steps, follow, dict(enumerate(ATTENTION_SIGNALS)), recorder.wanted.heads)
         order = [ear.layer for ear in own]
-        found.layers = [] if order == list(range(len(order))) else order
+        found.left_out = recorder.left_out
+        found.layers = order if found.left_out or order != list(range(len(order))) else []
         _sources(found, own, steps, follow)
     else:
         found.partly = "self-attention was not heard: this model family does not use transformers' attention interface for it"

@@ -22,8 +22,6 @@ from cutaway.record.tokens import TokenRecorder
 from cutaway.steps import Clock, Measures, Prepared, Recording
 
 _EXACT_MODES: Final = ("greedy_search", "sample", "beam_search", "beam_sample", "assisted_generation")
-_SOURCE_LAYERS_MAX: Final = 4
-"""Layers whose strongest keys are kept, spread from the first to the last: a map for the eye, not a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,8 @@ class Options:
     attention: bool = True
     heads: tuple[int, ...] = ()
     """Attention signals kept for every head, as indices into ATTENTION_SIGNALS."""
+    layers_max: int = 0
+    """Attention layers kept, 0 for all of them."""
     alternatives: int = 0
     sources: int = 0
 
@@ -84,7 +84,7 @@ class Recorder:
             self._attention_reason = self._tokens_reason.replace("token signals are", "attention signals are")
         if self._attention_wanted and not self._attention_reason:
             options = self._options
-            wanted = Wanted(options.heads, options.sources, _spread(prepared.layers) if options.sources else frozenset())
+            wanted = Wanted(options.heads, options.layers_max, options.sources)
             deferrable = prepared.deferrable and not prepared.own_loop
             prompt = prepared.prompt_length or (0 if prepared.encoder_decoder else prepared.input_length)
             self._attention = AttentionRecorder(self._measures, wanted, deferrable, prompt, self._drafts, prepared.cache)
@@ -92,6 +92,11 @@ class Recorder:
     @property
     def _drafts(self) -> bool:
         return self.asked is not None and self.asked.mode == "assisted_generation"
+
+    @property
+    def _draws(self) -> bool:
+        """Whether each token is drawn from the processed scores."""
+        return self.asked is not None and (self.asked.mode == "sample" or self.asked.own_loop) and self._beams is None
 
     @property
     def hears_attention(self) -> bool:
@@ -141,12 +146,17 @@ class Recorder:
         if not self._tokens_reason:
             if self._drafts and ids.shape[1] == self._length:
                 self._rows = []  # scores made up to try a draft on the processors; those of the model come last
-            self._rows.append(scores.clone() if shared or self._drafts else scores)
+            if self._drafts:
+                scores = scores.clone()
+            elif shared:
+                scores = self._tokens.place(scores)
+            self._rows.append(scores)
             self._running = ids
 
     def processed(self, scores: Any) -> None:
-        """See Listener. Beams add up what they draw from, drafts are accepted by another rule: nothing to report there."""
-        if self._beams is None and not self._drafts:
+        """See Listener. Greedy search draws from nothing, beams add up what they draw from, drafts are accepted by another rule:
+        nothing to report there."""
+        if self._draws:
             self._processed = scores
 
     def chosen(self, ids: Any, done: Any) -> None:
@@ -325,7 +335,7 @@ class Recorder:
             heard = attention_series(self._attention, steps, lambda values: answers.followed(values, running, lengths))
             self._attention_reason = heard.reason
             found.series |= heard.series
-            found.layers, found.source_layers = heard.layers, heard.source_layers
+            found.layers, found.layers_left_out, found.source_layers = heard.layers, heard.left_out, heard.source_layers
             if heard.partly:
                 found.reasons.append(heard.partly)
             if c.SOURCE_POSITION in found.series:
@@ -354,9 +364,3 @@ def _status(fault: str, reason: str) -> str:
     if fault:
         return c.STATUS_ERROR
     return c.STATUS_UNSUPPORTED if reason else c.STATUS_RECORDED
-
-
-def _spread(layers: int) -> frozenset[int]:
-    """A few layers from the first to the last."""
-    count = min(layers, _SOURCE_LAYERS_MAX)
-    return frozenset(round(i * (layers - 1) / max(1, count - 1)) for i in range(count))

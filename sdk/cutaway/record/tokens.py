@@ -1,4 +1,4 @@
-"""Keeps the rows of scores until their tokens are chosen, reads them once, and copies the values once at the end.
+"""Keeps copies of rows of scores until there are enough of them, reads them once, and copies the values once at the end.
 
 Not the formulas (measure/) and not the choice: what is heard here was chosen by the loop.
 """
@@ -19,9 +19,44 @@ ROWS_MAX: Final = 16
 """Rows of scores that share a measurement: the model has emptied the caches between two tokens, so an operation costs more to start
 than to run on one row. More rows win little."""
 
+_ENOUGH: Final = 8
+"""Rows of one step that are measured where they are: putting those of several steps together would cost more than it wins."""
+
 _BYTES_MAX: Final = {"cpu": 4 * 1024 * 1024}
 _BYTES_MAX_ELSEWHERE: Final = 64 * 1024 * 1024
 """Logits that wait. On a CPU they should still be in its cache when they are read."""
+
+
+class _Line:
+    """Rows in one piece of memory that is used again and again.
+
+    Holding on to the rows the model made would be no copy, but then it finds fresh memory for its next ones at every step.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self.used = 0
+
+    def place(self, row: Tensor) -> Tensor | None:
+        """A copy of `row` [n, vocabulary], there until the next `place` unless `used` is moved behind it; None when it is full."""
+        count, width = row.shape
+        if self._rows is None or self._rows.shape[1] != width or self._rows.dtype != row.dtype or self._rows.device != row.device:
+            bytes_max = _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE)
+            rows = max(count, min(ROWS_MAX, bytes_max // (width * row.element_size())))
+            self._rows = torch.empty(rows, width, dtype=row.dtype, device=row.device)
+        if self.used + count > len(self._rows):
+            return None
+        return self._rows[self.used:self.used + count].copy_(row)
+
+    def is_full(self, count: int) -> bool:
+        """Whether `count` more rows find no room."""
+        return self._rows is None or self.used + count > len(self._rows)
+
+    def take(self) -> Tensor:
+        """What is in use, which then is free."""
+        assert self._rows is not None, "asked only when `used`"
+        taken, self.used = self._rows[:self.used], 0
+        return taken
 
 
 class TokenRecorder:
@@ -30,9 +65,9 @@ class TokenRecorder:
     def __init__(self, measures: Measures, choices: int) -> None:
         self._measures = measures
         self._choices = choices
-        self._rows: list[Tensor] = []
+        self._raw, self._drawn = _Line(), _Line()
         self._chosen: list[Tensor] = []
-        self._processed: list[Tensor] = []
+        self._placed: Tensor | None = None
         self._scratch: tuple[Tensor, Tensor] | None = None
         self._moments: list[Tensor] = []
         self._signals: Tensor | None = None
@@ -40,33 +75,52 @@ class TokenRecorder:
         self._alternatives: list[tuple[Tensor, Tensor]] = []
         self.steps = 0
 
+    def place(self, row: Tensor) -> Tensor:
+        """A copy of raw scores that others may write into before the token is chosen, to be handed to the next `hear`."""
+        found = self._raw.place(row)
+        if found is None:
+            self.settle()
+            found = self._raw.place(row)
+        assert found is not None, "an empty line has room for a step"
+        self._placed = found
+        return found
+
     def hear(self, row: Tensor, chosen: Tensor, processed: Tensor | None) -> None:
         """One step: raw scores [row, vocabulary], the token chosen from each [row], and the scores it was drawn from (or None)."""
         self.steps += 1
-        self._rows.append(row)
+        if len(row) >= _ENOUGH:
+            self.settle()
+            self._measure(row, chosen, processed, 1)
+            return
+        if row is not self._placed:
+            self.place(row)
+        self._placed = None
+        if processed is not None and self._drawn.place(processed) is not None:
+            self._drawn.used += len(processed)
+        self._raw.used += len(row)
         self._chosen.append(chosen)
-        if processed is not None:
-            self._processed.append(processed)
-        waiting = len(self._rows)
-        full = waiting * row.numel() * 4 >= _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE)
-        if full or waiting * row.shape[0] >= ROWS_MAX:
+        if self._raw.is_full(len(row)):
             self.settle()
 
     def settle(self) -> None:
         """Reads what waits."""
-        if not self._rows:
+        if not self._chosen:
             return
-        steps, width = len(self._rows), self._rows[0].shape[0]
-        logits = _joined(self._rows)
-        chosen = _joined(self._chosen).to(logits.device)
+        waiting, self._chosen = self._chosen, []
+        drawn = self._drawn.take() if self._drawn.used == self._raw.used else None
+        self._drawn.used = 0
+        self._measure(self._raw.take(), _joined(waiting), drawn, len(waiting))
+
+    def _measure(self, logits: Tensor, chosen: Tensor, drawn: Tensor | None, steps: int) -> None:
+        """logits, drawn: [step x row, vocabulary]; chosen: [step x row]."""
+        chosen, width = chosen.to(logits.device), len(logits) // steps
         moments = self._measures.token_moments(logits, chosen, self._space(logits))
         self._moments.append(moments.view(len(moments), steps, width))
-        if len(self._processed) == steps:
-            self._sampled.append(self._measures.sampled_surprisal(_joined(self._processed), chosen).view(steps, width))
+        if drawn is not None:
+            self._sampled.append(self._measures.sampled_surprisal(drawn, chosen).view(steps, width))
         if self._choices:
             ids, surprisal = self._measures.alternatives(logits, self._choices)
             self._alternatives.append((ids.view(steps, width, -1), surprisal.view(steps, width, -1)))
-        self._rows, self._chosen, self._processed = [], [], []
 
     def _space(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Scratch kept from one measurement to the next."""
@@ -82,6 +136,7 @@ class TokenRecorder:
         """No step follows: nothing large is kept."""
         self.settle()
         self._scratch = None
+        self._raw, self._drawn = _Line(), _Line()
         if self._moments:
             self._signals = self._measures.signals_of(torch.cat(self._moments, dim=1))
             self._moments.clear()

@@ -54,6 +54,8 @@ class Home:
 class _Deaf:
     """Stands for a module that is not one of the layers we report."""
 
+    unwanted = True
+
     def hear(self, query: Any, key: Any, mask: Any, position_bias: Any) -> None:
         """Nothing."""
 
@@ -108,12 +110,15 @@ class Session:
 
         def heard(module: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
             result = function(module, query, key, value, *args, **kwargs)
-            if not self.deaf:
+            ear = ears.get(module)
+            if ear is not _DEAF and not self.deaf:  # between two layers the caches are cold: each look at an object counts
                 try:
-                    mask = args[0] if args else kwargs.get("attention_mask")
-                    ear = ears.get(module)
                     if ear is None:
                         ear = ears[module] = self._ear(module, query, key, kwargs, implementation)
+                    if ear.unwanted:
+                        ears[module] = _DEAF
+                        return result
+                    mask = args[0] if args else kwargs.get("attention_mask")
                     if mask is not None or query.size(2) > 1:
                         key, mask = self._adjusted(query, key, mask, kwargs, implementation)
                     ear.hear(query, key, mask, kwargs.get("position_bias"))
