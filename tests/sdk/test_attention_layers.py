@@ -73,7 +73,7 @@ def test_layers_that_are_left_out_hold_nothing() -> None:
     """Strongest sources come from layers that are recorded; cross-attention is thinned in the same way."""
     span = spans_of(tiny_model(num_hidden_layers=DEEP), {"do_sample": False}, attention_sources=3)
     assert span.attributes[c.SOURCE_LAYERS] == (0, 3, 8, 11)
-    t5 = tiny_model("t5", num_layers=2, num_decoder_layers=DEEP)
+    t5 = tiny_model("t5", num_layers=DEEP, num_decoder_layers=DEEP)
     span = spans_of(t5, {"do_sample": False})
     assert series(span, c.CROSS_ATTENTION_ENTROPY).shape[1] == len(EIGHT)
     assert span.attributes[c.ATTENTION_STATUS] == c.STATUS_RECORDED
