@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,7 @@ class _Serialise(SpanExporter):
 def figures(rounds: int) -> Figures:
     """Cost of one call by shape and variant, then memory, start-up, encoding and growth."""
     yield from _calls(rounds)
+    yield from _in_step(max(2, rounds // 2))
     yield from _memory(max(MEMORY_ROUNDS_MIN, rounds // 3))
     yield from _imports(rounds)
     yield from _encoding(rounds)
@@ -95,14 +97,14 @@ def _eager(model: Any) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
         model.set_attn_implementation(used)
 
 
-def _instrumented(sampler: Sampler) -> Around:
+def _instrumented(sampler: Sampler, **options: Any) -> Around:
     chosen = settings.load({}, {})
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(export.BoundedProcessor(_Serialise(), chosen))
 
     @contextmanager
     def around(model: Any) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
-        cutaway.configure(tracer_provider=provider)
+        cutaway.configure(tracer_provider=provider, **options)
         cutaway.instrument()
         try:
             yield {}, cutaway.flush
@@ -114,8 +116,8 @@ def _instrumented(sampler: Sampler) -> Around:
 
 def _variants() -> dict[str, Around]:
     return {
-        "default signals": _instrumented(ALWAYS_ON), "unsampled": _instrumented(ALWAYS_OFF), "output_scores=True": _scores,
-        "eager, output_attentions=True": _eager,
+        "default signals": _instrumented(ALWAYS_ON), "every layer": _instrumented(ALWAYS_ON, attention_layers_max=0),
+        "unsampled": _instrumented(ALWAYS_OFF), "output_scores=True": _scores, "eager, output_attentions=True": _eager,
     }
 
 
@@ -166,6 +168,67 @@ def _paired(call: Callable[[Around], Seconds], variant: Around, rounds: int) -> 
     return pairs
 
 
+# --- Two calls in step ----------------------------------------------------------------------------------------------------
+class _Turn:
+    """A streamer that lets the other call run whenever this one has made a token, and adds up what its own turns took."""
+
+    def __init__(self, mine: threading.Semaphore, other: threading.Semaphore) -> None:
+        self._mine, self._other = mine, other
+        self.wall_s = self._began = 0.0
+
+    def begin(self) -> None:
+        self._mine.acquire()
+        self._began = time.perf_counter()
+
+    def leave(self) -> None:
+        self.wall_s += time.perf_counter() - self._began
+        self._other.release()
+
+    def put(self, value: Any) -> None:
+        """See transformers' BaseStreamer."""
+        self.leave()
+        self.begin()
+
+    def end(self) -> None:
+        """See transformers' BaseStreamer."""
+
+
+def _in_step(rounds: int) -> Figures:
+    """Wall time of an instrumented call and of a bare one that take turns at every token: a neighbour's load falls on both.
+
+    Each pair sums two runs, in which either goes first once. The bare call runs the method that was replaced.
+    """
+    model, _ = smollm2.load()
+    for name in ("default signals", "unsampled"):
+        with _variants()[name](model):
+            for prompt, batch in SHAPES[:3]:
+                runs = [_turns(model, prompt, batch, bool(number % 2)) for number in range(2 * rounds + 1)][1:]
+                pairs = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(runs[::2], runs[1::2], strict=True)]
+                yield f"generate in step, {name} ({prompt} x {batch})", "wall s", "bare generate", pairs
+
+
+def _turns(model: Any, prompt: int, batch: int, first: bool) -> Seconds:
+    """(instrumented, bare) seconds; `first`: whether the instrumented call begins."""
+    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0))
+    gates = threading.Semaphore(int(first)), threading.Semaphore(int(not first))
+    ours, bare = _Turn(*gates), _Turn(*reversed(gates))
+    instrumented = type(model).generate
+
+    def run(generate: Any, turn: _Turn) -> None:
+        turn.begin()
+        generate(model, input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
+                 do_sample=False, streamer=turn)
+        turn.leave()
+
+    threads = [threading.Thread(target=run, args=each) for each in ((instrumented, ours), (instrumented.__wrapped__, bare))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cutaway.flush()
+    return ours.wall_s, bare.wall_s
+
+
 # --- Memory: a process a call ---------------------------------------------------------------------------------------------
 def _memory(rounds: int) -> Figures:
     """Largest resident memory of a process that loads the model and generates once."""
@@ -209,7 +272,7 @@ def _imports(rounds: int) -> Figures:
 
 # --- Encoding -------------------------------------------------------------------------------------------------------------
 def _recording() -> steps.Recording:
-    """A finished call with every default series: those of a model with 30 layers and 9 heads."""
+    """A finished call with every series of `attention="heads"`, all of 30 layers with 9 heads."""
     sequences, each = ENCODED_TOKENS
     tokens = sequences * each
     random = np.random.default_rng(0)
