@@ -364,7 +364,28 @@ MIGRATIONS: Final = Table(
     reason="what a start or `cutaway schema migrate` changed and when",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, MIGRATIONS)
+BACKFILLS: Final = Table(
+    name="cutaway_backfills",
+    columns=(
+        Column("JobId", "String", "", "the job"),
+        Column("Fingerprint", "String", "", "hash of what was asked and of the scorers' versions: the same again goes on where it stopped"),
+        Column("Request", "String", "", "what was asked, as JSON"),
+        Column("State", "String", "", "running, stopped or done"),
+        Column("Owner", "String", "", "host and process that work on it, or did last"),
+        Column("Position", "String", "", "key of the last sequence whose scores are stored, as JSON"),
+        Column("Counts", "String", "", "sequences and scores so far, and failures a scorer, as JSON"),
+        Column("StartedMs", "UInt64", "", "milliseconds since 1970: the Version of every score of the job"),
+        Column("UpdatedAt", "DateTime64(3)", "", "when this was written, by the store's clock", default="now64(3)"),
+        Column("Version", "UInt64", "", "counts the job's notes: the last one wins"),
+    ),
+    engine="ReplacingMergeTree(Version)",
+    partition_by="",
+    order_by="JobId",
+    settings=(_DEDUPLICATION, *_ON_DISK),
+    reason="how far each back-fill came, so that one that was cut short goes on",
+)
+
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, MIGRATIONS, BACKFILLS)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)

@@ -68,6 +68,13 @@ class MethodNotAllowed(RequestError):
     grpc = 12  # UNIMPLEMENTED
 
 
+class Conflict(RequestError):
+    """What is asked for contradicts what is going on: ask again when that is over."""
+
+    http = 409
+    grpc = 10  # ABORTED
+
+
 class Unauthenticated(RequestError):
     """No credential, or one that is not known."""
 

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 from cutaway_collector.errors import SettingsError
 
 MIB: Final = 1024 * 1024
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+"""Hosts whose listeners nobody else can reach."""
 
 
 def _setting(default: Any, help: str, reason: str, *, least: int = 1, most: int = 2**53) -> Any:
@@ -30,7 +32,15 @@ class Settings:
     otlp_grpc: str = _setting("127.0.0.1:4317", "host:port of OTLP/gRPC; port 0 picks a free one", "OTLP's registered port, loopback only")
     otlp_http: str = _setting("127.0.0.1:4318", "host:port of OTLP/HTTP", "OTLP's registered port, loopback only")
     ui: str = _setting("127.0.0.1:8088", "host:port of the UI and /metrics", "loopback only")
-    insecure_bind: bool = _setting(False, "allow listening beyond loopback without credentials", "spans hold prompts: exposure is a decision")
+    keys: str = _setting("", "file of the API keys, which `cutaway keys` edits", "empty means DIR/keys.json with --data")
+    auth: Literal["auto", "required", "off"] = _setting("auto", "whether API keys are demanded: auto, required or off",
+                                                        "auto demands them beyond loopback, unless insecure_bind is given")
+    tls_certificate: str = _setting("", "PEM file of the certificate (and chain) that every listener shows; with it they speak TLS only", "no default: a certificate names your host")
+    tls_key: str = _setting("", "PEM file of its private key", "goes with tls_certificate")
+    tls_client_ca: str = _setting("", "PEM file of who signs the certificates that senders must show to the OTLP listeners", "empty asks for none: API keys tell senders apart")
+    insecure_bind: bool = _setting(False, "allow listening beyond loopback without TLS, and unless auth is required without API keys", "spans hold prompts: exposure is a decision")
+    redact_attributes: str = _setting("", "names or globs of attributes whose texts are replaced before anything is kept; with commas", "what is secret is yours to say")
+    redact_patterns_file: str = _setting("", "file of regular expressions (RE2), one a line, whose matches in texts are replaced before anything is kept", "what is secret is yours to say")
     request_bytes_max: int = _setting(64 * MIB, "largest OTLP request, before and after decompression", "OTLP's recommended limit", least=1024, most=1024 * MIB)
     queue_bytes_max: int = _setting(256 * MIB, "decoded bytes waiting to be stored before senders are asked to come back",
                                     "a few seconds of full speed; well under a small container's memory", least=4096)
@@ -54,6 +64,7 @@ class Settings:
     page_rows_max: int = _setting(500, "rows a search page may hold", "more is an export, not a page", most=10_000)
     trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites", most=1_000_000)
     score_device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
+    backfill_rows_s_max: int = _setting(5000, "sequences a second that a back-fill scores again", "fresh spans come first", most=10_000_000)
     drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30", least=0, most=3600)
 
     def __post_init__(self) -> None:
@@ -66,13 +77,30 @@ class Settings:
             raise SettingsError("clickhouse is an http or https URL, for example http://user:password@host:8123")
         for name in ("otlp_grpc", "otlp_http", "ui"):
             host, port = split_address(name, getattr(self, name))
-            if host not in ("127.0.0.1", "localhost", "::1") and not self.insecure_bind:
+            if host not in LOOPBACK and not self.insecure_bind and (not self.tls_certificate or self.auth == "off"):
                 raise SettingsError(
-                    f"{name} may only listen on loopback, it is {host}:{port}: spans hold prompts and there is no sign-in yet. "
-                    "Put an authenticating proxy in front, or say --insecure-bind if the network itself is closed."
+                    f"beyond loopback a listener demands TLS and API keys, {name} is {host}:{port}: give --tls-certificate and --tls-key "
+                    "and leave --auth as it is, or say --insecure-bind if the network itself is closed"
                 )
+        if self.auth not in ("auto", "required", "off"):
+            raise SettingsError(f"auth is auto, required or off, it is {self.auth!r}")
+        if bool(self.tls_certificate) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_certificate):
+            raise SettingsError("TLS needs both tls_certificate and tls_key, and tls_client_ca goes with them: one of them is missing")
         if self.score_device not in ("auto", "cpu", "cuda"):
             raise SettingsError(f"score_device is auto, cpu or cuda, it is {self.score_device!r}")
+
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether every request must show an API key (probes and static files excepted), on all listeners alike."""
+        beyond = any(split_address(name, getattr(self, name))[0] not in LOOPBACK for name in ("otlp_grpc", "otlp_http", "ui"))
+        return self.auth == "required" or (self.auth == "auto" and beyond and not self.insecure_bind)
+
+    def __repr__(self) -> str:
+        """Every setting, but for the user and password of the ClickHouse URL, which must not reach a log."""
+        shown = {item.name: getattr(self, item.name) for item in fields(self)}
+        shown["clickhouse"] = re.sub(r"//.*@", "//***@", self.clickhouse, flags=re.DOTALL)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutaway_collector import __main__
+from cutaway_collector.columns import TABLES
 from cutaway_collector.commands import doctor
 from cutaway_collector.settings import Settings
 
@@ -44,7 +45,7 @@ def test_schema_print_needs_no_store(capsys: pytest.CaptureFixture[str]) -> None
     """The DDL of every table and the view, ready to be piped into a client."""
     assert __main__.main(["schema", "print", "--retention-days", "3"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("CREATE TABLE IF NOT EXISTS") == 5
+    assert printed.count("CREATE TABLE IF NOT EXISTS") == len(TABLES)
     assert printed.count("CREATE MATERIALIZED VIEW IF NOT EXISTS") == 1
     assert "3 * 86400" in printed
 

@@ -140,6 +140,7 @@ class Quarters:
 
     name = "quarters"
     version = "1"
+    columns = ("Surprisals",)
 
     def __init__(self, device: Device) -> None:
         self._device = device

@@ -134,6 +134,7 @@ class Repetition:
 
     name = "repetition"
     version = "1"
+    columns = ("TokenIds",)
 
     def __init__(self, device: Device) -> None:
         self._device = device

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cutaway_collector.blocks import Array, Block, Column, Nullable, Strings
+from cutaway_collector.blocks import Array, Block, Column, Lists, Nullable, Offsets, Strings
 from cutaway_collector.columns import SCORES, TOKENS
 from cutaway_collector.contracts import Scorer
 from cutaway_collector.score.ragged import Floats
@@ -80,7 +80,7 @@ def _runs(words: Sequence[str], counts: Sequence[int]) -> Strings:
 
 
 def take(column: Column, rows: npt.NDArray[np.int64]) -> Column:
-    """Rows of a column, in the order asked for. Raises TypeError for the nested kinds, which no identity column is."""
+    """Rows of a column, in the order asked for. Raises TypeError for maps, which no column of gen_ai_tokens is."""
     if isinstance(column, np.ndarray):
         taken: Array = column[rows]
         return taken
@@ -88,14 +88,22 @@ def take(column: Column, rows: npt.NDArray[np.int64]) -> Column:
         return take_strings(column, rows)
     if isinstance(column, Nullable):
         return Nullable(column.values[rows], column.missing[rows])
-    raise TypeError(f"a sequence is named by plain columns, not by {type(column).__name__}")
+    if isinstance(column, Lists):
+        index, offsets = _gather(column.offsets, rows)
+        return Lists(offsets, take(column.values, index))
+    raise TypeError(f"a column of sequences is not of maps: {type(column).__name__}")
 
 
 def take_strings(strings: Strings, rows: npt.NDArray[np.int64]) -> Strings:
     """Strings by row number, gathered in one step: no Python object a string."""
-    starts = strings.offsets[rows]
-    lengths = strings.offsets[rows + 1] - starts
-    offsets = np.zeros(rows.size + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    index = np.arange(int(offsets[-1])) + np.repeat(starts - offsets[:-1], lengths)
+    index, offsets = _gather(strings.offsets, rows)
     return Strings(strings.data[index], offsets)
+
+
+def _gather(offsets: Offsets, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Offsets]:
+    """Where the entries of these rows lie, end to end, and their new offsets."""
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    ends = np.zeros(rows.size + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    return np.arange(int(ends[-1])) + np.repeat(starts - ends[:-1], lengths), ends

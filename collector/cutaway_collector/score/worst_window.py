@@ -98,6 +98,7 @@ class WorstWindow:
 
     name = "worst_window"
     version = "1"
+    columns = ("Surprisals",)
 
     def __init__(self, device: Device) -> None:
         self._device = device
