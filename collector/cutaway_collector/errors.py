@@ -107,6 +107,18 @@ class TooLarge(RequestError):
     grpc = 8  # RESOURCE_EXHAUSTED, without RetryInfo: permanent
 
 
+class HeadersTooLarge(TooLarge):
+    """The request line and headers, or their number, exceed the limit."""
+
+    http = 431
+
+
+class TooSlow(RequestError):
+    """The head or the body of a request did not arrive in time; nothing was stored."""
+
+    http = 408
+
+
 class UnsupportedMedia(RequestError):
     """Unknown Content-Type or Content-Encoding."""
 
