@@ -31,6 +31,10 @@ def choice(*values: str) -> dict[str, Any]:
     return {"type": "string", "enum": list(values)}
 
 
+CHOICES: dict[str, dict[str, Any]] = {"score_device": choice("auto", "cpu", "cuda"), "auth": choice("auto", "required", "off")}
+"""Settings that are one of a few words."""
+
+
 def several(items: dict[str, Any]) -> dict[str, Any]:
     """A list of these."""
     return {"type": "array", "items": items}
@@ -53,7 +57,7 @@ def setting(row: settings.SettingRow) -> dict[str, Any]:
     elif isinstance(row.default, int):
         kind = {"type": "integer", "minimum": row.least, "maximum": row.most}
     else:
-        kind = choice("auto", "cpu", "cuda") if row.name == "score_device" else TEXT
+        kind = CHOICES.get(row.name, TEXT)
     return {**kind, "description": f"{row.help}; default {row.default}"}
 
 

@@ -8,11 +8,12 @@ import sys
 from importlib.metadata import version
 
 from cutaway_collector import settings
-from cutaway_collector.commands import doctor, load, query, schema, serve
+from cutaway_collector.commands import doctor, keys, load, query, schema, serve
 from cutaway_collector.errors import CutawayError, SettingsError
 
 STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
 """What `schema` needs of the settings; `serve` and `doctor` take them all."""
+KEYS_SETTINGS = ("data", "keys")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("doctor", help="say what is wrong and how to put it right", description=doctor.__doc__)
     _add_settings(one)
     one.set_defaults(run=lambda arguments: doctor.run(_settings(arguments)))
+
+    one = commands.add_parser("keys", help="add, list and remove API keys", description=keys.__doc__)
+    keys.add_arguments(one)
+    _add_settings(one, KEYS_SETTINGS)
+    one.set_defaults(run=lambda arguments: keys.run(arguments, _settings(arguments)))
 
     one = commands.add_parser("query", help="search a running collector", description=query.__doc__)
     query.add_arguments(one)
