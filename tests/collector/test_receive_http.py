@@ -98,7 +98,9 @@ def test_malformed_is_400_with_a_status_in_the_same_encoding(receiver: HttpRecei
     assert said.message == "length 9 at byte 3 exceeds what remains"
     status, headers, body = call(receiver, b"x", JSON)
     assert (status, headers["content-type"]) == (400, "application/json")
-    assert json.loads(body) == {"code": 3, "message": "length 9 at byte 3 exceeds what remains"}
+    spoken = json.loads(body)
+    assert (spoken["code"], spoken["message"]) == (3, "length 9 at byte 3 exceeds what remains")
+    assert spoken["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
 
 
 def test_overload_says_when_to_come_back(receiver: HttpReceiver, submit: Recorder) -> None:
@@ -112,7 +114,7 @@ def test_overload_says_when_to_come_back(receiver: HttpReceiver, submit: Recorde
     ("path", "method", "headers", "expected"),
     [
         ("/v1/metrics", "POST", PROTOBUF, 404),
-        ("/v1/logs", "POST", JSON, 404),
+        ("/v1/profiles", "POST", JSON, 404),
         ("/elsewhere", "POST", PROTOBUF, 404),
         ("/v1/traces", "GET", PROTOBUF, 405),
         ("/v1/traces", "POST", {"Content-Type": "text/plain"}, 415),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import orjson
+from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
@@ -16,9 +17,12 @@ MESSAGE_CHARS_MAX: Final = 4096
 
 
 def export_response(receipt: Receipt, encoding: Encoding) -> bytes:
-    """ExportTraceServiceResponse; `partial_success` is unset when there is nothing to say (0 bytes in protobuf, {} in JSON)."""
+    """Export response of the request's signal; `partial_success` is unset when there is nothing to say (0 bytes, or {} in JSON).
+
+    In protobuf the responses of traces and logs are the same bytes: field 1 counts, field 2 says why.
+    """
     message = receipt.message[:MESSAGE_CHARS_MAX]
-    if encoding == "protobuf":
+    if not encoding.endswith("json"):
         response = ExportTraceServiceResponse()
         if receipt.rejected or message:
             response.partial_success.rejected_spans = receipt.rejected
@@ -28,7 +32,8 @@ def export_response(receipt: Receipt, encoding: Encoding) -> bytes:
         return b"{}"
     partial: dict[str, str] = {"errorMessage": message}
     if receipt.rejected:
-        partial["rejectedSpans"] = str(receipt.rejected)  # int64 is a string in proto JSON
+        counted = "rejectedLogRecords" if encoding.startswith("logs/") else "rejectedSpans"
+        partial[counted] = str(receipt.rejected)  # int64 is a string in proto JSON
     return orjson.dumps({"partialSuccess": partial})
 
 
@@ -46,8 +51,19 @@ def status_message(error: RequestError) -> status_pb2.Status:
     return status
 
 
-def status_body(error: RequestError, encoding: Encoding) -> bytes:
-    """The Status as an HTTP body in the request's encoding."""
-    if encoding == "protobuf":
-        return bytes(status_message(error).SerializeToString())
-    return orjson.dumps({"code": error.grpc, "message": str(error)[:MESSAGE_CHARS_MAX]})
+def status_body(error: RequestError, *, as_json: bool) -> bytes:
+    """The Status as an HTTP body, ProtoJSON or protobuf."""
+    status = status_message(error)
+    return orjson.dumps(json_format.MessageToDict(status)) if as_json else bytes(status.SerializeToString())
+
+
+def status_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
+    """HTTP headers a refusal carries beside its body."""
+    headers = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if error.http == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.http == 405:
+        headers.append((b"allow", b"POST"))
+    return headers
