@@ -69,11 +69,13 @@ class Collector:
         web = _serve_web(create_app(store, settings, registry=pipeline.registry, status=pipeline.status), settings, self._stack)
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(pipeline.submit, host, port, body_bytes_max=settings.request_bytes_max,
-                            concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads)
+                            concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
+                            connections_max=settings.receiver_connections_max, receive_bytes_max=settings.receive_bytes_max,
+                            cors_origins=settings.cors_origins)
         self._stack.callback(http.close)
         host, port = split_address("otlp_grpc", settings.otlp_grpc)
         grpc = GrpcReceiver(pipeline.submit, host, port, body_bytes_max=settings.request_bytes_max,
-                            threads=settings.receiver_threads)
+                            threads=settings.receiver_threads, connections_max=settings.receiver_connections_max)
         self._stack.callback(grpc.close)
         return Addresses(_shown(grpc.address), _shown(http.address), web)
 

@@ -42,15 +42,23 @@ class Settings:
     redact_attributes: str = _setting("", "names or globs of attributes whose texts are replaced before anything is kept; with commas", "what is secret is yours to say")
     redact_patterns_file: str = _setting("", "file of regular expressions (RE2), one a line, whose matches in texts are replaced before anything is kept", "what is secret is yours to say")
     request_bytes_max: int = _setting(64 * MIB, "largest OTLP request, before and after decompression", "OTLP's recommended limit", least=1024, most=1024 * MIB)
-    queue_bytes_max: int = _setting(256 * MIB, "decoded bytes waiting to be stored before senders are asked to come back",
+    queue_bytes_max: int = _setting(256 * MIB, "bytes being decoded or waiting to be stored before senders are asked to come back",
                                     "a few seconds of full speed; well under a small container's memory", least=4096)
     spool_bytes_max: int = _setting(4096 * MIB, "bytes of the spool before senders are asked to come back",
                                     "an outage of hours at a moderate rate, without filling a disk", least=4096)
+    duplicates_requests_max: int = _setting(50_000, "acknowledged requests that are known again when they are sent twice, also after a restart",
+                                            "minutes of two hundred a second, for some 25 MiB of memory", most=10_000_000)
+    duplicates_seconds_max: int = _setting(3600, "how long they are known", "senders try again for some minutes", most=86_400 * 30)
+    dead_letters_bytes_max: int = _setting(256 * MIB, "bytes of the spool's dead-letter folder; the oldest go first", "room to look at what went wrong, not an archive", least=4096)
+    dead_letters_retention_days: int = _setting(30, "days dead letters are kept, in the folder and as rows; 0 keeps them for ever", "as long as spans", least=0, most=36_500)
     batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts", most=10_000_000)
     batch_bytes_max: int = _setting(64 * MIB, "decoded bytes an insert", "bounds the encoder's memory", least=MIB, most=4096 * MIB)
     batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush", most=3_600_000)
     receiver_threads: int = _setting(8, "threads of each OTLP receiver, gRPC and HTTP", "they wait for the disk, not for the processor", most=512)
     http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)
+    receiver_connections_max: int = _setting(512, "open connections of each OTLP receiver; more are turned away until one closes", "one a sending process; below the usual limit of 1024 open files", most=1_000_000)
+    receive_bytes_max: int = _setting(256 * MIB, "bytes of OTLP/HTTP bodies on their way in before senders are asked to come back", "four of the largest requests", least=1024)
+    cors_origins: str = _setting("", "origins of web pages whose browsers may send to OTLP/HTTP, comma separated; * for any, where no key is asked for", "browsers are not expected to send traces of models")
     ui_threads: int = _setting(8, "threads of the UI", "a slow query must not hold the others", most=512)
     attribute_depth_max: int = _setting(32, "nesting of attribute values", "deeper is an attack or a mistake; the span is rejected", most=256)
     attributes_max: int = _setting(4096, "attributes a span, resource, event or link", "deeper maps belong in a log", least=16, most=1_000_000)

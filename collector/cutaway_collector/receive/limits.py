@@ -100,7 +100,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
 def _next_part(stream: Any, rest: Any, room: int, name: str) -> bytes:
     try:
         part: bytes = stream.decompress(rest, room + 1)
-    except (igzip_lib.IsalError, zstd.ZstdError):
+    except (igzip_lib.IsalError, zstd.ZstdError):  # type: ignore[misc]  # its stubs call the class an instance
         # The library's message is about its own states, and says nothing a sender could act on.
         raise MalformedRequest(f"the {name} stream is damaged, or needs more memory than is given to one: send the body again, "
                                "or without compression") from None
