@@ -102,7 +102,7 @@ class Tampered:
         self.gate.wait()
         if self.hold.is_set():
             raise StoreError("the store is away", retryable=True)
-        ids: Any = block.columns["SpanId"]
+        ids: Any = block.columns.get("SpanId", ())
         if any(bad in set(ids) for bad in self._poison):
             raise StoreError("the store refuses this value", retryable=False)
         self._store.insert(block, deduplication_token)

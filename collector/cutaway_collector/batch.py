@@ -24,6 +24,12 @@ class Pending:
     nbytes: int
     arrived_s: float
 
+    @classmethod
+    def of(cls, sequence: int, decoded: Decoded, arrived_s: float) -> Pending:
+        """A decoded request, with the bytes of all its blocks."""
+        scores = 0 if decoded.scores is None else decoded.scores.nbytes()
+        return cls(sequence, decoded, decoded.spans.nbytes() + decoded.tokens.nbytes() + scores, arrived_s)
+
     @property
     def rows(self) -> int:
         """Spans of the request."""

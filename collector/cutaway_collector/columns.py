@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutaway import conventions as c
+from cutaway_collector import dialects
+from cutaway_collector.dialects import Source
 
 DATABASE: Final = "otel"
 
@@ -33,8 +35,9 @@ class Column:
     """One stored column.
 
     type: ClickHouse type. codec: its CODEC arguments, "" for the server's default. attributes: span attributes that fill it, the
-    first one present wins. series: the packed series that fills it. axes: how that series is laid out (see `Axes`). default: DEFAULT
-    expression where no attribute gives one. reason: what it is for.
+    first one present wins. foreign: what fills it in the spans of other tools, asked after `attributes`. series: the packed series
+    that fills it. axes: how that series is laid out (see `Axes`). default: DEFAULT expression where no attribute gives one. reason:
+    what it is for.
     """
 
     name: str
@@ -45,30 +48,36 @@ class Column:
     series: str = ""
     axes: Axes | None = None
     default: str = ""
+    foreign: tuple[Source, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every attribute that may fill it, in the order in which they are asked: the first that gives a value wins."""
+        return (*(Source(name) for name in self.attributes), *self.foreign)
 
     @property
     def default_expression(self) -> str:
-        """The DEFAULT expression, derived from `attributes` when there are any, else `default`; "" for none."""
-        if not self.attributes:
+        """The DEFAULT expression, derived from `sources` when there are any, else `default`; "" for none."""
+        if not self.sources:
             return self.default
-        parts = [_from_map(self.type, name) for name in self.attributes]
+        parts = [_from_map(self.type, source) for source in self.sources]
         if len(parts) == 1:
             return parts[0]
-        return f"coalesce({', '.join(parts)})" if self.type.startswith("Nullable") else _first_non_empty(parts)
+        if not self.type.startswith("Nullable("):
+            parts = [*(f"nullIf({part}, '')" for part in parts[:-1]), parts[-1]]
+        return f"coalesce({', '.join(parts)})"
 
 
-def _from_map(type: str, attribute: str) -> str:
-    value = f"SpanAttributes['{attribute}']"
+def _from_map(type: str, source: Source) -> str:
+    value = f"SpanAttributes['{source.name}']"
     if type.startswith("Nullable("):
-        return f"to{type.removeprefix('Nullable(').removesuffix(')')}OrNull({value})"
-    return value
-
-
-def _first_non_empty(parts: list[str]) -> str:
-    tail = parts[-1]
-    for part in reversed(parts[:-1]):
-        tail = f"if({part} != '', {part}, {tail})"
-    return tail
+        number = f"to{type.removeprefix('Nullable(').removesuffix(')')}OrNull({value})"
+        return number if source.divisor == 1 else f"{number} / {source.divisor:g}"
+    if source.words:
+        said, meant = ([f"'{pair[side]}'" for pair in source.words] for side in (0, 1))
+        rest = value if source.rest is None else f"'{source.rest}'"
+        return f"transform(lower({value}), [{', '.join(said)}], [{', '.join(meant)}], {rest})"
+    return value if source.rest is None else f"if({value} = '', '', '{source.rest}')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +152,15 @@ _INGESTED_AT: Final = Column("IngestedAt", "DateTime64(3)", f"Delta(8), {_Z}", "
 OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("TenantId", _LC, _Z, "from the credential, never from the payload", default="''"),
     _INGESTED_AT,
-    Column("GenAiOperation", _LC, _Z, "tells generations from other spans", attributes=(c.OPERATION_NAME,)),
-    Column("GenAiProvider", _LC, _Z, "who runs the model", attributes=(c.PROVIDER_NAME,)),
-    Column("GenAiModel", _LC, _Z, "the model asked for", attributes=(c.REQUEST_MODEL,)),
-    Column("ConversationId", "String", _Z, "groups the turns of one conversation", attributes=(c.CONVERSATION_ID,)),
-    Column("InputTokens", _NU, f"T64, {_Z}", "prompt tokens, NULL when not reported", attributes=(c.USAGE_INPUT_TOKENS,)),
-    Column("OutputTokens", _NU, f"T64, {_Z}", "generated tokens, NULL when not reported", attributes=(c.USAGE_OUTPUT_TOKENS,)),
+    Column("GenAiOperation", _LC, _Z, "tells generations from other spans", attributes=(c.OPERATION_NAME,), foreign=dialects.OPERATION),
+    Column("GenAiProvider", _LC, _Z, "who runs the model", attributes=(c.PROVIDER_NAME,), foreign=dialects.PROVIDER),
+    Column("GenAiModel", _LC, _Z, "the model asked for; where a tool does not say it, the one that answered", attributes=(c.REQUEST_MODEL,), foreign=dialects.MODEL),
+    Column("ConversationId", "String", _Z, "groups the turns of one conversation", attributes=(c.CONVERSATION_ID,), foreign=dialects.CONVERSATION),
+    Column("InputTokens", _NU, f"T64, {_Z}", "prompt tokens, NULL when not reported", attributes=(c.USAGE_INPUT_TOKENS,), foreign=dialects.INPUT_TOKENS),
+    Column("OutputTokens", _NU, f"T64, {_Z}", "generated tokens, NULL when not reported", attributes=(c.USAGE_OUTPUT_TOKENS,), foreign=dialects.OUTPUT_TOKENS),
     Column("TimeToFirstTokenS", _NF, _Z, "seconds from call to first token",
-           attributes=(c.TIME_TO_FIRST_TOKEN, c.RESPONSE_TIME_TO_FIRST_CHUNK)),
-    Column("TimePerOutputTokenS", _NF, _Z, "seconds a token while decoding", attributes=(c.TIME_PER_OUTPUT_TOKEN,)),
+           attributes=(c.TIME_TO_FIRST_TOKEN, c.RESPONSE_TIME_TO_FIRST_CHUNK), foreign=dialects.TIME_TO_FIRST_TOKEN),
+    Column("TimePerOutputTokenS", _NF, _Z, "seconds a token while decoding", attributes=(c.TIME_PER_OUTPUT_TOKEN,), foreign=dialects.TIME_PER_OUTPUT_TOKEN),
     Column("Perplexity", _NF, _Z, "exp(mean surprisal)", attributes=(c.OUTPUT_PERPLEXITY,)),
     Column("SurprisalMean", _NF, _Z, "nats", attributes=(c.OUTPUT_SURPRISAL_MEAN,)),
     Column("SurprisalMax", _NF, _Z, "nats: the least expected token", attributes=(c.OUTPUT_SURPRISAL_MAX,)),
@@ -349,6 +358,27 @@ SCORES: Final = Table(
     retention="scores_retention_days",
     settings=(_DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="one row a score; ReplacingMergeTree, so scoring again replaces",
+)
+
+DEAD_LETTERS: Final = Table(
+    name="cutaway_dead_letters",
+    columns=(
+        Column("TenantId", _LC, _Z, "from the credential, never from the payload", default="''"),
+        Column("IngestedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the collector gave it up", default="now64(3)"),
+        Column("ReceivedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the request was acknowledged; 1970 when its record is unreadable"),
+        Column("Session", "String", _Z, "the run of the collector that gave it up"),
+        Column("Sequence", "UInt64", f"T64, {_Z}", "its number in the spool, and the name of its file in the dead folder"),
+        Column("Encoding", _LC, _Z, "protobuf or json, with `logs/` for logs; empty when its record is unreadable"),
+        Column("Reason", "String", _Z, "why it cannot be stored"),
+        Column("Spans", "UInt64", f"T64, {_Z}", "how many of its spans are lost; 0 when it could not be decoded"),
+        Column("Bytes", "UInt64", f"T64, {_Z}", "size of the request"),
+    ),
+    engine="MergeTree",
+    partition_by="toYYYYMM(IngestedAt)",
+    order_by="(TenantId, IngestedAt, Sequence)",
+    retention="dead_letters_retention_days",
+    settings=(_DEDUPLICATION, *_ON_DISK),
+    reason="one row a request that was acknowledged and then could not be stored as a whole; its payload lies in the spool's dead folder",
 )
 
 MIGRATIONS: Final = Table(

@@ -191,7 +191,7 @@ def test_while_the_store_is_away_the_spool_takes_what_memory_cannot(store: Click
         wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
         assert pipeline.status()[1] == {
             "store": "reachable", "last_error": "", "writer": "running", "stopping": False, "waiting_requests": 0, "queue_bytes": 0,
-            "spool_bytes": pipeline.status()[1]["spool_bytes"], "dead_letters": 0}
+            "spool_bytes": pipeline.status()[1]["spool_bytes"], "dead_letters": 0, "dead_letter_bytes": 0}
 
 
 def test_a_disk_that_takes_nothing_is_not_ready(

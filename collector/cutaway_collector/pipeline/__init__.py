@@ -3,8 +3,8 @@
     submit   decodes on the caller's thread, keeps the raw bytes on disk, returns the receipt; rows wait in memory
     writer   one thread: takes what is due, freezes the batch and its token, inserts it, lets the spool forget it
 
-Not a receiver and not a store. An acknowledged request is stored once: a batch is repeated under its token until the store has it,
-also by the next process, and rows that the store will never take become dead letters that are counted.
+Not a receiver and not a store. An acknowledged request is stored once: sent again it is known, a batch is repeated under its token
+until the store has it, also by the next process, and rows that the store will never take become dead letters, counted and told why.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -24,8 +25,10 @@ from cutaway_collector import score as scoring
 from cutaway_collector.batch import Batcher, Pending
 from cutaway_collector.contracts import Decoded, Encoding, Receipt, Scorer, Store
 from cutaway_collector.errors import Overloaded, RequestError, StoreError
+from cutaway_collector.pipeline.duplicates import Duplicates
 from cutaway_collector.pipeline.insert import BatchInsert, Outcome, ScoreBlock
 from cutaway_collector.pipeline.metrics import Metrics
+from cutaway_collector.pipeline.room import Room
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import CorruptRecord, FrozenBatch, Spool
 
@@ -69,13 +72,16 @@ class Pipeline:
         self._fresh = Batcher(rows_max=settings.batch_rows_max, bytes_max=settings.batch_bytes_max,
                               age_s_max=settings.batch_age_ms_max / 1000)
         self._backlog = deque(spool.loose())
-        self._held_bytes = 0
+        self._room = Room(settings.queue_bytes_max)
+        self._duplicates = Duplicates(spool.remembered(), requests_max=settings.duplicates_requests_max,
+                                      seconds_max=settings.duplicates_seconds_max)
         self._storing = 0
         self._closing = False
         self._stop = threading.Event()
         self._failure = ""
         self._death = ""
-        self._metrics = Metrics(queue_bytes=lambda: self._held_bytes, spool_bytes=lambda: spool.size_bytes, waiting=self._waiting)
+        self._metrics = Metrics(queue_bytes=lambda: self._room.used, spool_bytes=lambda: spool.size_bytes, waiting=self._waiting,
+                                dead_count=lambda: spool.dead_letters, dead_bytes=lambda: spool.dead_bytes)
         self._insert = BatchInsert(store, scorers, score_block, self._metrics)
         self._unfinished = spool.frozen()
         self._storing = sum(len(batch.sequences) for batch in self._unfinished)
@@ -90,12 +96,17 @@ class Pipeline:
     def submit(self, payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
         """contracts.Submit: returns once the request is on disk; its spans are searchable within a batch's age and an insert.
 
+        A request that is equal byte for byte to an acknowledged one, or to one under way, gets its receipt and is not kept again.
         Raises MalformedRequest, TooLarge (nothing kept), Overloaded (nothing kept, come back later).
         """
         outcome = "failed"
         try:
-            receipt = self._accept(payload, encoding, tenant)
+            key = self._spool.key(payload, encoding, tenant)
+            receipt, known = self._duplicates.answer(key, lambda: self._accept(payload, encoding, tenant, key),
+                                                     lambda: self._receipt(self._decoded(payload, encoding, tenant)[0]))
             outcome = "accepted"
+            if known:
+                self._metrics.duplicates.labels(encoding).inc()
             return receipt
         except RequestError as error:
             outcome = "overloaded" if isinstance(error, Overloaded) else "refused"
@@ -107,15 +118,15 @@ class Pipeline:
     def status(self) -> tuple[bool, dict[str, Any]]:
         """(whether requests would be accepted, details as plain JSON values)."""
         with self._changed:
-            failure, death, closing, held = self._failure, self._death, self._closing, self._held_bytes
+            failure, death, closing = self._failure, self._death, self._closing
             alive = self._writer.is_alive() and not death
         spool_bytes, disk = self._spool.size_bytes, self._spool.failure
-        room = spool_bytes < self._settings.spool_bytes_max and (bool(failure) or held < self._settings.queue_bytes_max)
+        room = spool_bytes < self._settings.spool_bytes_max and (bool(failure) or not self._room.is_full(1))
         return alive and not closing and room and not disk, {
             "store": "unreachable" if failure else "reachable", "last_error": "; ".join(filter(None, (death, disk, failure))),
             "writer": "running" if alive else "stopped",
-            "stopping": closing, "waiting_requests": self._waiting(), "queue_bytes": held, "spool_bytes": spool_bytes,
-            "dead_letters": self._spool.dead_letters,
+            "stopping": closing, "waiting_requests": self._waiting(), "queue_bytes": self._room.used, "spool_bytes": spool_bytes,
+            "dead_letters": self._spool.dead_letters, "dead_letter_bytes": self._spool.dead_bytes,
         }
 
     def close(self, deadline_s: float) -> bool:
@@ -138,22 +149,23 @@ class Pipeline:
 
     # --- the caller's threads ---------------------------------------------------------------------------------------------
 
-    def _accept(self, payload: bytes, encoding: Encoding, tenant: str) -> Receipt:
-        self._make_room(0)
-        received_ns = time.time_ns()
-        decoded = self._decode(payload, encoding, received_ns=received_ns, tenant=tenant, limits=self._limits)
+    def _accept(self, payload: bytes, encoding: Encoding, tenant: str, key: bytes) -> Receipt:
+        # Decoded rows are rarely smaller than the request: what has no room now is not worth decoding.
+        self._refuse_unless(self._has_room(len(payload)))
+        decoded, received_ns = self._decoded(payload, encoding, tenant)
         self._metrics.rejected.inc(decoded.rejected)
-        rows = decoded.spans.rows
-        if rows == 0:
-            return Receipt(0, decoded.rejected, decoded.message)
-        nbytes = decoded.spans.nbytes() + decoded.tokens.nbytes()
-        keep = self._make_room(nbytes)
+        receipt = self._receipt(decoded)
+        if receipt.accepted == 0:
+            return receipt
+        nbytes = Pending.of(0, decoded, 0).nbytes
+        keep = self._room.hold(nbytes)
         try:
-            sequence = self._spool.append(payload, encoding, tenant, received_ns)
+            self._refuse_unless(keep or self._has_room(nbytes))
+            sequence = self._spool.append(payload, encoding, tenant, received_ns, key)
         except BaseException:
-            self._give_back(nbytes if keep else 0)
+            self._room.release(nbytes if keep else 0)
             raise
-        self._metrics.accepted.inc(rows)
+        self._metrics.accepted.inc(decoded.spans.rows)
         with self._changed:
             if keep:
                 self._fresh.add(Pending(sequence, decoded, nbytes, time.monotonic()))
@@ -162,26 +174,38 @@ class Pipeline:
             # The writer sleeps until the oldest request is due: only the first of a batch, or the last that fits, changes that.
             if len(self._fresh) <= 1 or self._fresh.is_full():
                 self._changed.notify_all()
-        return Receipt(rows, decoded.rejected, decoded.message)
+        return receipt
 
-    def _make_room(self, nbytes: int) -> bool:
-        """Reserves memory for decoded rows. False: none left, but the store is away, so the spool alone keeps the request."""
+    def _decoded(self, payload: bytes, encoding: Encoding, tenant: str) -> tuple[Decoded, int]:
+        """(rows, nanoseconds since 1970 at which they arrived), within the memory that decoding may take. Raises RequestError."""
+        reserved = self._room.enter(len(payload))
+        if not reserved:
+            raise Overloaded(f"{self._room.used} bytes are being decoded or wait to be stored, queue_bytes_max allows "
+                             f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
+        try:
+            received_ns = time.time_ns()
+            return self._decode(payload, encoding, received_ns=received_ns, tenant=tenant, limits=self._limits), received_ns
+        finally:
+            self._room.leave(reserved)
+
+    @staticmethod
+    def _receipt(decoded: Decoded) -> Receipt:
+        scores = 0 if decoded.scores is None else decoded.scores.rows
+        return Receipt(decoded.spans.rows + scores, decoded.rejected, decoded.message)
+
+    def _has_room(self, nbytes: int) -> bool:
+        """False: memory is full while the store answers. While it is away the spool alone keeps what memory cannot."""
+        return bool(self._failure) or not self._room.is_full(nbytes)
+
+    def _refuse_unless(self, room: bool) -> None:
         with self._changed:
             if self._death:
                 raise Overloaded(f"{self._death}: this request was not kept, send it again later", retry_after_s=5)
             if self._closing or not self._writer.is_alive():
                 raise Overloaded("the collector is stopping: send this request again in a moment")
-            if self._held_bytes and self._held_bytes + nbytes > self._settings.queue_bytes_max:
-                if self._failure:
-                    return False
-                raise Overloaded(f"{self._held_bytes} decoded bytes wait to be stored, queue_bytes_max allows "
-                                 f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
-            self._held_bytes += nbytes
-            return True
-
-    def _give_back(self, nbytes: int) -> None:
-        with self._changed:
-            self._held_bytes -= nbytes
+        if not room:
+            raise Overloaded(f"{self._room.held} decoded bytes wait to be stored, queue_bytes_max allows "
+                             f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
 
     def _waiting(self) -> int:
         with self._changed:
@@ -193,7 +217,7 @@ class Pipeline:
         try:
             self._until_done(self._prepare)
             for batch in self._unfinished:
-                self._store(batch.sequences, self._load(batch.sequences), batch)
+                self._store(batch.sequences, *self._load(batch.sequences), batch)
             while (work := self._next()) is not None:
                 self._store(*work)
         except _Stopping:
@@ -203,7 +227,7 @@ class Pipeline:
                 self._death = f"the writer has stopped ({type(error).__name__}), restart the collector to go on"
             _LOG.exception("%s: what was acknowledged is safe in the spool, nothing more is taken", self._death)
 
-    def _next(self) -> tuple[Sequence[int], list[Pending]] | None:
+    def _next(self) -> tuple[Sequence[int], list[Pending], dict[int, str]] | None:
         """Waits for a batch. What has just arrived goes first, for someone is looking for it; then the backlog."""
         with self._changed:
             while not self._stop.is_set():
@@ -211,7 +235,7 @@ class Pipeline:
                 if due_s is not None and (due_s <= 0 or self._closing):
                     items = self._fresh.take()
                     self._storing = len(items)
-                    return [item.sequence for item in items], items
+                    return [item.sequence for item in items], items, {}
                 if self._backlog:
                     break
                 if self._closing:
@@ -221,40 +245,44 @@ class Pipeline:
                 return None
         return self._from_backlog()
 
-    def _from_backlog(self) -> tuple[Sequence[int], list[Pending]]:
+    def _from_backlog(self) -> tuple[Sequence[int], list[Pending], dict[int, str]]:
         line = Batcher(rows_max=self._settings.batch_rows_max, bytes_max=self._settings.batch_bytes_max, age_s_max=0)
         sequences: list[int] = []
+        unreadable: dict[int, str] = {}
         while self._backlog and not line.is_full() and not self._stop.is_set():
             with self._changed:
                 sequence = self._backlog.popleft()
                 self._storing += 1
             sequences.append(sequence)
-            for item in self._load([sequence]):
+            loaded, reasons = self._load([sequence])
+            unreadable |= reasons
+            for item in loaded:
                 line.add(item)
         # One read too many may have overfilled the batch by a request; it goes along, for its sequence is already counted.
         items: list[Pending] = []
         while len(line):
             items += line.take()
-        return sequences, items
+        return sequences, items, unreadable
 
-    def _load(self, sequences: Sequence[int]) -> list[Pending]:
-        """Requests back from the spool; one that cannot be read or decoded any more becomes a dead letter."""
+    def _load(self, sequences: Sequence[int]) -> tuple[list[Pending], dict[int, str]]:
+        """Requests back from the spool, and the reasons of those that cannot be read or decoded any more."""
         items: list[Pending] = []
+        unreadable: dict[int, str] = {}
         for sequence in sequences:
             try:
                 record = self._spool.read(sequence)
                 decoded = self._decode(record.payload, record.encoding, received_ns=record.received_ns, tenant=record.tenant,
                                        limits=self._limits)
             except (CorruptRecord, KeyError, RequestError) as error:
-                self._bury(sequence, f"{type(error).__name__}: {error}")
+                unreadable[sequence] = f"{type(error).__name__}: {error}"
                 continue
-            nbytes = decoded.spans.nbytes() + decoded.tokens.nbytes()
-            with self._changed:
-                self._held_bytes += nbytes
-            items.append(Pending(sequence, decoded, nbytes, time.monotonic()))
-        return items
+            items.append(Pending.of(sequence, decoded, time.monotonic()))
+            self._room.take(items[-1].nbytes)
+        return items, unreadable
 
-    def _store(self, sequences: Sequence[int], items: list[Pending], frozen: FrozenBatch | None = None) -> None:
+    def _store(
+        self, sequences: Sequence[int], items: list[Pending], unreadable: dict[int, str], frozen: FrozenBatch | None = None
+    ) -> None:
         """Stores one batch, however long it takes; raises _Stopping when told to stop meanwhile."""
         batch = frozen or self._until_done(lambda: self._spool.freeze(sequences))
         try:
@@ -264,20 +292,26 @@ class Pipeline:
         except Exception as error:
             _LOG.exception("a batch could not be built: its %d requests become dead letters", len(items))
             spans = sum(item.rows for item in items)
-            outcome = Outcome(0, spans, {item.sequence: f"{type(error).__name__}: {error}" for item in items})
-        for sequence, reason in outcome.refused.items():
-            self._bury(sequence, reason)
+            outcome = Outcome(0, spans, {item.sequence: (f"{type(error).__name__}: {error}", item.rows) for item in items})
+        self._bury(batch, {sequence: (reason, 0) for sequence, reason in unreadable.items()} | outcome.refused)
         self._metrics.stored.inc(outcome.spans_stored)
         self._metrics.lost.inc(outcome.spans_lost)
         self._until_done(lambda: self._spool.finish(batch))
+        self._metrics.dead_letters_removed.inc(self._until_done(self._spool.expire))
+        self._room.release(sum(item.nbytes for item in items))
         with self._changed:
-            self._held_bytes -= sum(item.nbytes for item in items)
             self._storing = max(0, self._storing - len(sequences))
 
-    def _bury(self, sequence: int, reason: str) -> None:
-        _LOG.error("request %d becomes a dead letter: %s", sequence, reason)
-        self._until_done(lambda: self._spool.bury(sequence, reason))
-        self._metrics.dead_letters.inc()
+    def _bury(self, batch: FrozenBatch, refused: dict[int, tuple[str, int]]) -> None:
+        """Dead letters of a batch: payload and reason into the folder, reason into the store; repeated, neither is doubled."""
+        letters = []
+        for sequence, (reason, spans) in sorted(refused.items()):
+            _LOG.error("request %d becomes a dead letter: %s", sequence, reason)
+            letters.append(self._until_done(partial(self._spool.bury, sequence, reason, spans)))
+            self._metrics.dead_letters_removed.inc(self._until_done(self._spool.expire))
+        if letters:
+            self._until_done(lambda: self._insert.tell(letters, batch.token))
+            self._metrics.dead_letters.inc(len(letters))
 
     def _until_done(self, action: Callable[[], _T]) -> _T:
         """Repeats what may fail for a while (a store away, a full disk) until it succeeds. Raises _Stopping."""

@@ -1,4 +1,4 @@
-"""One batch into the store: spans, then token series, then scores, each under its token; what the store refuses is singled out.
+"""One batch into the store: spans, token series, scores, each under its token; what the store refuses is singled out.
 
 Not a retry loop: a failure that may pass is raised, and the caller repeats the batch, which stores nothing twice.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -15,7 +15,9 @@ from cutaway_collector.batch import Pending, merge, rows_of
 from cutaway_collector.blocks import Block
 from cutaway_collector.contracts import Scorer, Store
 from cutaway_collector.errors import StoreError
+from cutaway_collector.pipeline.letters import letter_block
 from cutaway_collector.pipeline.metrics import Metrics
+from cutaway_collector.spool import Letter
 
 _LOG: Final = logging.getLogger(__name__)
 FAILURES_MAX: Final = 200
@@ -34,11 +36,11 @@ class ScoreBlock(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch. refused: sequence number -> why, of requests that lost at least one row."""
+    """What became of a batch. refused: sequence number -> (why, spans lost), of requests that lost at least one row."""
 
     spans_stored: int = 0
     spans_lost: int = 0
-    refused: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
 class BatchInsert:
@@ -58,14 +60,33 @@ class BatchInsert:
             lost = self._insert(spans, token)
             outcome.spans_lost = sum(stop - start for start, stop, _ in lost)
             outcome.spans_stored = spans.rows - outcome.spans_lost
-            _blame(outcome, lost, [(item.sequence, item.decoded.spans.rows) for item in items])
+            _blame(outcome, lost, [(item.sequence, item.decoded.spans.rows) for item in items], are_spans=True)
         tokens = merge([item.decoded.tokens for item in items])
         if tokens is not None:
             lost = self._insert(tokens, token)
             self._metrics.sequences.inc(tokens.rows - sum(stop - start for start, stop, _ in lost))
             _blame(outcome, lost, [(item.sequence, item.decoded.tokens.rows) for item in items])
+        judged = [(item.sequence, item.decoded.scores) for item in items if item.decoded.scores is not None]
+        sent = merge([scores for _, scores in judged])
+        if sent is not None:
+            # A token of their own: the scores we compute from the same batch go into the same table.
+            lost = self._insert(sent, f"{token}:sent")
+            self._metrics.scores.inc(sent.rows - sum(stop - start for start, stop, _ in lost))
+            _blame(outcome, lost, [(sequence, scores.rows) for sequence, scores in judged])
+        if tokens is not None:
             self._scores(tokens, token)
         return outcome
+
+    def tell(self, letters: Sequence[Letter], token: str) -> None:
+        """The dead letters of a batch as rows, under its token. Raises StoreError only when trying the same again can help."""
+        block = letter_block(letters)
+        try:
+            self._insert_once(block, f"{token}:{block.table}")
+        except StoreError as error:
+            if error.retryable:
+                raise
+            _LOG.error("the store does not take the reasons of %d dead letters, they are in the spool's dead folder: %s",
+                       len(letters), error)
 
     def _scores(self, tokens: Block, token: str) -> None:
         if not self._scorers:
@@ -122,11 +143,14 @@ class BatchInsert:
             self._metrics.insert_seconds.labels(block.table).observe(time.monotonic() - started)
 
 
-def _blame(outcome: Outcome, lost: list[tuple[int, int, str]], rows: list[tuple[int, int]]) -> None:
+def _blame(
+    outcome: Outcome, lost: list[tuple[int, int, str]], rows: list[tuple[int, int]], *, are_spans: bool = False
+) -> None:
     for start, stop, reason in lost:
         first = 0
         for sequence, count in rows:
             overlap = min(stop, first + count) - max(start, first)
             if overlap > 0:
-                outcome.refused.setdefault(sequence, f"{overlap} of {count} rows were refused: {reason}")
+                words, spans = outcome.refused.get(sequence, (f"{overlap} of {count} rows were refused: {reason}", 0))
+                outcome.refused[sequence] = words, spans + (overlap if are_spans else 0)
             first += count

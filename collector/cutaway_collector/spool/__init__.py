@@ -3,30 +3,47 @@
 Not a queue in memory and not a decoder: it keeps bytes, says which are still owed to the store, and remembers how they were
 grouped into batches, so that a repeated batch carries the token of the first try.
 
-    segments/*.log   the records         ledger.db   batches, tokens, what is done
+    segments/*.log   the records, with *.idx of what is in them    ledger.db   batches, tokens, what is done, keys of what was
     dead/            records that the store will never take, each with its reason
     quarantine/      bytes found at start-up that are not whole records
 """
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.settings import Settings
+from cutaway_collector.spool.dead import DEAD_BYTES_MAX, DEAD_SECONDS_MAX, DeadLetters
 from cutaway_collector.spool.ledger import FrozenBatch, open_ledger
-from cutaway_collector.spool.records import CorruptRecord, Record
+from cutaway_collector.spool.records import CorruptRecord, Record, request_key
 from cutaway_collector.spool.segments import Segments
 
-__all__ = ["CorruptRecord", "FrozenBatch", "Record", "Spool"]
+__all__ = ["CorruptRecord", "FrozenBatch", "Letter", "Record", "Spool"]
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
+REMEMBERED_MAX: Final = 50_000
+REMEMBERED_SECONDS_MAX: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A request that was buried. encoding is "" and received_ns 0 when the record could not be read; spans: how many were lost."""
+
+    session: str
+    sequence: int
+    reason: str
+    spans: int
+    encoding: str = ""
+    tenant: str = ""
+    received_ns: int = 0
+    nbytes: int = 0
 
 
 class Spool:
@@ -35,15 +52,20 @@ class Spool:
     Raises DataDirectoryBusy when another process has it, StoreError when it cannot be ours, OSError when it cannot be read.
     """
 
-    def __init__(self, directory: str | Path, *, bytes_max: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, directory: str | Path, *, bytes_max: int, segment_bytes: int = SEGMENT_BYTES, remembered_max: int = REMEMBERED_MAX,
+        remembered_s_max: int = REMEMBERED_SECONDS_MAX, dead_bytes_max: int = DEAD_BYTES_MAX, dead_s_max: int = DEAD_SECONDS_MAX,
+    ) -> None:
         root = Path(directory)
         self._lock = own_directory(root)
+        self._remembered_max = remembered_max
         try:
-            self._dead = private_directory(root / "dead")
+            self._dead = DeadLetters(private_directory(root / "dead"), bytes_max=dead_bytes_max, seconds_max=dead_s_max)
             quarantine = private_directory(root / "quarantine")
-            self._ledger = open_ledger(root / "ledger.db", quarantine)
+            self._ledger = open_ledger(root / "ledger.db", quarantine, remembered_max=remembered_max,
+                                       remembered_s_max=remembered_s_max)
             self._segments = Segments(private_directory(root / "segments"), quarantine, bytes_max=bytes_max,
-                                      segment_bytes=max(4096, min(segment_bytes, bytes_max // 4)))
+                                      segment_bytes=max(4096, min(segment_bytes, bytes_max // 4)), seed=self._ledger.seed)
             self._segments.load(self._ledger.highest_sequence() + 1)
             self._segments.mark_ranges_done(self._ledger.done())
             self._segments.trim()
@@ -62,7 +84,9 @@ class Spool:
             place = Path(settings.data) / "spool"
         else:
             place = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cutaway" / "spool"
-        return cls(place, bytes_max=settings.spool_bytes_max)
+        return cls(place, bytes_max=settings.spool_bytes_max, remembered_max=settings.duplicates_requests_max,
+                   remembered_s_max=settings.duplicates_seconds_max, dead_bytes_max=settings.dead_letters_bytes_max,
+                   dead_s_max=settings.dead_letters_retention_days * 86_400)
 
     @property
     def size_bytes(self) -> int:
@@ -82,11 +106,28 @@ class Spool:
     @property
     def dead_letters(self) -> int:
         """Records in the dead-letter folder."""
-        return sum(1 for _ in self._dead.glob("*.json"))
+        return self._dead.count
 
-    def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int) -> int:
-        """Keeps one request; returns its sequence number when it is on disk. Raises Overloaded: nothing was kept."""
-        return self._segments.append(payload, encoding, tenant, received_ns)
+    @property
+    def dead_bytes(self) -> int:
+        """Bytes of the dead-letter folder."""
+        return self._dead.nbytes
+
+    def key(self, payload: bytes, encoding: Encoding, tenant: str) -> bytes:
+        """What tells this request from every other, in this spool: 16 bytes."""
+        return request_key(payload, encoding, tenant, self._ledger.seed)
+
+    def remembered(self) -> Iterator[bytes]:
+        """Keys of the latest requests of earlier runs, oldest first: finished ones, then those whose records are still here."""
+        yield from self._ledger.finished_keys()
+        yield from self._segments.latest_keys(self._remembered_max)
+
+    def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int, key: bytes | None = None) -> int:
+        """Keeps one request; returns its sequence number when it is on disk. Raises Overloaded: nothing was kept.
+
+        key: as `key` gives it, where the caller has it already.
+        """
+        return self._segments.append(payload, encoding, tenant, received_ns, key or self.key(payload, encoding, tenant))
 
     def read(self, sequence: int) -> Record:
         """One record. Raises CorruptRecord, or KeyError when it is finished and gone."""
@@ -111,32 +152,28 @@ class Spool:
     def finish(self, batch: FrozenBatch) -> None:
         """The batch is stored: its records may go. Raises sqlite3.Error."""
         self._segments.mark_done(batch.sequences)
-        self._ledger.finish(batch, self._segments.oldest_kept())
+        self._ledger.finish(batch, self._segments.oldest_kept(), self._segments.keys(batch.sequences))
         self._segments.trim()
 
-    def bury(self, sequence: int, reason: str) -> None:
+    def bury(self, sequence: int, reason: str, spans: int = 0) -> Letter:
         """Copies a record that cannot be stored to the dead letters, with the reason beside it. Raises OSError."""
-        note: dict[str, object] = {"sequence": sequence, "session": self._session, "reason": reason}
-        payload = b""
+        letter, payload, unreadable = Letter(self._session, sequence, reason, spans), b"", ""
         try:
             record = self.read(sequence)
-            note |= {"encoding": record.encoding, "tenant": record.tenant, "received_ns": record.received_ns}
             payload = record.payload
+            letter = replace(letter, encoding=record.encoding, tenant=record.tenant, received_ns=record.received_ns,
+                             nbytes=len(payload))
         except (CorruptRecord, KeyError) as error:
-            note["unreadable"] = str(error)
-        stem = self._dead / f"{sequence:020d}"
-        _write(stem.with_suffix(".otlp"), payload)
-        _write(stem.with_suffix(".json"), json.dumps(note).encode())
+            unreadable = str(error)
+        self._dead.add(sequence, asdict(letter) | ({"unreadable": unreadable} if unreadable else {}), payload)
+        return letter
+
+    def expire(self) -> int:
+        """Removes dead letters that are too old, or too many for their bytes; how many. Raises OSError."""
+        return self._dead.expire()
 
     def close(self) -> None:
         """Syncs, closes and gives the directory back; what is not finished stays for the next start."""
         self._segments.close()
         self._ledger.close()
         os.close(self._lock)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

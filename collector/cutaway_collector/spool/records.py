@@ -15,13 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import xxhash
+
 from cutaway_collector.contracts import Encoding
 
 MAGIC: Final = b"CTW1"
 _HEADER: Final = struct.Struct("<4sQQIIBH")
 _CHECK: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _CHECK.size
-_ENCODINGS: Final[tuple[Encoding, ...]] = ("protobuf", "json")
+_ENCODINGS: Final[tuple[Encoding, ...]] = ("protobuf", "json", "logs/protobuf", "logs/json")
+"""A record holds the place in this line: new ones join its end."""
+_KEY: Final = struct.Struct("<BH")
+KEY_BYTES: Final = 16
 
 
 class CorruptRecord(Exception):
@@ -37,6 +42,17 @@ class Record:
     encoding: Encoding
     tenant: str
     payload: bytes
+
+
+def request_key(payload: bytes, encoding: Encoding, tenant: str, seed: int) -> bytes:
+    """What tells one request from another: 16 bytes, equal for equal (tenant, encoding, payload). seed: 0 to 2**64 - 1, secret.
+
+    XXH3 (https://github.com/Cyan4973/xxHash) is not cryptographic: the seed keeps senders from making two requests that collide.
+    """
+    raw_tenant = tenant.encode()
+    digest = xxhash.xxh3_128(_KEY.pack(_ENCODINGS.index(encoding), len(raw_tenant)) + raw_tenant, seed=seed)
+    digest.update(payload)
+    return digest.digest()
 
 
 def body_checksum(tenant: bytes, payload: bytes) -> int:
@@ -69,17 +85,18 @@ def read_record(file: BinaryIO, bytes_left: int) -> Record:
 
 @dataclass(slots=True)
 class Scan:
-    """The good prefix of a segment: where each record begins, its sequence number, and where trust ends ("" when at the end)."""
+    """The good prefix of a segment: where each record begins, its number and key, and where trust ends ("" when at the end)."""
 
     offsets: array[int]
     sequences: array[int]
+    keys: bytearray
     good_bytes: int
     damage: str
 
 
-def scan(path: Path) -> Scan:
+def scan(path: Path, seed: int) -> Scan:
     """Reads a segment from its start to its end or to the first bytes that are no record. Raises OSError."""
-    found = Scan(array("Q"), array("Q"), 0, "")
+    found = Scan(array("Q"), array("Q"), bytearray(), 0, "")
     size = path.stat().st_size
     with path.open("rb") as file:
         while found.good_bytes < size:
@@ -92,5 +109,6 @@ def scan(path: Path) -> Scan:
                 break
             found.offsets.append(found.good_bytes)
             found.sequences.append(record.sequence)
+            found.keys += request_key(record.payload, record.encoding, record.tenant, seed)
             found.good_bytes = file.tell()
     return found

@@ -17,7 +17,18 @@ from typing import Final
 
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.errors import Overloaded
-from cutaway_collector.spool.records import HEADER_BYTES, CorruptRecord, Record, body_checksum, header, read_record, scan
+from cutaway_collector.spool.index import index_path, read_index, write_index
+from cutaway_collector.spool.records import (
+    HEADER_BYTES,
+    KEY_BYTES,
+    CorruptRecord,
+    Record,
+    Scan,
+    body_checksum,
+    header,
+    read_record,
+    scan,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 _TRIAL_S: Final = 1.0
@@ -26,12 +37,13 @@ _TRIAL_BYTES_MAX: Final = 1024 * 1024
 
 
 class Segment:
-    """One file: where its records begin, how long it is, which are done. `lost_from`: first record a failed sync took back."""
+    """One file: its records' places and keys, its length, which are done. `lost_from`: first record a failed sync took back."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sequences = array("Q")
         self.offsets = array("Q")
+        self.keys = bytearray()
         self.size = 0
         self.durable_size = 0
         self.done: set[int] = set()
@@ -41,6 +53,10 @@ class Segment:
     def finished(self) -> bool:
         """Whether every record is done."""
         return len(self.done) == len(self.sequences)
+
+    def key(self, at: int) -> bytes:
+        """The key of the record at a place in the arrays."""
+        return bytes(self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES])
 
     def index(self, sequence: int) -> int | None:
         """The place of a record in the arrays, None when it is not here."""
@@ -52,10 +68,12 @@ class Segments:
     """The files of one spool. Thread-safe.
 
     directory: exists already, private. bytes_max: of all segments together. segment_bytes: after which a new file begins.
+    seed: of the records' keys.
     """
 
-    def __init__(self, directory: Path, quarantine: Path, *, bytes_max: int, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, quarantine: Path, *, bytes_max: int, segment_bytes: int, seed: int) -> None:
         self._directory = directory
+        self._seed = seed
         self._quarantine = quarantine
         self._bytes_max = bytes_max
         self._segment_bytes = segment_bytes
@@ -73,18 +91,28 @@ class Segments:
         self.syncs = 0
 
     def load(self, next_sequence: int) -> None:
-        """Scans what an earlier run left. What cannot be trusted is moved to the quarantine and logged. Raises OSError."""
-        for path in sorted(self._directory.glob("*.log")):
-            found = scan(path)
-            if found.damage:
-                self._set_aside(path, found.good_bytes, found.damage)
+        """Finds what an earlier run left. What cannot be trusted is moved to the quarantine and logged. Raises OSError.
+
+        The last segment, which a crash may have torn, is read from end to end; the others only where their index does not fit them.
+        """
+        paths = sorted(self._directory.glob("*.log"))
+        for path in paths:
+            found = read_index(path, self._seed) if path != paths[-1] else None
+            if found is None:
+                found = scan(path, self._seed)
+                if found.damage:
+                    self._set_aside(path, found.good_bytes, found.damage)
+                if path != paths[-1]:
+                    write_index(path, found, self._seed)
             segment = Segment(path)
-            segment.sequences, segment.offsets = found.sequences, found.offsets
+            segment.sequences, segment.offsets, segment.keys = found.sequences, found.offsets, found.keys
             segment.size = segment.durable_size = found.good_bytes
             if found.sequences:
                 self._old.append(segment)
             else:
-                path.unlink()
+                _unlink(path)
+        for leftover in set(self._directory.glob("*.idx")) - {index_path(path) for path in paths}:
+            leftover.unlink(missing_ok=True)
         highest = max((segment.sequences[-1] for segment in self._old), default=0)
         self._next = max(next_sequence, highest + 1)
         self._durable = self._next - 1
@@ -110,7 +138,7 @@ class Segments:
             self._note(failure)
             return self._failure
 
-    def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int) -> int:
+    def append(self, payload: bytes, encoding: Encoding, tenant: str, received_ns: int, key: bytes) -> int:
         """Writes one record and returns its sequence number once it is on disk. Raises Overloaded: nothing is kept."""
         raw_tenant = tenant.encode()
         checksum = body_checksum(raw_tenant, payload)
@@ -132,6 +160,7 @@ class Segments:
                                  retry_after_s=5) from None
             segment.sequences.append(sequence)
             segment.offsets.append(segment.size)
+            segment.keys += key
             segment.size += size
             self._next += 1
             self._await_durable(segment, sequence)
@@ -181,6 +210,27 @@ class Segments:
             firsts = [segment.sequences[0] for segment in self._all() if segment.sequences]
             return min(firsts, default=self._next)
 
+    def keys(self, sequences: Iterable[int]) -> bytes:
+        """The keys of records, one after another; those that are gone are left out."""
+        with self._changed:
+            out = bytearray()
+            for sequence in sequences:
+                try:
+                    segment, at = self._find(sequence)
+                except KeyError:
+                    continue
+                out += segment.key(at)
+            return bytes(out)
+
+    def latest_keys(self, count: int) -> list[bytes]:
+        """The keys of the latest records on disk, at most `count`, oldest first."""
+        with self._changed:
+            latest: list[bytes] = []
+            for segment in reversed(self._all()):
+                first = max(0, len(segment.sequences) - (count - len(latest)))
+                latest += [segment.key(at) for at in reversed(range(first, len(segment.sequences)))]
+            return latest[::-1]
+
     def undone(self) -> Iterator[int]:
         """Sequence numbers on disk and not done, rising, of the segments that `load` found."""
         with self._changed:
@@ -210,7 +260,7 @@ class Segments:
 
     def _delete_finished(self) -> None:
         for segment in [item for item in self._old if item.finished]:
-            segment.path.unlink(missing_ok=True)
+            _unlink(segment.path)
             self._old.remove(segment)
 
     def _all(self) -> list[Segment]:
@@ -252,10 +302,12 @@ class Segments:
             self._sync(segment, self._handle)
         os.close(self._handle)
         self._handle, self._active = -1, None
-        if segment.sequences:
-            self._old.append(segment)
-        else:
-            segment.path.unlink(missing_ok=True)
+        if not segment.sequences:
+            _unlink(segment.path)
+            return
+        self._old.append(segment)
+        if not segment.finished:
+            write_index(segment.path, Scan(segment.offsets, segment.sequences, segment.keys, segment.size, ""), self._seed)
 
     def _write(self, segment: Segment, parts: list[bytes]) -> None:
         data = [part for part in parts if part]
@@ -312,7 +364,7 @@ class Segments:
         if keep == len(segment.offsets):
             return
         segment.lost_from = segment.sequences[keep]
-        del segment.sequences[keep:], segment.offsets[keep:]
+        del segment.sequences[keep:], segment.offsets[keep:], segment.keys[keep * KEY_BYTES :]
         self._note(f"the spool cannot be synced ({failure.strerror})", segment.size - segment.durable_size)
         segment.size = segment.durable_size
         _LOG.debug("the spool could not be synced (%s): records from %d on were refused", failure.strerror, segment.lost_from)
@@ -332,6 +384,12 @@ class Segments:
             file.truncate(good_bytes)
         _LOG.warning("spool segment %s is good up to byte %d (%s): the remaining %d bytes were moved to %s",
                      path.name, good_bytes, damage, size, aside)
+
+
+def _unlink(segment: Path) -> None:
+    # The index first: one without its segment would only lie about.
+    index_path(segment).unlink(missing_ok=True)
+    segment.unlink(missing_ok=True)
 
 
 def _trial(path: Path, size: int) -> str:

@@ -1,0 +1,69 @@
+"""Requests that are sent twice because their acknowledgement was lost: told from new ones by their key, and answered alike.
+
+Not storage: the spool keeps the keys over a restart. Not a search for equal spans either: only a request that is equal byte for
+byte is the same request; a span that is sent again in another request is stored again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+
+from cutaway_collector.contracts import Receipt
+
+
+class Duplicates:
+    """Thread-safe. Keys are remembered in two generations, so that forgetting costs nothing: at least `requests_max` requests or
+    `seconds_max` seconds, whichever is less, and at most twice that.
+
+    known: keys of earlier runs, oldest first.
+    """
+
+    def __init__(self, known: Iterable[bytes], *, requests_max: int, seconds_max: int) -> None:
+        self._requests_max = requests_max
+        self._seconds_max = seconds_max
+        self._lock = threading.Lock()
+        self._young: dict[bytes, Receipt | None] = {}
+        self._old: dict[bytes, Receipt | None] = {}
+        self._born_s = time.monotonic()
+        self._under_way: dict[bytes, Future[Receipt]] = {}
+        for key in known:
+            self._remember(key, None)
+
+    def answer(self, key: bytes, first: Callable[[], Receipt], again: Callable[[], Receipt]) -> tuple[Receipt, bool]:
+        """(receipt, whether the request was known): `first` runs for a new request, and is remembered when it accepts something.
+
+        Who comes while it runs waits, and gets the same receipt or the same error; after an error the request is new again. `again`
+        makes the receipt anew, keeping nothing, for a request that an earlier run acknowledged. Raises what they raise.
+        """
+        with self._lock:
+            known = key in self._young or key in self._old
+            receipt = self._young.get(key) or self._old.get(key)
+            running = None if known else self._under_way.get(key)
+            if not known and running is None:
+                future = self._under_way[key] = Future()
+        if known:
+            return receipt or again(), True
+        if running is not None:
+            return running.result(), True
+        try:
+            receipt = first()
+        except BaseException as error:
+            with self._lock:
+                del self._under_way[key]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            del self._under_way[key]
+            if receipt.accepted:
+                self._remember(key, receipt)
+        future.set_result(receipt)
+        return receipt, False
+
+    def _remember(self, key: bytes, receipt: Receipt | None) -> None:
+        now_s = time.monotonic()
+        if len(self._young) >= self._requests_max or now_s - self._born_s >= self._seconds_max:
+            self._old, self._young, self._born_s = self._young, {}, now_s
+        self._young[key] = receipt
