@@ -5,29 +5,23 @@ Start: store, kernels warm, spool replayed, UI, receivers last. Stop: receivers 
 
 from __future__ import annotations
 
-import logging
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
-from waitress import create_server
-from waitress.server import BaseWSGIServer, MultiSocketServer
-
-from cutaway_collector import decode, score
+from cutaway_collector import decode, score, ui_server
+from cutaway_collector.contracts import TlsFiles
+from cutaway_collector.credentials import Credentials, keys_path
+from cutaway_collector.directories import private_directory, state_directory
+from cutaway_collector.errors import SettingsError
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
+from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
-from cutaway_collector.web import create_app
-
-logger = logging.getLogger(__name__)
-
-UI_CONNECTIONS_MAX: Final = 1000
-"""Idle browsers and half-open connections must not keep a liveness probe out; each costs a few kilobytes."""
-UI_IDLE_SECONDS_MAX: Final = 15
-"""How long a connection may say nothing before it is closed."""
+from cutaway_collector.web import create_app, sessions
+from cutaway_collector.web.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +52,9 @@ class Collector:
         self._stack.close()
 
     def _start(self, settings: Settings) -> Addresses:
+        credentials = _credentials(settings)
+        redactor = Redactor.of(settings)
+        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
         store = open_store(settings)
         self._stack.callback(store.close)
         decode.warm_up()
@@ -66,49 +63,43 @@ class Collector:
         self._stack.callback(spool.close)
         pipeline = Pipeline(store, spool, settings, scorers=score.scorers(settings.score_device))
         self._stack.callback(pipeline.close, settings.drain_seconds_max)
-        web = _serve_web(create_app(store, settings, registry=pipeline.registry, status=pipeline.status), settings, self._stack)
+        submit = redacting(pipeline.submit, redactor) if redactor else pipeline.submit
+
+        def status() -> tuple[bool, dict[str, Any]]:
+            ready, details = pipeline.status()
+            return ready, {**details, "keys": credentials.trouble or f"{credentials.count} known"} if credentials else details
+
+        app = create_app(store, settings, registry=pipeline.registry, status=status, gate=_gate(settings, credentials))
+        web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, tls=tls, stack=self._stack)
         host, port = split_address("otlp_http", settings.otlp_http)
-        http = HttpReceiver(pipeline.submit, host, port, body_bytes_max=settings.request_bytes_max,
+        http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
                             concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
-                            connections_max=settings.receiver_connections_max, receive_bytes_max=settings.receive_bytes_max,
-                            cors_origins=settings.cors_origins)
+                            authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max,
+                            receive_bytes_max=settings.receive_bytes_max, cors_origins=settings.cors_origins)
         self._stack.callback(http.close)
         host, port = split_address("otlp_grpc", settings.otlp_grpc)
-        grpc = GrpcReceiver(pipeline.submit, host, port, body_bytes_max=settings.request_bytes_max,
-                            threads=settings.receiver_threads, connections_max=settings.receiver_connections_max)
+        grpc = GrpcReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max, threads=settings.receiver_threads,
+                            authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max)
         self._stack.callback(grpc.close)
-        return Addresses(_shown(grpc.address), _shown(http.address), web)
+        return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
 
 
-def _serve_web(app: object, settings: Settings, stack: ExitStack) -> str:
-    host, port = split_address("ui", settings.ui)
-    try:
-        server: BaseWSGIServer | MultiSocketServer = create_server(
-            app, host=host, port=port, threads=settings.ui_threads, ident=None, connection_limit=UI_CONNECTIONS_MAX,
-            channel_timeout=UI_IDLE_SECONDS_MAX, cleanup_interval=5, max_request_header_size=32 * 1024,
-            max_request_body_size=1024 * 1024, clear_untrusted_proxy_headers=True,
-        )
-    except (OSError, ValueError) as error:
-        raise OSError(f"the UI cannot listen on {settings.ui}: {error}") from None
-    stopping = threading.Event()
+def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:
+    if credentials is None:
+        return None
+    secret = sessions.secret(private_directory(state_directory(settings)) / "session.secret")
+    return Gate(credentials, sessions.Sessions(secret, secure=bool(settings.tls_certificate)))
 
-    def serve() -> None:
-        try:
-            server.run()
-        except OSError:
-            if not stopping.is_set():
-                logger.exception("the UI stopped serving")
 
-    thread = threading.Thread(target=serve, name="ui", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        stopping.set()
-        server.close()
-        thread.join(timeout=5)
-
-    stack.callback(stop)
-    return _shown((host, server.effective_port))
+def _credentials(settings: Settings) -> Credentials | None:
+    """Who may come in; None where nobody is asked. Raises SettingsError when no key could ever be right."""
+    if not settings.auth_required:
+        return None
+    found = Credentials(keys_path(settings))
+    if not found.count:
+        raise SettingsError(f"API keys are demanded and there is none in {keys_path(settings)}: make one with "
+                            "`cutaway keys add --name NAME --scope admin`, or say --auth off on loopback")
+    return found
 
 
 def _shown(address: tuple[str, int]) -> str:

@@ -73,7 +73,7 @@ def digest_of(key: str) -> str:
 def keys_path(settings: Settings) -> Path:
     """Where the keys are: `keys`, else DIR/keys.json with --data. Raises SettingsError when neither is given."""
     if not settings.keys and not settings.data:
-        raise SettingsError("with a ClickHouse server nothing says where API keys are kept: name a file with --keys FILE")
+        raise SettingsError("nothing says where API keys are kept: give --data DIR for DIR/keys.json, or name a file with --keys FILE")
     return Path(settings.keys) if settings.keys else Path(settings.data) / "keys.json"
 
 

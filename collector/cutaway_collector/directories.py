@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from cutaway_collector.errors import DataDirectoryBusy, StoreError
+from cutaway_collector.settings import Settings
 
 
 def private_directory(path: Path) -> Path:
@@ -21,6 +22,15 @@ def private_directory(path: Path) -> Path:
         raise StoreError(f"a data directory must be ours to write: {path}: {error.strerror}. Choose another one.",
                          retryable=False) from None
     return path
+
+
+def state_directory(settings: Settings) -> Path:
+    """Where this collector keeps small files of its own: DIR with --data, else in the spool it was given, else the user's state."""
+    if settings.data:
+        return Path(settings.data)
+    if settings.spool:
+        return Path(settings.spool)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cutaway"
 
 
 def own_directory(path: Path) -> int:

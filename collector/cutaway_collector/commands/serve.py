@@ -12,6 +12,7 @@ from dataclasses import asdict
 from types import FrameType
 
 from cutaway_collector.app import Collector
+from cutaway_collector.commands import running
 from cutaway_collector.errors import CutawayError
 from cutaway_collector.settings import Settings
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 def run(settings: Settings) -> int:
     """Serves; returns 0 after a drained stop. A second signal while draining ends the process at once with 130."""
+    os.umask(0o077)  # spans hold prompts: whatever this process writes, the engine's files included, is for its user alone
     stop = threading.Event()
 
     def asked(number: int, frame: FrameType | None) -> None:
@@ -34,10 +36,12 @@ def run(settings: Settings) -> int:
     except OSError as error:
         raise CutawayError(f"the collector cannot start: {error}") from None
     try:
+        running.write_addresses(settings, asdict(collector.addresses))
         print(json.dumps({"ready": True, **asdict(collector.addresses)}), flush=True)
         logger.info("ready: %s", collector.addresses)
         stop.wait()
         print("draining", file=sys.stderr, flush=True)
     finally:
+        running.forget_addresses(settings)
         collector.close()
     return 0

@@ -20,8 +20,12 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.contracts import Store
+from cutaway_collector.errors import RequestError
+from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import errors, figures, security, urls
+from cutaway_collector.web import gate as visitors
+from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.pages import generation, guide, search, trace
 from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
 from cutaway_collector.web.site import Site
@@ -42,13 +46,14 @@ def create_app(
     registry: CollectorRegistry | None = None,
     status: Status | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    gate: Gate | None = None,
 ) -> Flask:
     """The WSGI application over an open store.
 
     registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
-    place of the clock.
+    place of the clock. gate: who is let in, everybody when None; every page then shows the rows of the visitor's tenant alone.
     """
-    site = Site(store, settings, now_ns)
+    site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns)
     app = Flask(__name__, static_folder="static", template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
     app.jinja_env.undefined = StrictUndefined
@@ -57,6 +62,8 @@ def create_app(
     hashes = _static_hashes(Path(app.static_folder or ""))
     app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls)
     _guard(app, settings, hashes)
+    visitors.guard(app, gate)
+    visitors.pages(app, gate, _theme)
     _pages(app, site)
     _twins(app, site)
     _plumbing(app, registry or CollectorRegistry(), status)
@@ -75,7 +82,8 @@ def _theme() -> str:
 
 def _render(template: str, page: Any, *, code: int = 200, query: str = "", from_text: str = "") -> Response:
     here = request.full_path.rstrip("?")
-    html = render_template(template, page=page, theme=_theme(), here=here, query=query, from_text=from_text)
+    html = render_template(template, page=page, theme=_theme(), here=here, query=query, from_text=from_text,
+                           signed_in=visitors.signed_in())
     return Response(html, code, mimetype="text/html")
 
 
@@ -99,16 +107,24 @@ def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
         return security.seal(response, immutable=known)
 
     @app.errorhandler(Exception)
-    def failed(error: Exception) -> Response:
+    def failed(error: Exception) -> AnyResponse:
+        elsewhere = visitors.refused(error) if isinstance(error, RequestError) else None
+        if elsewhere is not None:
+            return elsewhere
         failure = errors.describe(error, request.args.get("q", "").strip())
         if failure.status == 500:
             log.error("page failed: %s", request.path, exc_info=error)
-        twin = request.path.endswith(".json")
+        # The error page has a search box and links, which are no use to somebody who is not let in.
+        twin = request.path.endswith(".json") or failure.status in (401, 429)
         answer = _json(failure.twin(), failure.status) if twin else _render(
             "error.html", failure, code=failure.status, query=failure.query
         )
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        if isinstance(error, RequestError) and error.http == 401:
+            answer.headers["WWW-Authenticate"] = 'Bearer realm="cutaway"'
+        if isinstance(error, RequestError) and error.retry_after_s is not None:
+            answer.headers["Retry-After"] = str(error.retry_after_s)
         return answer
 
 
@@ -167,7 +183,7 @@ def _plumbing(app: Flask, registry: CollectorRegistry, status: Status | None) ->
     @app.get("/readyz")
     def readyz() -> Response:
         ready, details = status() if status else (True, {})
-        return _json({"ready": ready, **details}, 200 if ready else 503)
+        return _json({"ready": ready, **(details if visitors.known() else {})}, 200 if ready else 503)
 
     @app.get("/metrics")
     def metrics() -> Response:

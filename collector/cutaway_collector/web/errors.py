@@ -33,6 +33,10 @@ class WrongHost(CutawayError):
     """The Host header names another machine: a page elsewhere is being tricked into reading this one (DNS rebinding)."""
 
 
+class ForeignForm(CutawayError):
+    """A form that another site sent in the visitor's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What the visitor is told. `column` is the 0-based offset in `query` where the trouble is, -1 when there is no such place."""
@@ -62,6 +66,8 @@ def describe(error: Exception, query: str = "") -> Failure:
         return Failure(404, "Nothing here", str(error), error.hint)
     if isinstance(error, WrongHost):
         return Failure(421, "Wrong host", str(error), "Open the collector by the address it listens on.")
+    if isinstance(error, ForeignForm):
+        return Failure(403, "Refused", str(error), "Open the page of the collector itself, and send its form again.")
     if isinstance(error, StoreError):
         hint = "It is worth trying again in a moment." if error.retryable else "Trying again will not help until this is put right."
         return Failure(503, "The store did not answer", str(error), hint)

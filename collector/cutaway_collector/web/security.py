@@ -1,6 +1,6 @@
 """What every answer carries and every request must satisfy: a strict content policy, and a Host that is ours.
 
-Not a sign-in: there is none yet, which is why the collector listens on loopback unless told otherwise.
+Not a sign-in: who is let in to what is the gate's business.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ POLICY: Final = "; ".join(
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Other sites learn nothing; under no-referrer our own forms would not say where they come from.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }

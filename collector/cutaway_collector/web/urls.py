@@ -32,6 +32,11 @@ def generation(span_id: str, **parameters: object) -> str:
     return _with(f"/gen/{quote(span_id, safe='')}{twin}", parameters)
 
 
+def sign_in(back: str = "") -> str:
+    """The sign-in page, which leads back to `back`."""
+    return _with("/sign-in", {"next": back if back not in ("/", "/search") else ""})
+
+
 def is_local(target: str) -> bool:
     """True for a path on this host: what a redirect may follow. "//evil" and "/\\evil" are other hosts to a browser."""
     return target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
