@@ -31,7 +31,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {
-        "columns": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
+        "columns": NOUNS, "dialects": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
         "directories": NOUNS,
         "credentials": VERBS, "redact": VERBS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,

@@ -1,7 +1,8 @@
 """Lifted columns: numbers and names of a generation taken straight from its attributes, without a detour through text.
 
 The rules are those of the columns' DEFAULT expressions, so a row another collector writes gets the same values: the first listed
-attribute that converts wins, of repeated keys the first counts, a number may come as an int, a double or a numeric string.
+attribute that converts wins, of repeated keys the first counts, a number may come as an int, a double or a numeric string. What the
+attributes of other tools mean is said in dialects.py; here it becomes tables that compiled code reads.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from cutaway_collector import columns
 from cutaway_collector.blocks import Column, Nullable, Strings
 from cutaway_collector.decode import names
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.strings import gather
+from cutaway_collector.decode.strings import check_column, gather
 from cutaway_collector.decode.wire import entry, kernel
 
 _NUMERIC: Final = tuple(column for column in columns.LIFTED if column.type.startswith("Nullable("))
 _TEXTUAL: Final = tuple(column for column in columns.LIFTED if not column.type.startswith("Nullable("))
 _WHOLE: Final = np.array([column.type == "Nullable(UInt64)" for column in _NUMERIC])
-_CHOICES: Final = max(len(column.attributes) for column in columns.LIFTED)
+_CHOICES: Final = max(len(column.sources) for column in columns.LIFTED)
 _DECIMAL: Final = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
 _SPECIAL: Final = {
     b"nan": float("nan"), b"inf": float("inf"), b"infinity": float("inf"), b"-inf": float("-inf"), b"-infinity": float("-inf"),
@@ -32,12 +33,44 @@ _DIGITS: Final = re.compile(rb"\+?\d{1,20}\Z")
 def _wanted(chosen: tuple[columns.Column, ...]) -> Any:
     table = np.full((len(chosen), _CHOICES), -1, np.int64)
     for row, column in enumerate(chosen):
-        table[row, : len(column.attributes)] = [names.index(name) for name in column.attributes]
+        table[row, : len(column.sources)] = [names.index(source.name) for source in column.sources]
     return table
 
 
 _NUMERIC_NAMES: Final = _wanted(_NUMERIC)
 _TEXTUAL_NAMES: Final = _wanted(_TEXTUAL)
+_DIVISORS: Final = np.array([
+    [source.divisor for source in column.sources] + [1.0] * (_CHOICES - len(column.sources)) for column in _NUMERIC
+])
+
+_NOTHING: Final = -2
+_ITSELF: Final = -1
+
+
+def _vocabulary() -> tuple[Any, Any, Strings, Strings]:
+    """(int64 [columns, choices, 3]: first word, last word and what any other text means; int64 [words]: what each word means;
+    the words; the meanings). A meaning is an index among the meanings, or _ITSELF, or _NOTHING.
+    """
+    rules = np.zeros((len(_TEXTUAL), _CHOICES, 3), np.int64)
+    rules[:, :, 2] = _ITSELF
+    words: list[str] = []
+    meant: list[int] = []
+    meanings: list[str] = []
+    for row, column in enumerate(_TEXTUAL):
+        for choice, source in enumerate(column.sources):
+            first = len(words)
+            for word, meaning in source.words:
+                words.append(word)
+                meant.append(len(meanings))
+                meanings.append(meaning)
+            rest = _ITSELF if source.rest is None else len(meanings) if source.rest else _NOTHING
+            if source.rest:
+                meanings.append(source.rest)
+            rules[row, choice] = first, len(words), rest
+    return rules, np.array(meant, np.int64), Strings.of(words), Strings.of(meanings)
+
+
+_RULES, _MEANT, _WORDS, _MEANINGS = _vocabulary()
 
 
 HAS_LIFTED: Final = 1
@@ -86,7 +119,7 @@ def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[Any, Any
 
 @entry
 def _numbers(
-    table: Any, found: Any, marks: Any, wanted: Any, whole: Any, scratch: Any, as_double: Any
+    table: Any, found: Any, marks: Any, wanted: Any, divisors: Any, whole: Any, scratch: Any, as_double: Any
 ) -> tuple[Any, Any, Any, Any]:
     """(uint64 [columns, spans], float64 the same, missing bool the same, rows of strings that may hold numbers, as a count)."""
     spans = found.shape[0]
@@ -112,7 +145,8 @@ def _numbers(
                 scratch[0] = table[row, t.A_VALUE]
                 good, integer, double = _number(kind, scratch[0], as_double, whole[column])
                 if good:
-                    integers[column, span], doubles[column, span], missing[column, span] = integer, double, False
+                    integers[column, span], missing[column, span] = integer, False
+                    doubles[column, span] = double / divisors[column, choice]
                     break
     return integers, doubles, missing, strings
 
@@ -132,14 +166,14 @@ def _from_strings(data: Any, table: Any, found: Any, integers: Any, doubles: Any
     for column in range(len(_NUMERIC)):
         wanted = [name for name in _NUMERIC_NAMES[column] if name >= 0]
         for span in np.flatnonzero(missing[column]):
-            for row in found[span, wanted]:
+            for row, divisor in zip(found[span, wanted], _DIVISORS[column], strict=False):
                 if row < 0:
                     continue
                 value = _read(data, table[row], bool(_WHOLE[column]))
                 if value is not None:
                     missing[column, span] = False
                     integers[column, span] = value if _WHOLE[column] else 0
-                    doubles[column, span] = float(value)
+                    doubles[column, span] = float(value) / divisor
                     break
 
 
@@ -165,15 +199,86 @@ def lifted(data: Any, table: Any, found: Any, marks: Any, positions: Any, values
     """
     scratch = np.zeros(1, np.int64)
     as_double = scratch.view(np.float64)
-    integers, doubles, missing, strings = _numbers(table, found, marks, _NUMERIC_NAMES, _WHOLE, scratch, as_double)
+    integers, doubles, missing, strings = _numbers(table, found, marks, _NUMERIC_NAMES, _DIVISORS, _WHOLE, scratch, as_double)
     if strings:
         _from_strings(data, table, found, integers, doubles, missing)
     made: dict[str, Column] = {}
     for index, column in enumerate(_NUMERIC):
         made[column.name] = Nullable((integers if _WHOLE[index] else doubles)[index], missing[index])
     for index, column in enumerate(_TEXTUAL):
-        made[column.name] = texts(found, _TEXTUAL_NAMES[index], positions, values)
+        made[column.name] = _spoken(found, marks, index, positions, values)
     return made
+
+
+@kernel
+def _meaning(data: Any, start: int, length: int, rule: Any, meant: Any, words: Any, word_ends: Any) -> Any:
+    """What a text means to one source: an index among the meanings, _ITSELF or _NOTHING. Letter case of ASCII does not count."""
+    for word in range(rule[0], rule[1]):
+        if word_ends[word + 1] - word_ends[word] != length:
+            continue
+        same = 0
+        while same < length:
+            byte = data[start + same]
+            if (byte + 32 if 65 <= byte <= 90 else byte) != words[word_ends[word] + same]:
+                break
+            same += 1
+        if same == length:
+            return meant[word]
+    return rule[2]
+
+
+@entry
+def _choose(
+    found: Any, marks: Any, wanted: Any, rules: Any, meant: Any, words: Any, word_ends: Any, meaning_ends: Any, positions: Any,
+    data: Any, ends: Any,
+) -> tuple[Any, Any, Any]:
+    """(starts, ends of the result, whether each start lies among the meanings instead of the data), one a span."""
+    starts = np.zeros(found.shape[0], np.int64)
+    result = np.zeros(found.shape[0] + 1, np.int64)
+    translated = np.zeros(found.shape[0], np.bool_)
+    for span in range(found.shape[0]):
+        result[span + 1] = result[span]
+        if marks[span] & HAS_LIFTED == 0:
+            continue
+        for choice in range(wanted.size):
+            if wanted[choice] < 0:
+                break
+            row = found[span, wanted[choice]]
+            if row < 0 or positions[row] < 0:
+                continue
+            start, length = ends[positions[row]], ends[positions[row] + 1] - ends[positions[row]]
+            if length == 0:
+                continue
+            meaning = _meaning(data, start, length, rules[choice], meant, words, word_ends)
+            if meaning == _NOTHING:
+                continue
+            if meaning != _ITSELF:
+                start, length = meaning_ends[meaning], meaning_ends[meaning + 1] - meaning_ends[meaning]
+                translated[span] = True
+            starts[span] = start
+            result[span + 1] = result[span] + length
+            break
+    return starts, result, translated
+
+
+@entry
+def _collect(data: Any, meanings: Any, starts: Any, ends: Any, translated: Any) -> Any:
+    out = np.empty(ends[-1], np.uint8)
+    for span in range(starts.size):
+        at, start = ends[span], starts[span]
+        for step in range(ends[span + 1] - at):
+            out[at + step] = meanings[start + step] if translated[span] else data[start + step]
+    return out
+
+
+def _spoken(found: Any, marks: Any, index: int, positions: Any, values: Strings) -> Strings:
+    """A textual column: what the first of its sources that means anything means, one a span; "" where none does."""
+    starts, ends, translated = _choose(
+        found, marks, _TEXTUAL_NAMES[index], _RULES[index], _MEANT, _WORDS.data, _WORDS.offsets, _MEANINGS.offsets, positions,
+        values.data, values.offsets,
+    )
+    check_column(int(ends[-1]))
+    return Strings(_collect(values.data, _MEANINGS.data, starts, ends, translated), ends)
 
 
 @entry

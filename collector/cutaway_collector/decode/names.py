@@ -14,7 +14,7 @@ from cutaway_collector import columns
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.wire import kernel
 
-_LIFTED: Final = tuple(dict.fromkeys(name for column in columns.LIFTED for name in column.attributes))
+_LIFTED: Final = tuple(dict.fromkeys(source.name for column in columns.LIFTED for source in column.sources))
 _HELPERS: Final = tuple(
     name for name in (
         conventions.SEQUENCE_INPUT_TOKENS, conventions.SEQUENCE_OUTPUT_TOKENS, conventions.USAGE_INPUT_TOKENS,
