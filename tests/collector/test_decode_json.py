@@ -153,3 +153,11 @@ def test_a_bad_span_is_rejected_alone() -> None:
     spans += [spans[0] | {"traceId": "abcd"}, spans[0] | {"attributes": [{"key": "k", "value": deep}]}]
     decoded = from_json(content)
     assert (decoded.spans.rows, decoded.rejected) == (1, 2)
+
+
+def test_nesting_without_end_is_the_senders_mistake() -> None:
+    """Not a failure of the collector, which senders would repeat for ever."""
+    value = b'{"arrayValue":{"values":[' * 300 + b"{}" + b"]}}" * 300
+    payload = json.dumps(envelope(attributes=[{"key": "k", "value": "here"}])).encode().replace(b'"here"', value)
+    with pytest.raises(MalformedRequest, match="nest too deep"):
+        from_json(payload)

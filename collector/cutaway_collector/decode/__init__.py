@@ -23,14 +23,14 @@ import numpy as np
 import orjson
 
 from cutaway_collector.contracts import Decoded, Encoding
-from cutaway_collector.decode import names, numbers, otlp, otlp_json, series, wire
+from cutaway_collector.decode import logs, names, numbers, otlp, otlp_json, series, wire
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.rows import keep, span_block
 from cutaway_collector.decode.tables import Tables
 from cutaway_collector.errors import MalformedRequest
 
-__all__ = ["Limits", "decode", "decode_json", "decode_protobuf", "warm_up"]
+__all__ = ["Limits", "decode", "decode_json", "decode_logs", "decode_protobuf", "warm_up"]
 
 _REJECTED: Final[dict[int, str]] = {
     t.BAD_TRACE_ID: "trace_id must be 16 bytes, not all zero",
@@ -116,8 +116,18 @@ def decode_json(payload: bytes, *, received_ns: int, tenant: str = "", limits: L
     return decode_protobuf(otlp_json.to_protobuf(payload), received_ns=received_ns, tenant=tenant, limits=limits)
 
 
+def decode_logs(payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str = "", limits: Limits = _DEFAULTS) -> Decoded:
+    """An ExportLogsServiceRequest -> no spans, and the scores in it (see logs.py). Raises MalformedRequest."""
+    wire_bytes = otlp_json.logs_to_protobuf(payload) if encoding == "logs/json" else payload
+    scores, rejected, message = logs.scores_of(wire_bytes, received_ns=received_ns, tenant=tenant, limits=limits)
+    nothing = decode_protobuf(b"", received_ns=received_ns, tenant=tenant, limits=limits)
+    return Decoded(nothing.spans, nothing.tokens, rejected, message, scores)
+
+
 def decode(payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str = "", limits: Limits = _DEFAULTS) -> Decoded:
-    """`decode_protobuf` or `decode_json`, by the encoding the sender named."""
+    """`decode_protobuf`, `decode_json` or `decode_logs`, by the encoding the sender named."""
+    if encoding in ("logs/protobuf", "logs/json"):
+        return decode_logs(payload, encoding, received_ns=received_ns, tenant=tenant, limits=limits)
     road = decode_json if encoding == "json" else decode_protobuf
     return road(payload, received_ns=received_ns, tenant=tenant, limits=limits)
 

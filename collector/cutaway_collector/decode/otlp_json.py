@@ -26,7 +26,7 @@ _SPECIAL: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": f
 
 
 def _fail(path: str, rule: str) -> MalformedRequest:
-    return MalformedRequest(f"the body is not an ExportTraceServiceRequest in JSON: {path or 'the top'} must be {rule}")
+    return MalformedRequest(f"the body is not the OTLP/JSON message of its path: {path or 'the top'} must be {rule}")
 
 
 def _varint(value: int) -> bytes:
@@ -168,12 +168,33 @@ _RESOURCE: Final = {"attributes": _repeated(_message(1, _KEY_VALUE))}
 _RESOURCE_SPANS: Final = {"resource": _message(1, _RESOURCE), "scopeSpans": _repeated(_message(2, _SCOPE_SPANS))}
 _REQUEST: Final = {"resourceSpans": _repeated(_message(1, _RESOURCE_SPANS))}
 
+_LOG_RECORD: Final = {
+    "timeUnixNano": _fixed64(1), "severityNumber": _enum(2), "severityText": _text(3), "body": _message(5, _VALUE, one_of=True),
+    "attributes": _repeated(_message(6, _KEY_VALUE)), "traceId": _id(9), "spanId": _id(10), "observedTimeUnixNano": _fixed64(11),
+    "eventName": _text(12),
+}
+_SCOPE_LOGS: Final = {"scope": _message(1, _SCOPE), "logRecords": _repeated(_message(2, _LOG_RECORD))}
+_RESOURCE_LOGS: Final = {"resource": _message(1, _RESOURCE), "scopeLogs": _repeated(_message(2, _SCOPE_LOGS))}
+_LOGS_REQUEST: Final = {"resourceLogs": _repeated(_message(1, _RESOURCE_LOGS))}
+
 
 def to_protobuf(payload: bytes) -> bytes:
-    """JSON -> the same message as protobuf bytes. Raises MalformedRequest with JSON path, or offset, and the rule broken."""
+    """A trace request in JSON -> the same in protobuf bytes. Raises MalformedRequest with JSON path, or offset, and the rule."""
+    return _translated(payload, _REQUEST)
+
+
+def logs_to_protobuf(payload: bytes) -> bytes:
+    """The same for a logs request."""
+    return _translated(payload, _LOGS_REQUEST)
+
+
+def _translated(payload: bytes, fields: dict[str, _Writer]) -> bytes:
     try:
         parsed = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         # The library's message may quote the payload; its position does not.
         raise MalformedRequest(f"the body is not JSON: it cannot be read from character {error.pos} on") from None
-    return _object(parsed, "", _REQUEST)
+    try:
+        return _object(parsed, "", fields)
+    except RecursionError:
+        raise MalformedRequest("the body is not OTLP/JSON that can be read: its values nest too deep") from None
