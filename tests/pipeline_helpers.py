@@ -1,7 +1,8 @@
 """Shared by the tests of the pipeline: OTLP requests of numbered spans, and a pipeline with all its parts.
 
-Run as a program it is the victim of the crash test: python tests/pipeline_helpers.py DIR FIRST prints the number of each request
-once it is acknowledged, until it is killed; with FIRST = "drain" it stores what is left and prints every span number it finds.
+Run as a program it is the victim of the crash test: python tests/pipeline_helpers.py DIR FIRST [AGAIN] sends the requests AGAIN
+once more, then new ones, and prints the number of each once it is acknowledged, until it is killed; with FIRST = "drain" it stores
+what is left and prints every span number it finds.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
 
 SPANS_A_REQUEST = 10
+START_NS = 1_790_000_000_000_000_000
+LANES = 3
+LANE = 100_000
 
 
-def request(first: int, count: int = SPANS_A_REQUEST, *, tokens: int = 0, step_ns: int = 1000, broken: int = 0) -> bytes:
-    """An ExportTraceServiceRequest of `count` spans numbered from `first`; the first `broken` have an all-zero span id."""
+def request(
+    first: int, count: int = SPANS_A_REQUEST, *, tokens: int = 0, step_ns: int = 1000, broken: int = 0, start_ns: int = 0
+) -> bytes:
+    """An ExportTraceServiceRequest of `count` spans numbered from `first`; the first `broken` have an all-zero span id.
+
+    start_ns: of the first span, 0 for now; the same numbers from the same start are the same bytes.
+    """
     message = ExportTraceServiceRequest()
     spans = message.resource_spans.add().scope_spans.add()
-    start_ns = time.time_ns()
+    start_ns = start_ns or time.time_ns()
     for index in range(count):
         span = spans.spans.add()
         span.trace_id = (first + index + 1).to_bytes(16, "big")
@@ -137,7 +146,7 @@ def sample(pipeline: Pipeline, name: str, **labels: str) -> float:
     return pipeline.registry.get_sample_value(name, labels) or 0.0
 
 
-def _victim(folder: Path, first: str) -> None:
+def _victim(folder: Path, first: str, again: str = "") -> None:
     settings = Settings(data=str(folder), batch_age_ms_max=30)
     store = open_store(settings)
     pipeline = Pipeline(store, Spool.of(settings), settings)
@@ -147,21 +156,26 @@ def _victim(folder: Path, first: str) -> None:
         store.close()
         return
 
+    def acknowledged(number: int) -> None:
+        pipeline.submit(request(number, start_ns=START_NS), "protobuf")
+        print(f"{number}\n", end="", flush=True)
+
     def send(lane: int) -> None:
-        number = int(first) + lane * 100_000
+        number = int(first) + lane * LANE
         try:
+            for word in again.split():
+                acknowledged(int(word))
             while True:
-                pipeline.submit(request(number), "protobuf")
-                print(f"{number}\n", end="", flush=True)
+                acknowledged(number)
                 number += SPANS_A_REQUEST
         finally:
             # A refused request ends the whole program, so that whoever reads its output is not left waiting.
             os._exit(1)
 
-    for lane in range(3):
+    for lane in range(LANES):
         threading.Thread(target=send, args=(lane,), daemon=True).start()
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    _victim(Path(sys.argv[1]), sys.argv[2])
+    _victim(Path(sys.argv[1]), *sys.argv[2:])
