@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from importlib.metadata import version
 
 from cutaway_collector import settings
-from cutaway_collector.commands import doctor, keys, load, query, schema, serve
+from cutaway_collector.commands import backfill, doctor, keys, load, query, schema, serve
 from cutaway_collector.errors import CutawayError, SettingsError
 
 STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
 """What `schema` needs of the settings; `serve` and `doctor` take them all."""
 KEYS_SETTINGS = ("data", "keys")
+BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,9 +47,13 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(one)
     one.set_defaults(run=lambda arguments: doctor.run(_settings(arguments)))
 
+    one = commands.add_parser("backfill", help="score stored sequences again", description=backfill.__doc__)
+    backfill.add_arguments(one)
+    _add_settings(one, BACKFILL_SETTINGS)
+    one.set_defaults(run=lambda arguments: backfill.run(arguments, _settings(arguments)))
+
     one = commands.add_parser("keys", help="add, list and remove API keys", description=keys.__doc__)
-    keys.add_arguments(one)
-    _add_settings(one, KEYS_SETTINGS)
+    keys.add_arguments(one, lambda action: _add_settings(action, KEYS_SETTINGS))
     one.set_defaults(run=lambda arguments: keys.run(arguments, _settings(arguments)))
 
     one = commands.add_parser("query", help="search a running collector", description=query.__doc__)
@@ -59,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses and runs; errors made on purpose become one line on stderr."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_with_times(sys.argv[1:] if argv is None else argv))
     try:
         return int(arguments.run(arguments))
     except CutawayError as error:
@@ -67,6 +73,17 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _with_times(argv: list[str]) -> list[str]:
+    """`--from -1h` as `--from=-1h`: argparse would take the time for a flag."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in ("--from", "--to") and re.fullmatch(r"-[0-9]+[a-z]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _add_settings(to: argparse.ArgumentParser, names: tuple[str, ...] | None = None) -> None:

@@ -73,7 +73,7 @@ def digest_of(key: str) -> str:
 def keys_path(settings: Settings) -> Path:
     """Where the keys are: `keys`, else DIR/keys.json with --data. Raises SettingsError when neither is given."""
     if not settings.keys and not settings.data:
-        raise SettingsError("nothing says where API keys are kept: give --data DIR for DIR/keys.json, or name a file with --keys FILE")
+        raise SettingsError("nothing says where API keys are kept: give --data DIR (for DIR/keys.json) or --keys FILE")
     return Path(settings.keys) if settings.keys else Path(settings.data) / "keys.json"
 
 
@@ -301,6 +301,6 @@ def _source(peer: str) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return host[:64]
+        return bare[:64]
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else address
     return str(mapped) if mapped else str(ipaddress.ip_network((address, 64), strict=False))

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from cutaway_collector import credentials
 from cutaway_collector.settings import Settings
 
 
-def add_arguments(to: argparse.ArgumentParser) -> None:
-    """Flags of `cutaway keys`, besides the settings that say where the keys are."""
-    to.add_argument("action", choices=("add", "list", "remove"))
-    to.add_argument("name", nargs="?", default="", metavar="NAME", help="which key (remove)")
-    to.add_argument("--name", dest="new_name", default="", metavar="NAME", help="name of the new key (add)")
-    to.add_argument("--scope", default="", metavar="SCOPES",
-                    help=f"what it may do, with commas: {', '.join(credentials.SCOPES)} (add)")
-    to.add_argument("--tenant", default="", help="whose spans it sends and sees; left out, it sees everybody's (add)")
+def add_arguments(to: argparse.ArgumentParser, add_settings: Callable[[argparse.ArgumentParser], None]) -> None:
+    """`keys add`, `keys list` and `keys remove`, each with the settings that say where the keys are."""
+    actions = to.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a key and print it, this once")
+    add.add_argument("--name", required=True, help="what it is called in lists")
+    add.add_argument("--scope", required=True, metavar="SCOPES",
+                     help=f"what it may do, with commas: {', '.join(credentials.SCOPES)} (which includes the others)")
+    add.add_argument("--tenant", default="", help="whose spans it sends and sees; left out, it sees everybody's")
+    remove = actions.add_parser("remove", help="forget a key")
+    remove.add_argument("name", metavar="NAME")
+    for one in (add, actions.add_parser("list", help="names, scopes and tenants"), remove):
+        add_settings(one)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Does it. The new key is the one line on stdout, and is shown this once."""
     path = credentials.keys_path(settings)
-    name = arguments.new_name or arguments.name
     if arguments.action == "add":
         scopes = [part.strip() for part in arguments.scope.split(",") if part.strip()]
-        print(credentials.add(path, name, scopes, arguments.tenant))
+        print(credentials.add(path, arguments.name, scopes, arguments.tenant))
     elif arguments.action == "remove":
-        credentials.remove(path, name)
-        print(f"removed {name}")
+        credentials.remove(path, arguments.name)
+        print(f"removed {arguments.name}")
     else:
         keys = credentials.read(path)
         for key in sorted(keys, key=lambda key: key.name):
