@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway_collector import decode, score, ui_server
-from cutaway_collector.contracts import TlsFiles
+from cutaway_collector.backfill import Backfills
+from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
 from cutaway_collector.errors import SettingsError
@@ -69,7 +70,8 @@ class Collector:
             ready, details = pipeline.status()
             return ready, {**details, "keys": credentials.trouble or f"{credentials.count} known"} if credentials else details
 
-        app = create_app(store, settings, registry=pipeline.registry, status=status, gate=_gate(settings, credentials))
+        app = create_app(store, settings, registry=pipeline.registry, status=status, gate=_gate(settings, credentials),
+                         backfills=self._backfills(store, settings, pipeline))
         web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, tls=tls, stack=self._stack)
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
@@ -82,6 +84,16 @@ class Collector:
                             authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max)
         self._stack.callback(grpc.close)
         return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
+
+    def _backfills(self, store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
+        def give_way() -> bool:
+            ready, details = pipeline.status()
+            return not ready or details["store"] != "reachable" or details["queue_bytes"] > settings.queue_bytes_max // 4
+
+        backfills = Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
+                              registry=pipeline.registry, give_way=give_way)
+        self._stack.callback(backfills.close)
+        return backfills
 
 
 def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:

@@ -236,9 +236,7 @@ TRACE_TIMES: Final = Table(
         Column("End", "SimpleAggregateFunction(max, DateTime)", _Z, "last second in which a span of it starts"),
         Column("IngestedAt", "SimpleAggregateFunction(max, DateTime)", _Z, "when its last span arrived", default="now()"),
     ),
-    engine="AggregatingMergeTree",
-    partition_by="toStartOfWeek(Start)",
-    order_by="(TraceId)",
+    engine="AggregatingMergeTree", partition_by="toStartOfWeek(Start)", order_by="(TraceId)",
     retention="retention_days",
     settings=(_DROP_PARTS, _DEDUPLICATION, *_ON_DISK),
     reason="when a trace happened, so that a look-up by id reads minutes, not everything; Grafana probes for it by name",
@@ -388,9 +386,7 @@ MIGRATIONS: Final = Table(
         Column("Version", "String", "", "cutaway version that applied it"),
         Column("Statement", "String", "", "the DDL that ran"),
     ),
-    engine="MergeTree",
-    partition_by="",
-    order_by="AppliedAt",
+    engine="MergeTree", partition_by="", order_by="AppliedAt",
     reason="what a start or `cutaway schema migrate` changed and when",
 )
 
@@ -408,10 +404,7 @@ BACKFILLS: Final = Table(
         Column("UpdatedAt", "DateTime64(3)", "", "when this was written, by the store's clock", default="now64(3)"),
         Column("Version", "UInt64", "", "counts the job's notes: the last one wins"),
     ),
-    engine="ReplacingMergeTree(Version)",
-    partition_by="",
-    order_by="JobId",
-    settings=(_DEDUPLICATION, *_ON_DISK),
+    engine="ReplacingMergeTree(Version)", partition_by="", order_by="JobId", settings=(_DEDUPLICATION, *_ON_DISK),
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 

@@ -83,7 +83,7 @@ def test_pieces_are_bounded_by_bytes(store: ClickHouseStore) -> None:
 
 
 def test_a_range_is_its_times_service_and_model(store: ClickHouseStore) -> None:
-    """start <= Timestamp < end, of the service and the model that were asked for."""
+    """From `start` up to but without `end`, of the service and the model that were asked for."""
     store.insert(sequences(200), "tokens")
     start, end = START_NS + 70_000_000_000, START_NS + 210_000_000_000
     wanted = Range(start_ns=start, end_ns=end, service="service-3", model="model-1")
@@ -141,7 +141,7 @@ def test_another_version_does_not_go_on_with_an_older_ones_job(store: ClickHouse
 
 
 def test_killed_in_the_middle_and_run_again(data: Path) -> None:
-    """kill -9 twice: the last run goes on, every score is there, and no row is stored twice."""
+    """Killed twice with SIGKILL: the last run goes on, every score is there, and no row is stored twice."""
     opened = open_store(Settings(data=str(data)))
     opened.insert(sequences(400), "tokens")
     opened.close()

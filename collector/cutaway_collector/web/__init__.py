@@ -19,11 +19,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as AnyResponse
 
+from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import errors, figures, security, urls
+from cutaway_collector.web import admin, errors, figures, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.pages import generation, guide, search, trace
@@ -47,6 +48,7 @@ def create_app(
     status: Status | None = None,
     now_ns: Callable[[], int] = time.time_ns,
     gate: Gate | None = None,
+    backfills: Backfills | None = None,
 ) -> Flask:
     """The WSGI application over an open store.
 
@@ -66,6 +68,7 @@ def create_app(
     visitors.pages(app, gate, _theme)
     _pages(app, site)
     _twins(app, site)
+    admin.routes(app, backfills, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 from flask import Flask, Response, g, request
 
 from cutaway_collector.backfill import Backfills, Request
-from cutaway_collector.errors import MalformedRequest, NotFound, PermissionDenied, UnsupportedMedia
+from cutaway_collector.errors import MalformedRequest, NotFound, PermissionDenied, SettingsError, UnsupportedMedia
 
 ROUTE: Final = "/admin/backfill.json"
 CANCEL_ROUTE: Final = "/admin/backfill-cancel.json"
 _KINDS: Final[dict[str, type]] = {"start_ns": int, "end_ns": int, "scorers": list, "service": str, "model": str, "missing": bool}
+_DEFAULTS: Final[dict[str, Any]] = {"scorers": [], "service": "", "model": "", "missing": False}
 
 
 def routes(app: Flask, backfills: Backfills | None, answer: Callable[..., Response]) -> None:
@@ -39,7 +40,10 @@ def routes(app: Flask, backfills: Backfills | None, answer: Callable[..., Respon
     @app.post(ROUTE)
     def backfill_start() -> Response:
         service = ours()
-        return answer({"backfill": service.start(_asked(_body()))}, 202)
+        try:
+            return answer({"backfill": service.start(_asked(_body()))}, 202)
+        except SettingsError as error:
+            raise MalformedRequest(str(error)) from None
 
     @app.post(CANCEL_ROUTE)
     def backfill_cancel() -> Response:
@@ -65,8 +69,8 @@ def _asked(body: dict[str, Any]) -> Request | None:
     if unknown:
         raise MalformedRequest(f"a back-fill has no {unknown[0][:40]!r}: it has {', '.join(_KINDS)} or resume")
     for name, kind in _KINDS.items():
-        value = body.get(name, kind() if name not in ("start_ns", "end_ns") else None)
-        fine = type(value) is kind and (kind is not list or all(isinstance(one, str) for one in value))
+        value: Any = body.get(name, _DEFAULTS.get(name))
+        fine = value.__class__ is kind and (kind is not list or all(isinstance(one, str) for one in value))
         if not fine or (kind is int and not 0 <= value < 2**63):
             raise MalformedRequest(f"{name} of a back-fill is {_words(kind)}: it is {str(value)[:40]!r}")
     return Request.of(body)
