@@ -70,10 +70,15 @@ def _asked(body: dict[str, Any]) -> Request | None:
         raise MalformedRequest(f"a back-fill has no {unknown[0][:40]!r}: it has {', '.join(_KINDS)} or resume")
     for name, kind in _KINDS.items():
         value: Any = body.get(name, _DEFAULTS.get(name))
-        fine = value.__class__ is kind and (kind is not list or all(isinstance(one, str) for one in value))
-        if not fine or (kind is int and not 0 <= value < 2**63):
+        if type(value) is not kind or not _inside(value):
             raise MalformedRequest(f"{name} of a back-fill is {_words(kind)}: it is {str(value)[:40]!r}")
     return Request.of(body)
+
+
+def _inside(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return not isinstance(value, int) or 0 <= value < 2**63
 
 
 def _words(kind: type) -> str:
