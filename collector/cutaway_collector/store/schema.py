@@ -1,7 +1,7 @@
 """The schema as statements: DDL rendered from columns.py, compared with what a store holds, and brought up to date.
 
-Not the schema itself (that is columns.py), and never destructive: a migration adds, follows the retention and renews the view; it
-neither changes a type or a key nor rewrites data.
+Not the schema itself (that is columns.py), and never destructive: a migration adds, follows defaults and retention and renews the
+view; it neither changes a type or a key nor rewrites data.
 """
 
 from __future__ import annotations
@@ -168,10 +168,11 @@ def _literal(text: str) -> str:
 def _differences(store: Store, settings: Settings) -> list[Found]:
     """In the order in which they must be repaired: columns before the time to live and the view that read them."""
     where: dict[str, Any] = {"database": store.database}
-    columns: dict[str, dict[str, tuple[str, str]]] = {}
-    for table, name, found_type, default in store.query(
-            "SELECT table, name, type, default_kind FROM system.columns WHERE database = {database:String}", where).rows:
-        columns.setdefault(table, {})[name] = (found_type, default)
+    columns: dict[str, dict[str, tuple[str, str, str]]] = {}
+    for table, name, *held in store.query(
+            "SELECT table, name, type, default_kind, default_expression FROM system.columns WHERE database = {database:String}",
+            where).rows:
+        columns.setdefault(table, {})[name] = (held[0], held[1], held[2])
     indexes = {(row[0], row[1]) for row in store.query(
         "SELECT table, name FROM system.data_skipping_indices WHERE database = {database:String}", where).rows}
     made = {row[0]: tuple(row[1:]) for row in store.query(
@@ -195,7 +196,7 @@ def _differences(store: Store, settings: Settings) -> list[Found]:
 
 
 def _column_differences(
-    database: str, table: Table, columns: dict[str, tuple[str, str]], indexes: set[tuple[str, str]]
+    database: str, table: Table, columns: dict[str, tuple[str, str, str]], indexes: set[tuple[str, str]]
 ) -> list[Found]:
     target = f"ALTER TABLE {quote(database)}.{table.name}"
     found: list[Found] = []
@@ -204,12 +205,13 @@ def _column_differences(
             found.append(Found(f"column {table.name}.{column.name} is missing",
                                f"{target} ADD COLUMN IF NOT EXISTS {column_definition(column)}"))
             continue
-        found_type, default = columns[column.name]
+        found_type, kind, default = columns[column.name]
         if found_type != column.type:
             found.append(Found(f"column {table.name}.{column.name} is {found_type}, not {column.type}", ""))
-        elif column.default_expression and default != "DEFAULT":
-            found.append(Found(f"column {table.name}.{column.name} has no default",
-                               f"{target} MODIFY COLUMN {quote(column.name)} DEFAULT {column.default_expression}"))
+        elif column.default_expression and (kind != "DEFAULT" or _bare(default) != _bare(column.default_expression)):
+            # Metadata alone: stored values stay, rows to come and parts that never held the column follow the new one.
+            found.append(Found(f"column {table.name}.{column.name} has {'another' if kind == 'DEFAULT' else 'no'} default",
+                               f"{target} MODIFY COLUMN {quote(column.name)} DEFAULT {column.default_expression}", "set"))
     found += [Found(f"column {table.name}.{alias[0]} is missing", f"{target} ADD COLUMN IF NOT EXISTS {alias_definition(alias)}")
               for alias in table.aliases if alias[0] not in columns]
     found += [Found(f"index {table.name}.{index.name} is missing", f"{target} ADD INDEX IF NOT EXISTS {index_definition(index)}")
