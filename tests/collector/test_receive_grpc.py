@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import socket
+import threading
 from collections.abc import Iterator
 
 import grpc
@@ -13,9 +17,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from cutaway_collector.contracts import Receipt
 from cutaway_collector.errors import MalformedRequest, Overloaded
 from cutaway_collector.receive import GrpcReceiver
-from receive_helpers import Recorder, request
+from cutaway_collector.receive import grpc as grpc_module
+from cutaway_collector.receive.grpc import QUEUED_PER_THREAD, READERS_PER_THREAD
+from receive_helpers import Recorder, eventually, request, until_closed
 
 LIMIT = 100_000
+THREADS = 2
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def submit() -> Recorder:
 
 @pytest.fixture
 def receiver(submit: Recorder) -> Iterator[GrpcReceiver]:
-    made = GrpcReceiver(submit, "127.0.0.1", 0, body_bytes_max=LIMIT, threads=2)
+    made = GrpcReceiver(submit, "127.0.0.1", 0, body_bytes_max=LIMIT, threads=THREADS)
     yield made
     made.close()
 
@@ -98,6 +105,125 @@ def test_unknown_service_is_unimplemented(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_waiting_calls_are_bounded_and_told_to_come_back(channel: grpc.Channel, receiver: GrpcReceiver, submit: Recorder) -> None:
+    """More calls than threads and places: UNAVAILABLE with RetryInfo, which exporters repeat; the others are served."""
+    gate = threading.Event()
+    submit.gate = gate
+    call = TraceServiceStub(channel).Export
+    calls = [call.future(request(), timeout=20) for _ in range(THREADS * (QUEUED_PER_THREAD + READERS_PER_THREAD) + 10)]
+    eventually(lambda: any(one.done() for one in calls))
+    gate.set()
+    outcomes = [one.code() for one in calls]
+    assert set(outcomes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    told = next(one for one in calls if one.code() is grpc.StatusCode.UNAVAILABLE)
+    status = status_pb2.Status.FromString(dict(told.trailing_metadata())["grpc-status-details-bin"])
+    assert status.details[0].Unpack(error_details_pb2.RetryInfo())
+    assert len(submit.payloads) == outcomes.count(grpc.StatusCode.OK)
+
+
+def test_a_message_that_does_not_arrive_is_given_up(
+    channel: grpc.Channel, receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller that opens calls and sends nothing does not keep the threads."""
+    monkeypatch.setattr(grpc_module, "MESSAGE_SECONDS_MAX", 0.2)
+    stuck = channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    never = threading.Event()
+    calls = [stuck.future(iter(never.wait, True), timeout=20) for _ in range(THREADS * READERS_PER_THREAD)]
+    eventually(lambda: len(receiver._reading) == len(calls))
+    TraceServiceStub(channel).Export(request(), timeout=10)
+    assert {one.code() for one in calls} == {grpc.StatusCode.CANCELLED}
+    never.set()
+
+
+def test_a_call_without_a_message_is_malformed(channel: grpc.Channel, submit: Recorder) -> None:
+    """Not an empty request: nothing was sent."""
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(iter([]), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert submit.payloads == []
+
+
+def test_metadata_is_bounded(channel: grpc.Channel, submit: Recorder) -> None:
+    """16 KiB of it pass, more is refused before anything is read."""
+    call = TraceServiceStub(channel).Export
+    call(request(), metadata=[("x", "a" * 12_000)], timeout=10)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request(), metadata=[("x", "a" * 20_000)], timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(submit.payloads) == 1
+
+
+def test_a_bomb_is_bounded_while_it_is_inflated(channel: grpc.Channel, submit: Recorder) -> None:
+    """A megabyte that inflates to a gigabyte costs the limit, and is permanent: no RetryInfo."""
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(
+            bytes(64 * 1024 * 1024), compression=grpc.Compression.Gzip, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "grpc-status-details-bin" not in dict(caught.value.trailing_metadata() or ())
+    assert submit.payloads == []
+
+
+def test_connections_are_capped(submit: Recorder) -> None:
+    """A connection too many is not served until another has gone."""
+    receiver = GrpcReceiver(submit, "127.0.0.1", 0, body_bytes_max=LIMIT, threads=2, connections_max=3)
+    own = [("grpc.use_local_subchannel_pool", 1)]  # or four channels would share one connection
+    channels = [grpc.insecure_channel(f"127.0.0.1:{receiver.address[1]}", own) for _ in range(4)]
+    try:
+        for channel in channels[:3]:
+            TraceServiceStub(channel).Export(request(), timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            TraceServiceStub(channels[3]).Export(request(), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        channels[0].close()
+        TraceServiceStub(channels[3]).Export(request(), timeout=20, wait_for_ready=True)
+    finally:
+        for channel in channels:
+            channel.close()
+        receiver.close()
+    assert len(submit.payloads) == 4
+
+
+def test_a_ping_flood_ends_its_connection(receiver: GrpcReceiver, channel: grpc.Channel) -> None:
+    """HTTP/2 pings without data, faster than allowed: GOAWAY, and the connection is closed; other senders notice nothing."""
+    frame = (8).to_bytes(3, "big") + b"\x06\x00" + bytes(4) + bytes(8)
+    with socket.create_connection(receiver.address, timeout=10) as raw:
+        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4))
+        with contextlib.suppress(ConnectionError):
+            raw.sendall(frame * 1000)
+        said = until_closed(raw)
+    assert b"too_many_pings" in said
+    TraceServiceStub(channel).Export(request(), timeout=10)
+
+
+def test_a_reset_flood_harms_nobody(receiver: GrpcReceiver, channel: grpc.Channel, submit: Recorder) -> None:
+    """Calls opened and cancelled at once, over and over: no place is kept, the next call is served."""
+    open_call = channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    never = threading.Event()
+    for _ in range(300):
+        open_call.future(iter(never.wait, True), timeout=20).cancel()
+    TraceServiceStub(channel).Export(request(), timeout=10, wait_for_ready=True)
+    eventually(lambda: not receiver._reading)
+    never.set()
+    assert len(submit.payloads) == 1
+
+
+def test_no_refusal_logs_what_was_sent(channel: grpc.Channel, submit: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither payload nor metadata, whichever way a call is refused."""
+    caplog.set_level(logging.DEBUG)
+    secret = b"tell-nobody" * 100
+    call = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    for error in (MalformedRequest("no"), Overloaded("no"), RuntimeError("boom")):
+        submit.error = error
+        with pytest.raises(grpc.RpcError):
+            call(secret, metadata=[("authorization", "tell-nobody")], timeout=10)
+    with pytest.raises(grpc.RpcError):
+        call(secret * 1000, timeout=10)
+    with pytest.raises(grpc.RpcError):
+        channel.unary_unary("/tell-nobody/Export")(secret, timeout=10)
+    assert "tell-nobody" not in caplog.text
+    assert "OTLP/gRPC request failed in the collector" in caplog.text
 
 
 def test_an_internal_failure_harms_no_other_request(channel: grpc.Channel, submit: Recorder) -> None:

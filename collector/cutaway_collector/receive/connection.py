@@ -36,6 +36,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.access_log = False  # paths are what senders wrote; uvicorn would log them wherever the host has a handler
         self._connections_max = connections_max
         self._refusal: RequestError | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -186,8 +187,11 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         if not self._idle():
-            self.transport.close()
-            return
+            if self.pipeline or self.cycle.response_started or not self._in_body:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # the application waits for a body that cannot be read on: it has nothing to say
+            self.cycle.message_event.set()
         body = status_body(error, as_json=False)
         headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", str(len(body)).encode()),
                    (b"connection", b"close"), *status_headers(error)]
