@@ -408,7 +408,7 @@ BACKFILLS: Final = Table(
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, MIGRATIONS, BACKFILLS)
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)

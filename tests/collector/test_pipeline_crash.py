@@ -62,7 +62,7 @@ def _survives(folder: Path, kills: int) -> None:
 
 @pytest.mark.timeout(240)
 def test_fault_1_acknowledged_spans_survive_being_killed(tmp_path: Path) -> None:
-    """Four times killed at a random moment under load, the doubtful requests sent again: every acknowledged span once, none twice."""
+    """Four times killed at a random moment under load, doubtful requests sent again: every acknowledged span once, none twice."""
     _survives(tmp_path, 4)
 
 

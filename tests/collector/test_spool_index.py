@@ -1,4 +1,4 @@
-"""The index of closed segments: a start reads it instead of the records, and trusts it no further than it can be checked (fault 2)."""
+"""The index of closed segments: a start reads it, not the records, and trusts it no further than it can be checked (fault 2)."""
 
 from __future__ import annotations
 
