@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 Offsets: TypeAlias = npt.NDArray[np.int64]
+_ZERO: Offsets = np.zeros(1, np.int64)
 
 
 @dataclass(slots=True)
@@ -131,13 +132,11 @@ def _nbytes(column: Column) -> int:
 
 
 def _concat_offsets(parts: Sequence[Offsets]) -> Offsets:
-    total = 1 + sum(part.size - 1 for part in parts)
-    out = np.zeros(total, np.int64)
-    at, base = 1, 0
-    for part in parts:
-        out[at : at + part.size - 1] = part[1:] + (base - int(part[0]))
-        at += part.size - 1
-        base = int(out[at - 1])
+    out = np.concatenate([_ZERO, *(part[1:] for part in parts)])
+    # Each part's offsets move up by what all parts before it hold; one addition for all, for a batch has hundreds of small parts.
+    held = np.array([0, *(int(part[-1]) - int(part[0]) for part in parts[:-1])], np.int64)
+    moves = np.cumsum(held) - np.array([int(part[0]) for part in parts], np.int64)
+    out[1:] += np.repeat(moves, [part.size - 1 for part in parts])
     return out
 
 

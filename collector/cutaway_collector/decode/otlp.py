@@ -81,7 +81,7 @@ from cutaway_collector.decode.tables import (
     TOO_MANY_ATTRIBUTES,
 )
 from cutaway_collector.decode.values import attribute, claim, nested, pair
-from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, entry, fault, fixed64, kernel, size, skip, tag, varint
+from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, entry, fault, fixed64, kernel, raw, size, skip, tag, varint
 
 START_MIN_NS: Final = 31_536_000 * 10**9
 """1971-01-01: an earlier start is a clock that was never set."""
@@ -379,9 +379,13 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
 @entry
 def request(data: Any, work: Any, attributes_max: int) -> Any:
     """Fills the tables of `work` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
-    at = np.int64(0)
-    end = np.int64(data.size)
     work[:COUNTS] = 0
+    return _request(raw(data), np.int64(data.size), raw(work), attributes_max)
+
+
+@kernel
+def _request(data: Any, end: int, work: Any, attributes_max: int) -> Any:
+    at = np.int64(0)
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:

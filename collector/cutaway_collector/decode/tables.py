@@ -49,7 +49,9 @@ A_NUMBER: Final = 5
 """Index in `numbers` of the first double in the value."""
 A_NAME: Final = 6
 """Index in names.NAMES, or -1."""
-A_WIDTH: Final = 7
+A_FLAT: Final = 7
+"""How many doubles an array holds that has nothing else in it and all of them finite, else 0."""
+A_WIDTH: Final = 8
 
 # Kinds of value, which are the field numbers of AnyValue's oneof.
 EMPTY: Final = 0

@@ -15,7 +15,7 @@ from cutaway_collector.blocks import Strings
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column
 from cutaway_collector.decode.values import any_value, pair
-from cutaway_collector.decode.wire import entry, kernel, size, skip, tag
+from cutaway_collector.decode.wire import entry, kernel, raw, size, skip, tag
 
 _ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -29,33 +29,33 @@ _QUOTE: Final = 34
 
 
 @kernel
-def _byte(out: Any, at: int, byte: int) -> Any:
-    """Writes one byte where there is room: with an empty `out` the same code measures instead of writing."""
-    if at < out.size:
+def _byte(out: Any, room: int, at: int, byte: int) -> Any:
+    """Writes one byte where there is room, out[:room]: with none the same code measures instead of writing."""
+    if at < room:
         out[at] = byte
     return at + 1
 
 
 @kernel
-def _bytes(out: Any, at: int, data: Any, start: int, length: int) -> Any:
-    if at + length <= out.size:
+def _bytes(out: Any, room: int, at: int, data: Any, start: int, length: int) -> Any:
+    if at + length <= room:
         for step in range(length):
             out[at + step] = data[start + step]
     return at + length
 
 
 @kernel
-def _integer(out: Any, at: int, value: int) -> Any:
+def _integer(out: Any, room: int, at: int, value: int) -> Any:
     rest = np.uint64(value)
     if value < 0:
-        at = _byte(out, at, 45)
+        at = _byte(out, room, at, 45)
         rest = np.uint64(0) - rest
     digits = 1
     bound = rest
     while bound >= np.uint64(10):
         bound //= np.uint64(10)
         digits += 1
-    if at + digits <= out.size:
+    if at + digits <= room:
         for step in range(digits):
             out[at + digits - 1 - step] = np.uint8(rest % np.uint64(10)) + 48
             rest //= np.uint64(10)
@@ -63,9 +63,9 @@ def _integer(out: Any, at: int, value: int) -> Any:
 
 
 @kernel
-def _base64(out: Any, at: int, data: Any, start: int, length: int) -> Any:
+def _base64(out: Any, room: int, at: int, data: Any, start: int, length: int) -> Any:
     total = (length + 2) // 3 * 4
-    if at + total > out.size:
+    if at + total > room:
         return at + total
     for step in range(0, length, 3):
         left = length - step
@@ -83,67 +83,67 @@ def _base64(out: Any, at: int, data: Any, start: int, length: int) -> Any:
 
 
 @kernel
-def _quoted(out: Any, at: int, data: Any, start: int, length: int) -> Any:
+def _quoted(out: Any, room: int, at: int, data: Any, start: int, length: int) -> Any:
     """A JSON string. Control characters, quote and backslash are escaped; other bytes stay as they are."""
-    at = _byte(out, at, _QUOTE)
+    at = _byte(out, room, at, _QUOTE)
     for step in range(length):
         byte = data[start + step]
         if byte >= 32 and byte != 34 and byte != 92:
-            at = _byte(out, at, byte)
+            at = _byte(out, room, at, byte)
             continue
-        at = _byte(out, at, 92)
+        at = _byte(out, room, at, 92)
         if byte == 34 or byte == 92:
-            at = _byte(out, at, byte)
+            at = _byte(out, room, at, byte)
         elif byte < _SHORT.size and _SHORT[byte] != 0:
-            at = _byte(out, at, _SHORT[byte])
+            at = _byte(out, room, at, _SHORT[byte])
         else:
-            at = _bytes(out, at, _UNICODE, 0, 3)
-            at = _byte(out, at, _HEX[byte >> 4])
-            at = _byte(out, at, _HEX[byte & 15])
-    return _byte(out, at, _QUOTE)
+            at = _bytes(out, room, at, _UNICODE, 0, 3)
+            at = _byte(out, room, at, _HEX[byte >> 4])
+            at = _byte(out, room, at, _HEX[byte & 15])
+    return _byte(out, room, at, _QUOTE)
 
 
 @kernel
-def _number(out: Any, at: int, spelled: Any, ends: Any, number: int) -> Any:
+def _number(out: Any, room: int, at: int, spelled: Any, ends: Any, number: int) -> Any:
     """A double inside JSON, where NaN and the infinities need quotes."""
     start = ends[number]
-    length = ends[number + 1] - start
+    length = ends[number + 1] - start - 1
     last = spelled[start + length - 1]
     if 48 <= last <= 57:
-        return _bytes(out, at, spelled, start, length)
-    at = _byte(out, at, _QUOTE)
-    return _byte(out, _bytes(out, at, spelled, start, length), _QUOTE)
+        return _bytes(out, room, at, spelled, start, length)
+    at = _byte(out, room, at, _QUOTE)
+    return _byte(out, room, _bytes(out, room, at, spelled, start, length), _QUOTE)
 
 
 @kernel
-def _leaf(out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int) -> Any:
+def _leaf(out: Any, room: int, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int) -> Any:
     """A value inside JSON that holds no other."""
     if kind == t.TEXT:
-        return _quoted(out, at, data, value, length)
+        return _quoted(out, room, at, data, value, length)
     if kind == t.BOOL:
-        return _bytes(out, at, _TRUE, 0, 4) if value != 0 else _bytes(out, at, _FALSE, 0, 5)
+        return _bytes(out, room, at, _TRUE, 0, 4) if value != 0 else _bytes(out, room, at, _FALSE, 0, 5)
     if kind == t.INT:
-        return _integer(out, at, value)
+        return _integer(out, room, at, value)
     if kind == t.DOUBLE:
-        return _number(out, at, spelled, ends, number)
+        return _number(out, room, at, spelled, ends, number)
     if kind == t.RAW:
-        at = _byte(out, at, _QUOTE)
-        return _byte(out, _base64(out, at, data, value, length), _QUOTE)
-    return _bytes(out, at, _NULL, 0, 4)
+        at = _byte(out, room, at, _QUOTE)
+        return _byte(out, room, _base64(out, room, at, data, value, length), _QUOTE)
+    return _bytes(out, room, at, _NULL, 0, 4)
 
 
 @kernel
 def _nested(
-    out: Any, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any
+    out: Any, room: int, at: int, data: Any, kind: int, value: int, length: int, spelled: Any, ends: Any, number: int, stack: Any
 ) -> Any:
     """An array or map as JSON. The walk has been made once (values.nested), so nothing here can fail or be too deep."""
     frame = 0
     here, end = value, value + length
     first = True
-    at = _byte(out, at, 91 if kind == t.ARRAY else 123)
+    at = _byte(out, room, at, 91 if kind == t.ARRAY else 123)
     while True:
         if here >= end:
-            at = _byte(out, at, 93 if kind == t.ARRAY else 125)
+            at = _byte(out, room, at, 93 if kind == t.ARRAY else 125)
             if frame == 0:
                 return at
             frame -= 4
@@ -156,44 +156,51 @@ def _nested(
             continue
         inner_length, here = size(data, here, end)
         if not first:
-            at = _byte(out, at, 44)
+            at = _byte(out, room, at, 44)
         first = False
         if kind == t.ARRAY:
             inner, value, length, _ = any_value(data, here, here + inner_length)
         else:
             key, key_length, inner, value, length, _ = pair(data, here, here + inner_length)
-            at = _byte(out, _quoted(out, at, data, key, key_length), 58)
+            at = _byte(out, room, _quoted(out, room, at, data, key, key_length), 58)
         here += inner_length
         if inner == t.ARRAY or inner == t.MAP:
             stack[frame], stack[frame + 1], stack[frame + 2] = kind, here, end
             frame += 4
             kind, here, end = inner, value, value + length
             first = True
-            at = _byte(out, at, 91 if kind == t.ARRAY else 123)
+            at = _byte(out, room, at, 91 if kind == t.ARRAY else 123)
         else:
-            at = _leaf(out, at, data, inner, value, length, spelled, ends, number)
+            at = _leaf(out, room, at, data, inner, value, length, spelled, ends, number)
             if inner == t.DOUBLE:
                 number += 1
 
 
 @kernel
-def _value(out: Any, at: int, data: Any, table: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
+def _value(out: Any, room: int, at: int, data: Any, table: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
     """The text of one attribute's value that is not text. Returns the position after it, whether or not there was room."""
-    kind, value, length, number = table[row, t.A_KIND], table[row, t.A_VALUE], table[row, t.A_VALUE_N], table[row, t.A_NUMBER]
+    cell = row * t.A_WIDTH
+    kind, value, length, number = table[cell + t.A_KIND], table[cell + t.A_VALUE], table[cell + t.A_VALUE_N], table[cell + t.A_NUMBER]
     if kind == t.RAW:
-        return _base64(out, at, data, value, length)
+        return _base64(out, room, at, data, value, length)
     if kind == t.DOUBLE:
-        return _bytes(out, at, spelled, ends[number], ends[number + 1] - ends[number])
+        return _bytes(out, room, at, spelled, ends[number], ends[number + 1] - ends[number] - 1)
+    flat = table[cell + t.A_FLAT]
+    if flat > 0:
+        # The doubles of the request stand one after another with a comma behind each: this array is a piece of that.
+        at = _byte(out, room, at, 91)
+        at = _bytes(out, room, at, spelled, ends[number], ends[number + flat] - ends[number] - 1)
+        return _byte(out, room, at, 93)
     if kind in (t.ARRAY, t.MAP):
-        return _nested(out, at, data, kind, value, length, spelled, ends, number, stack)
+        return _nested(out, room, at, data, kind, value, length, spelled, ends, number, stack)
     if kind == t.EMPTY:
         return at
-    return _leaf(out, at, data, kind, value, length, spelled, ends, number)
+    return _leaf(out, room, at, data, kind, value, length, spelled, ends, number)
 
 
 @entry
 def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any]:
-    nothing = np.empty(0, np.uint8)
+    nothing = np.empty(1, np.uint8)
     key_ends = np.empty(rows.size + 1, np.int64)
     value_ends = np.empty(rows.size + 1, np.int64)
     key_end = np.int64(0)
@@ -205,7 +212,7 @@ def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: A
         if table[row, t.A_KIND] == t.TEXT:
             value_end += table[row, t.A_VALUE_N]
         else:
-            value_end = _value(nothing, value_end, data, table, row, spelled, ends, stack)
+            value_end = _value(raw(nothing), 0, value_end, raw(data), raw(table), row, raw(spelled), raw(ends), raw(stack))
         key_ends[index + 1] = key_end
         value_ends[index + 1] = value_end
     return key_ends, value_ends
@@ -229,7 +236,7 @@ def _write(
             for step in range(value_ends[index + 1] - to):
                 values[to + step] = data[source + step]
         else:
-            _value(values, to, data, table, row, spelled, ends, stack)
+            _value(raw(values), values.size, to, raw(data), raw(table), row, raw(spelled), raw(ends), raw(stack))
     return keys, values
 
 

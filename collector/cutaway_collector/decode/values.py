@@ -5,12 +5,13 @@ Compiled and without recursion: nested arrays and maps are walked with a stack a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cutaway_collector.decode.names import SERIES_FROM, lookup
 from cutaway_collector.decode.tables import (
+    A_FLAT,
     A_KEY,
     A_KEY_N,
     A_KIND,
@@ -36,7 +37,10 @@ from cutaway_collector.decode.tables import (
     STACK,
     TEXT,
 )
-from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint
+from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint, word
+
+EXPONENT: Final = np.uint64(0x7FF0_0000_0000_0000)
+"""Of a double: all ones for NaN and the infinities."""
 
 
 @kernel
@@ -181,6 +185,29 @@ def _usual(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any, Any]:
 
 
 @kernel
+def _doubles(data: Any, at: int, end: int) -> Any:
+    """Whether an array is nothing but doubles as every encoder writes them: eleven bytes each, of which three are the same."""
+    if (end - at) % 11 != 0:
+        return False
+    for here in range(at, end, 11):
+        if data[here] != 0x0A or data[here + 1] != 9 or data[here + 2] != 0x21:
+            return False
+    return True
+
+
+@kernel
+def _keep_doubles(data: Any, at: int, end: int, work: Any) -> Any:
+    """Keeps the doubles of such an array; how many they are, or 0 when one is not finite (or there are none)."""
+    count = (end - at) // 11
+    finite = True
+    for here in range(at, end, 11):
+        bits = word(data, here + 3)
+        work[claim(work, NUMBERS, 1)] = np.int64(bits)
+        finite = finite and (bits & EXPONENT) != EXPONENT
+    return count if finite else 0
+
+
+@kernel
 def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     """One KeyValue into the next row of that table; doubles of token series are not kept, for they never become text."""
     key, key_length, kind, value, length = _usual(data, at, end)
@@ -198,9 +225,13 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     work[row + A_VALUE_N] = length
     work[row + A_NUMBER] = work[NUMBERS]
     work[row + A_NAME] = name
+    work[row + A_FLAT] = 0
     if kind == DOUBLE:
         work[claim(work, NUMBERS, 1)] = value
-    elif kind in (ARRAY, MAP):
+    elif kind == ARRAY and _doubles(data, value, value + length):
+        if slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
+            work[row + A_FLAT] = _keep_doubles(data, value, value + length, work)
+    elif kind == ARRAY or kind == MAP:
         inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)
         if inside < 0:
             return inside

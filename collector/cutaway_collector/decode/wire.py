@@ -66,6 +66,25 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", compiled)
 
 
+def _raw(typing: Any, array: Any) -> Any:  # noqa: ARG001  # numba calls it with its typing context
+    """The code of `raw`: a pointer to the first element."""
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return nb.core.cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+
+    return nb.types.CPointer(array.dtype)(array), codegen
+
+
+if nb.config.BOUNDSCHECK:
+    @kernel
+    def raw(array: Any) -> Any:
+        """The array itself: its bounds are to be checked."""
+        return array
+else:
+    raw = nb.extending.intrinsic(_raw)
+"""A contiguous array as a pointer for kernels that call kernels. Each call that hands on an array counts its references, atomically,
+four times, which costs more than reading an attribute. The caller keeps the array alive; nobody checks bounds."""
+
+
 @kernel
 def fault(reason: int, at: int) -> Any:
     """A negative position that carries a reason and a byte offset; `explain` reads it back."""
