@@ -1,4 +1,4 @@
-"""Who is let in to the UI: every route without a key and with each kind of key, the sign-in page, its cookie, other sites' forms."""
+"""Who is let in to the UI: every route without a key and with each kind of key, the sign-in page, its cookie, foreign forms."""
 
 from __future__ import annotations
 
