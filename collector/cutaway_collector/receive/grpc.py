@@ -38,6 +38,8 @@ STREAMS_MAX: Final = 256
 """Calls at once on one connection: what HTTP/2 calls a sensible least, and bounds what one connection can hold."""
 IDLE_MS_MAX: Final = 30 * 60 * 1000
 
+_RETRY_INFO: Final = "google.rpc.retryinfo-bin"
+"""Where OpenTelemetry's Python exporter looks for it; the specification has it among the Status' details, where it is too."""
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -196,7 +198,10 @@ def _refusing(pool: ThreadPoolExecutor, error: RequestError) -> Any:
 
 def _abort(context: grpc.ServicerContext, error: RequestError) -> None:
     status = status_message(error)
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    trailing = [("grpc-status-details-bin", status.SerializeToString())]
+    if error.retry_after_s is not None:
+        trailing.append((_RETRY_INFO, status.details[-1].value))
+    context.set_trailing_metadata(tuple(trailing))
     context.abort(_CODES[error.grpc], status.message)
 
 
