@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway_collector import decode, score, ui_server
+from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
@@ -23,6 +24,7 @@ from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app, sessions
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.readiness import Readiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,18 @@ class Collector:
             raise
 
     def close(self) -> None:
-        """Refuses new spans, stores what is queued within drain_seconds_max, then lets go of everything. Idempotent."""
+        """Refuses new spans, stores what is queued within drain_seconds_max, then lets go of everything. Idempotent.
+
+        The UI goes last: until then /readyz says that the collector is draining.
+        """
+        self._readiness.draining()
         self._stack.close()
 
     def _start(self, settings: Settings) -> Addresses:
         credentials = _credentials(settings)
         redactor = Redactor.of(settings)
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
+        keep_freed_memory()
         store = open_store(settings)
         self._stack.callback(store.close)
         decode.warm_up()
@@ -63,16 +70,24 @@ class Collector:
         spool = Spool.of(settings)
         self._stack.callback(spool.close)
         pipeline = Pipeline(store, spool, settings, scorers=score.scorers(settings.score_device))
-        self._stack.callback(pipeline.close, settings.drain_seconds_max)
+        draining = ExitStack()
+        draining.callback(pipeline.close, settings.drain_seconds_max)
+        self._stack.callback(draining.close)
         submit = redacting(pipeline.submit, redactor) if redactor else pipeline.submit
 
         def status() -> tuple[bool, dict[str, Any]]:
             ready, details = pipeline.status()
             return ready, {**details, "keys": credentials.trouble or f"{credentials.count} known"} if credentials else details
 
-        app = create_app(store, settings, registry=pipeline.registry, status=status, gate=_gate(settings, credentials),
-                         backfills=self._backfills(store, settings, pipeline))
+        self._readiness = Readiness(status, store, away_s_max=settings.store_away_seconds_max,
+                                    spool_bytes_max=settings.spool_bytes_max)
+        self._stack.callback(self._readiness.close)
+        backfills = _backfills(store, settings, pipeline)
+        app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
+                         backfills=backfills)
         web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, tls=tls, stack=self._stack)
+        self._stack.callback(draining.close)  # before the UI closes; the earlier one is for a start that fails
+        self._stack.callback(backfills.close)
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
                             concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
@@ -83,17 +98,17 @@ class Collector:
         grpc = GrpcReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max, threads=settings.receiver_threads,
                             authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max)
         self._stack.callback(grpc.close)
+        self._readiness.serving()
         return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
 
-    def _backfills(self, store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
-        def give_way() -> bool:
-            ready, details = pipeline.status()
-            return not ready or details["store"] != "reachable" or details["queue_bytes"] > settings.queue_bytes_max // 4
 
-        backfills = Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
-                              registry=pipeline.registry, give_way=give_way)
-        self._stack.callback(backfills.close)
-        return backfills
+def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
+    def give_way() -> bool:
+        ready, details = pipeline.status()
+        return not ready or details["store"] != "reachable" or details["queue_bytes"] > settings.queue_bytes_max // 4
+
+    return Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
+                     registry=pipeline.registry, give_way=give_way)
 
 
 def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:
