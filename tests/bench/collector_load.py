@@ -1,7 +1,7 @@
 """The load generator, a program of its own so that its work is nobody's cost: python -m tests.bench.collector_load OPTIONS.
 
 Prepares every request in memory, prints `prepared`, waits for a line on stdin, sends over OTLP/HTTP or gRPC and prints one JSON
-line: spans accepted and refused, tries that were turned away, seconds, latencies of the acknowledged requests. Measures itself only.
+line: spans accepted and refused, tries that were turned away, seconds, latencies of acknowledged requests. Measures no collector.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-
 from tests.bench.collector_payloads import Copies
 
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"

@@ -46,8 +46,9 @@ def _generation(span: Any, chance: random.Random) -> None:
     """The nine attributes that, with the response id, make ten."""
     model = span.name.split()[1]
     for key, value in {
-        c.OPERATION_NAME: "chat", c.PROVIDER_NAME: c.PROVIDER_HUGGINGFACE, c.REQUEST_MODEL: model, "app.user": f"u-{chance.randrange(1000)}",
-        "gen_ai.request.temperature": round(chance.random(), 2), "app.turn": chance.randrange(20),
+        c.OPERATION_NAME: "chat", c.PROVIDER_NAME: c.PROVIDER_HUGGINGFACE, c.REQUEST_MODEL: model,
+        "app.user": f"u-{chance.randrange(1000)}", "gen_ai.request.temperature": round(chance.random(), 2),
+        "app.turn": chance.randrange(20),
         c.USAGE_INPUT_TOKENS: chance.randrange(8, 2000), c.USAGE_OUTPUT_TOKENS: chance.randrange(8, 900),
         c.TIME_TO_FIRST_TOKEN: chance.lognormvariate(-1.5, 0.6),
     }.items():

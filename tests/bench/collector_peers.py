@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-
 from tests.bench.collector_payloads import KINDS, path_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -170,7 +169,7 @@ def cutaway_queryable(folder: Path) -> Iterator[Contender]:
 
 @contextlib.contextmanager
 def rotel_sink(folder: Path) -> Iterator[Contender]:
-    """rotel to the sink. FileNotFoundError when it is not installed."""
+    """The binary that rotel's wheel brings, to the sink. FileNotFoundError when it is not installed."""
     program = next(iter(sorted(PEERS.glob("rotel/lib/*/site-packages/rotel/rotel-agent"))), None)
     if program is None:
         raise FileNotFoundError(f"rotel is not installed in {PEERS / 'rotel'}")
@@ -274,7 +273,8 @@ def _line(runs: list[Run]) -> str:
     return (f"{first.contender:<20} {first.payload}{' gzip' if first.gzip else '     '} "
             f"{statistics.median(rates):>12,.0f} spans/CPU s [{rates[0]:,.0f}, {rates[-1]:,.0f}] of {len(runs)}  "
             f"{statistics.median(run.spans / run.seconds for run in runs):>10,.0f} spans/s  "
-            f"peak {max(run.peak_bytes for run in runs) / 2**20:,.0f} MiB  ack p99 {statistics.median(run.p99_ms for run in runs):,.0f} ms")
+            f"peak {max(run.peak_bytes for run in runs) / 2**20:,.0f} MiB  "
+            f"ack p99 {statistics.median(run.p99_ms for run in runs):,.0f} ms")
 
 
 def main(arguments: list[str]) -> int:

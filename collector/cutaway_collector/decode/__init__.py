@@ -80,6 +80,8 @@ def _words(tables: Tables, limits: Limits, plan: series.Plan) -> tuple[int, str]
     """(spans turned away, what to tell the sender)."""
     faults = np.bincount(tables.spans[: int(tables.counts[t.SPANS]), t.S_FAULT], minlength=len(_REJECTED) + 1)
     rejected = int(faults[1:].sum())
+    if not rejected and not plan.shape[:, series.K_FAULT].any():
+        return 0, ""
     maxima = asdict(limits)
     said = [f"{faults[code]} span(s) rejected: {rule.format_map(maxima)}" for code, rule in _REJECTED.items() if faults[code]]
     left_out = np.bincount(plan.shape[:, series.K_FAULT], minlength=len(series.REASONS) + 1)

@@ -81,7 +81,21 @@ from cutaway_collector.decode.tables import (
     TOO_MANY_ATTRIBUTES,
 )
 from cutaway_collector.decode.values import attribute, claim, nested, pair
-from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, entry, fault, fixed64, kernel, raw, size, skip, tag, varint
+from cutaway_collector.decode.wire import (
+    BYTES,
+    FIXED64,
+    IRREGULAR,
+    VARINT,
+    entry,
+    fault,
+    fixed64,
+    kernel,
+    raw,
+    size,
+    skip,
+    tag,
+    varint,
+)
 
 START_MIN_NS: Final = 31_536_000 * 10**9
 """1971-01-01: an earlier start is a clock that was never set."""

@@ -21,6 +21,14 @@ _STATUSES: Final = Strings.of(["Unset", "Ok", "Error"])
 _SERVICE: Final = np.array([names.index("service.name")])
 
 
+_NOTHING: Final = Strings.of([])
+_NO_MAPS: Final = Maps(np.zeros(1, np.int64), _NOTHING, _NOTHING)
+_NO_EVENTS: Final[dict[str, Column]] = {
+    "Events.Timestamp": np.zeros(0, np.int64), "Events.Name": _NOTHING, "Events.Attributes": _NO_MAPS}
+_NO_LINKS: Final[dict[str, Column]] = {
+    "Links.TraceId": _NOTHING, "Links.SpanId": _NOTHING, "Links.TraceState": _NOTHING, "Links.Attributes": _NO_MAPS}
+
+
 class Kept(NamedTuple):
     """The spans that become rows: their rows of the span table, int64 [rows, S_WIDTH], and their attributes by name.
 
@@ -59,7 +67,15 @@ def _maps(data: Any, table: Any, first: Any, count: Any, numbers: Strings, stack
     return Maps(ends, *text.attributes(data, table, rows, numbers, stack))
 
 
+def _none_of(nothing: dict[str, Column], count: int) -> dict[str, Column]:
+    """List columns of `count` spans that have nothing in them, which is what most requests bring."""
+    ends = np.zeros(count + 1, np.int64)
+    return {name: MapLists(ends, inner) if isinstance(inner, Maps) else Lists(ends, inner) for name, inner in nothing.items()}
+
+
 def _event_columns(data: Any, tables: Tables, numbers: Strings, records: Any) -> dict[str, Column]:
+    if not tables.counts[t.EVENTS]:
+        return _none_of(_NO_EVENTS, len(records))
     rows, ends = runs(records[:, t.S_EVENT], records[:, t.S_EVENT_N])
     events = tables.events[rows]
     maps = _maps(data, tables.event_attributes, events[:, t.E_ATTRIBUTE], events[:, t.E_ATTRIBUTE_N], numbers, tables.stack)
@@ -71,6 +87,8 @@ def _event_columns(data: Any, tables: Tables, numbers: Strings, records: Any) ->
 
 
 def _link_columns(data: Any, tables: Tables, numbers: Strings, records: Any) -> dict[str, Column]:
+    if not tables.counts[t.LINKS]:
+        return _none_of(_NO_LINKS, len(records))
     rows, ends = runs(records[:, t.S_LINK], records[:, t.S_LINK_N])
     links = tables.links[rows]
     maps = _maps(data, tables.link_attributes, links[:, t.L_ATTRIBUTE], links[:, t.L_ATTRIBUTE_N], numbers, tables.stack)

@@ -192,6 +192,9 @@ def _examine(data: Any, table: Any, found: Any, carriers: Any, want: Any, axes: 
 def plan(data: Any, table: Any, found: Any, marks: Any, limits: Limits) -> Plan:
     """Looks at every series of every kept span. found, marks: see lift.find."""
     carriers = np.flatnonzero(marks & HAS_SERIES)
+    if not carriers.size:
+        none = np.zeros((0, len(_WANT)), np.int64)
+        return Plan(carriers, np.zeros((0, K_WIDTH), np.int64), none, none)
     shape, codes = _examine(
         data, table, found, carriers, _WANT, _AXES, limits.sequence_tokens_max, limits.sequences_max
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from cutaway_collector.blocks import Strings
-from cutaway_collector.decode.wire import entry
+from cutaway_collector.decode.wire import copy, entry, raw
 from cutaway_collector.errors import TooLarge
 
 COLUMN_BYTES_MAX: Final = 512 * 1024 * 1024
@@ -32,10 +32,7 @@ def _ends(lengths: Any) -> Any:
 def _copy(data: Any, starts: Any, ends: Any) -> Any:
     out = np.empty(ends[-1], np.uint8)
     for index in range(starts.size):
-        at = ends[index]
-        source = starts[index]
-        for step in range(ends[index + 1] - at):
-            out[at + step] = data[source + step]
+        copy(raw(out), ends[index], raw(data), starts[index], ends[index + 1] - ends[index])
     return out
 
 

@@ -15,7 +15,7 @@ from cutaway_collector.blocks import Strings
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column
 from cutaway_collector.decode.values import any_value, pair
-from cutaway_collector.decode.wire import entry, kernel, raw, size, skip, tag
+from cutaway_collector.decode.wire import copy, entry, kernel, raw, size, skip, tag
 
 _ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -39,8 +39,7 @@ def _byte(out: Any, room: int, at: int, byte: int) -> Any:
 @kernel
 def _bytes(out: Any, room: int, at: int, data: Any, start: int, length: int) -> Any:
     if at + length <= room:
-        for step in range(length):
-            out[at + step] = data[start + step]
+        copy(out, at, data, start, length)
     return at + length
 
 
@@ -180,7 +179,8 @@ def _nested(
 def _value(out: Any, room: int, at: int, data: Any, table: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
     """The text of one attribute's value that is not text. Returns the position after it, whether or not there was room."""
     cell = row * t.A_WIDTH
-    kind, value, length, number = table[cell + t.A_KIND], table[cell + t.A_VALUE], table[cell + t.A_VALUE_N], table[cell + t.A_NUMBER]
+    kind, value, length = table[cell + t.A_KIND], table[cell + t.A_VALUE], table[cell + t.A_VALUE_N]
+    number = table[cell + t.A_NUMBER]
     if kind == t.RAW:
         return _base64(out, room, at, data, value, length)
     if kind == t.DOUBLE:
@@ -227,14 +227,10 @@ def _write(
     for index in range(rows.size):
         row = rows[index]
         to = key_ends[index]
-        source = table[row, t.A_KEY]
-        for step in range(key_ends[index + 1] - to):
-            keys[to + step] = data[source + step]
+        copy(raw(keys), to, raw(data), table[row, t.A_KEY], key_ends[index + 1] - to)
         to = value_ends[index]
         if table[row, t.A_KIND] == t.TEXT:
-            source = table[row, t.A_VALUE]
-            for step in range(value_ends[index + 1] - to):
-                values[to + step] = data[source + step]
+            copy(raw(values), to, raw(data), table[row, t.A_VALUE], value_ends[index + 1] - to)
         else:
             _value(raw(values), values.size, to, raw(data), raw(table), row, raw(spelled), raw(ends), raw(stack))
     return keys, values

@@ -189,10 +189,9 @@ def _doubles(data: Any, at: int, end: int) -> Any:
     """Whether an array is nothing but doubles as every encoder writes them: eleven bytes each, of which three are the same."""
     if (end - at) % 11 != 0:
         return False
-    for here in range(at, end, 11):
-        if data[here] != 0x0A or data[here + 1] != 9 or data[here + 2] != 0x21:
-            return False
-    return True
+    while at < end and data[at] == 0x0A and data[at + 1] == 9 and data[at + 2] == 0x21:
+        at += 11
+    return at == end
 
 
 @kernel
@@ -231,7 +230,7 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     elif kind == ARRAY and _doubles(data, value, value + length):
         if slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
             work[row + A_FLAT] = _keep_doubles(data, value, value + length, work)
-    elif kind == ARRAY or kind == MAP:
+    elif kind in (ARRAY, MAP):
         inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)
         if inside < 0:
             return inside

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import numba as nb
 import numpy as np
+from numba.core import cgutils, config
 
 from cutaway import conventions
 from cutaway_collector import columns
@@ -66,23 +67,45 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", compiled)
 
 
-def _raw(typing: Any, array: Any) -> Any:  # noqa: ARG001  # numba calls it with its typing context
+def _raw(typing: Any, array: Any) -> Any:
     """The code of `raw`: a pointer to the first element."""
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return nb.core.cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        return cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
 
     return nb.types.CPointer(array.dtype)(array), codegen
 
 
-if nb.config.BOUNDSCHECK:
+def _copy(typing: Any, out: Any, to: Any, data: Any, at: Any, length: Any) -> Any:
+    """The code of `copy`: one memcpy, between pointers or arrays of bytes."""
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        places = []
+        for which in (0, 2):
+            kind, place = signature.args[which], arguments[which]
+            if isinstance(kind, nb.types.Array):
+                place = cgutils.create_struct_proxy(kind)(context, builder, place).data
+            places.append(builder.gep(place, [arguments[which + 1]]))
+        cgutils.raw_memcpy(builder, *places, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return nb.types.void(out, nb.types.int64, data, nb.types.int64, nb.types.int64), codegen
+
+
+if config.BOUNDSCHECK:  # type: ignore[attr-defined]  # numba sets the names of its configuration when it is imported
     @kernel
     def raw(array: Any) -> Any:
         """The array itself: its bounds are to be checked."""
         return array
+
+    @kernel
+    def copy(out: Any, to: int, data: Any, at: int, length: int) -> Any:
+        """out[to:to + length] = data[at:at + length], byte by byte."""
+        for step in range(length):
+            out[to + step] = data[at + step]
 else:
+    # A contiguous array as a pointer, for kernels that call kernels: each call that hands on an array counts its references,
+    # atomically, which costs more than reading an attribute. The caller keeps the array alive; nobody checks bounds.
     raw = nb.extending.intrinsic(_raw)
-"""A contiguous array as a pointer for kernels that call kernels. Each call that hands on an array counts its references, atomically,
-four times, which costs more than reading an attribute. The caller keeps the array alive; nobody checks bounds."""
+    copy = nb.extending.intrinsic(_copy)
 
 
 @kernel

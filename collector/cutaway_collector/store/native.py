@@ -7,7 +7,7 @@ casts them as cheaply as we could build dictionaries. Layout: https://clickhouse
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numba
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, Offsets, Strings
 from cutaway_collector.columns import TABLES
 
+Part: TypeAlias = bytes | memoryview
 _DTYPES: Final[dict[str, str]] = {
     "UInt8": "<u1", "UInt16": "<u2", "UInt32": "<u4", "UInt64": "<u8", "Int64": "<i8",
     "Float32": "<f4", "Float64": "<f8", "DateTime": "<u4",
@@ -34,7 +35,7 @@ def encode(block: Block) -> bytes:
     """
     block.check()
     types = _TYPES[block.table]
-    parts = [_varint(len(block.columns)), _varint(block.rows)]
+    parts: list[Part] = [_varint(len(block.columns)), _varint(block.rows)]
     for name, column in block.columns.items():
         wire_type = plain_type(types[name])
         parts += [_text(name), _text(wire_type)]
@@ -58,12 +59,12 @@ def plain_type(type: str) -> str:
     return plain
 
 
-def _append(parts: list[bytes], type: str, column: Column) -> None:
+def _append(parts: list[Part], type: str, column: Column) -> None:
     if type == "String":
         _append_strings(parts, _kind(column, Strings))
     elif type.startswith("Nullable("):
         holes = _kind(column, Nullable)
-        parts.append(np.ascontiguousarray(holes.missing, np.uint8).tobytes())
+        parts.append(_bytes(np.ascontiguousarray(holes.missing, np.uint8)))
         _append(parts, type.removeprefix("Nullable(").removesuffix(")"), holes.values)
     elif type.startswith("Map("):
         _append_maps(parts, _kind(column, Maps))
@@ -79,13 +80,13 @@ def _append(parts: list[bytes], type: str, column: Column) -> None:
         parts.append(_numbers(type, _kind(column, np.ndarray)))
 
 
-def _append_maps(parts: list[bytes], maps: Maps) -> None:
+def _append_maps(parts: list[Part], maps: Maps) -> None:
     parts.append(_ends(maps.offsets))
     _append_strings(parts, maps.keys)
     _append_strings(parts, maps.values)
 
 
-def _append_strings(parts: list[bytes], strings: Strings) -> None:
+def _append_strings(parts: list[Part], strings: Strings) -> None:
     count = len(strings)
     if count == 0:
         return
@@ -93,7 +94,7 @@ def _append_strings(parts: list[bytes], strings: Strings) -> None:
     size = _write_strings(strings.data, strings.offsets, out)
     if size < 0:
         raise ValueError("offsets must not decrease, nor reach past the data, nor span 4 GiB in one string")
-    parts.append(out[:size].tobytes())
+    parts.append(out[:size].data)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -118,13 +119,13 @@ def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArr
     return at
 
 
-def _ends(offsets: Offsets) -> bytes:
+def _ends(offsets: Offsets) -> Part:
     if offsets.size and offsets[0] != 0:
         raise ValueError(f"offsets start at 0, not at {int(offsets[0])}")
-    return np.ascontiguousarray(offsets[1:], "<u8").tobytes()
+    return _bytes(np.ascontiguousarray(offsets[1:], "<u8"))
 
 
-def _numbers(type: str, values: npt.NDArray[Any]) -> bytes:
+def _numbers(type: str, values: npt.NDArray[Any]) -> Part:
     wanted = np.dtype("<i8" if type.startswith("DateTime64(") else _DTYPES[type])
     if values.dtype != wanted:
         # Widening is harmless; anything else would change values in silence. datetime64 counts like DateTime64 does.
@@ -132,7 +133,12 @@ def _numbers(type: str, values: npt.NDArray[Any]) -> bytes:
             values = values.view("<i8")
         elif not np.can_cast(values.dtype, wanted, "safe"):
             raise ValueError(f"the array is {values.dtype}, which does not fit {wanted}")
-    return np.ascontiguousarray(values, wanted).tobytes()
+    return _bytes(np.ascontiguousarray(values, wanted))
+
+
+def _bytes(values: npt.NDArray[Any]) -> Part:
+    """The array's own memory: joining the parts copies it once, and nothing else does."""
+    return values.view(np.uint8).data
 
 
 def _kind(column: Column, kind: type[Any]) -> Any:
