@@ -291,7 +291,8 @@ def test_18_every_kind_of_value_is_stored(running: Running) -> None:
     values = {"e": None, "b": b"\x01\x02", "a": [1, "x", None, [True]], "m": {"k": {"n": 1.5}}, "s": "t", "i": -1, "t": True}
     running.send(spans(trace, "v", attributes=[key_value(key, value) for key, value in values.items()]), "grpc")
     ((stored,),) = running.rows(trace, 1, "SpanAttributes")
-    assert dict(stored) == {"e": "", "b": "AQI=", "a": '[1,"x",null,[true]]', "m": '{"k":{"n":1.5}}', "s": "t", "i": "-1", "t": "true"}
+    assert dict(stored) == {"e": "", "b": "AQI=", "a": '[1,"x",null,[true]]', "m": '{"k":{"n":1.5}}', "s": "t", "i": "-1",
+                            "t": "true"}
 
 
 @pytest.mark.parametrize(("fields", "column", "expected"), [
