@@ -13,7 +13,7 @@ from cutaway_collector import settings
 
 TARGET = Path(__file__).parent / "cutaway" / "values.schema.json"
 
-BY_CHART = frozenset({"data", "clickhouse", "spool", "otlp_grpc", "otlp_http", "ui", "insecure_bind"})
+BY_CHART = frozenset({"data", "clickhouse", "spool", "otlp_grpc", "otlp_http", "ui", "insecure_bind", "keys", "tls_certificate", "tls_key"})
 """Settings that follow from other values of the chart, or are fixed in a pod."""
 
 TEXT: dict[str, Any] = {"type": "string"}
@@ -70,6 +70,8 @@ def schema() -> dict[str, Any]:
         nameOverride=TEXT,
         fullnameOverride=TEXT,
         insecureBind=FLAG,
+        tls=closed(secret=TEXT),
+        keys=closed(secret=TEXT),
         clickhouse=closed(url={**TEXT, "pattern": "^$|^https?://[^@]+$"}, secret=closed(name=TEXT, key={**TEXT, "minLength": 1})),
         persistence=closed(
             enabled=FLAG, size=QUANTITY, storageClassName=TEXT, annotations=WORDS,
@@ -81,7 +83,7 @@ def schema() -> dict[str, Any]:
         service=closed(type=choice("ClusterIP", "NodePort", "LoadBalancer"), annotations=WORDS,
                        ports=closed(otlpGrpc=PORT, otlpHttp=PORT, ui=PORT)),
         serviceAccount=closed(create=FLAG, name=TEXT, annotations=WORDS),
-        serviceMonitor=closed(enabled=FLAG, interval=DURATION, labels=WORDS),
+        serviceMonitor=closed(enabled=FLAG, interval=DURATION, labels=WORDS, endpoint=FREE),
         networkPolicy=closed(enabled=FLAG, **{"from": several(FREE)}),
         resources=FREE,
         podSecurityContext=FREE,

@@ -21,6 +21,8 @@ VALUE_SETS = {
     "server_from_url": {"clickhouse": {"url": "http://clickhouse:8123"}, "persistence": {"storageClassName": "fast"}},
     "trial": {"persistence": {"enabled": False},
               "settings": {"queue_bytes_max": 67108864, "score_device": "cpu", "retention_days": 3}},
+    "closed": {"insecureBind": False, "tls": {"secret": "certificate"}, "keys": {"secret": "keys"},
+               "serviceMonitor": {"enabled": True, "endpoint": {"authorization": {"credentials": {"name": "key", "key": "key"}}}}},
     "everything": {
         "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {"matchLabels": {"team": "models"}}}]},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -97,6 +99,22 @@ def test_a_server_with_a_password_is_named_by_a_secret(tmp_path):
     assert "CUTAWAY_SPOOL" in variables
 
 
+def test_with_tls_and_keys_the_pod_is_closed(tmp_path):
+    """Certificate and keys come from secrets, probes speak TLS, and the collector that reads this environment demands keys."""
+    objects = render(VALUE_SETS["closed"], tmp_path)
+    (container,) = pod_of(objects)["containers"]
+    loaded = settings.load({}, environment_of(objects))
+    assert (loaded.auth_required, loaded.insecure_bind) == (True, False)
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod_of(objects)["volumes"] if "secret" in volume}
+    for path, secret in ((loaded.tls_certificate, "certificate"), (loaded.tls_key, "certificate"), (loaded.keys, "keys")):
+        assert secret == secrets[mounts[path.rpartition("/")[0]]]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert "HTTPS" == container[probe]["httpGet"]["scheme"]
+    (endpoint,) = objects["ServiceMonitor"]["spec"]["endpoints"]
+    assert ("https", "key") == (endpoint["scheme"], endpoint["authorization"]["credentials"]["name"])
+
+
 def test_one_hardened_pod(tmp_path):
     """One replica and no disruption budget (it would block drains); no root, no token, no writable root, no privileges."""
     objects = render({}, tmp_path)
@@ -146,7 +164,8 @@ def test_services_and_monitors_find_the_pod(tmp_path):
         ({"clickhouse": {"url": "http://user:secret@host:8123"}}, "url"),
         ({"service": {"ports": {"ui": 70000}}}, "ui"),
         ({"persistence": {"size": "large"}}, "size"),
-        ({"insecureBind": False}, "insecureBind must be true"),
+        ({"insecureBind": False}, "needs tls.secret and keys.secret"),
+        ({"insecureBind": False, "tls": {"secret": "certificate"}}, "needs tls.secret and keys.secret"),
         ({"clickhouse": {"url": "http://host:8123", "secret": {"name": "dsn"}}}, "Leave one out"),
         ({"terminationGracePeriodSeconds": 20}, "Leave it out for 30"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
