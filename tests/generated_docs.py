@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cutaway import conventions
 from cutaway import settings as sdk_settings
-from cutaway_collector import columns
+from cutaway_collector import columns, dialects
 from cutaway_collector import settings as collector_settings
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +45,29 @@ def stored_columns() -> str:
     return "\n".join(parts)
 
 
+def foreign_attributes() -> str:
+    """What the attributes of other tools become, in the order in which they are asked."""
+    rows = ["| column | attribute | written by | what becomes of its value |", "|---|---|---|---|"]
+    rows += [
+        f"| `{column.name}` | `{source.name}` | {source.dialect or _own(source.name)} | {_becomes(column, source)} |"
+        for column in columns.LIFTED if column.foreign for source in column.sources
+    ]
+    return "\n".join(rows)
+
+
+def _own(name: str) -> str:
+    return "cutaway" if name.startswith("cutaway.") else "OpenTelemetry, cutaway"
+
+
+def _becomes(column: columns.Column, source: dialects.Source) -> str:
+    if column.type.startswith("Nullable("):
+        return "" if source.divisor == 1 else f"divided by {source.divisor:g}"
+    words = [f"`{word}` → `{meaning}`" for word, meaning in source.words if word != meaning or source.rest == ""]
+    if source.rest:
+        return f"there at all → `{source.rest}`"
+    return ", ".join(words) + ("; others count for nothing" if source.rest == "" else "")
+
+
 def _shown(name: str, default: object) -> str:
     if default in ("", None):
         return ""
@@ -58,6 +81,7 @@ TABLES = {
     "settings": settings_of_the_sdk,
     "collector-settings": settings_of_the_collector,
     "columns": stored_columns,
+    "dialects": foreign_attributes,
 }
 """Marker name -> what stands between `<!-- name -->` and `<!-- /name -->`."""
 

@@ -13,6 +13,8 @@ from cutaway_collector.search.fields import FIELDS, FLAGS
 from cutaway_collector.search.find import SearchRequest, facets, find, histogram
 from cutaway_collector.search.generation import generation
 from cutaway_collector.search.language import parse
+from cutaway_collector.search.messages import messages
 from cutaway_collector.search.trace import locate, trace
 
-__all__ = ["FIELDS", "FLAGS", "SearchRequest", "explain", "facets", "find", "generation", "histogram", "locate", "parse", "trace"]
+__all__ = ["FIELDS", "FLAGS", "SearchRequest", "explain", "facets", "find", "generation", "histogram", "locate", "messages",
+           "parse", "trace"]

@@ -16,7 +16,7 @@ from cutaway_collector.web import figures, steps, tokens, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, length, sequence_scores, tiles
 from cutaway_collector.web.pages.generation_twin import HEADS_MAX, TOKENS_SHOWN_MAX, fetch, whole
-from cutaway_collector.web.pages.trace import Property, properties
+from cutaway_collector.web.pages.trace import Property, properties, spoken
 from cutaway_collector.web.site import Arguments, Site, Tab
 
 VIEWS: Final = (("colour", "Colour"), ("numbers", "Numbers"), ("table", "Table"))
@@ -103,6 +103,7 @@ class GenerationPage:
     sequence_scores: tuple[Score, ...]
     text_captured: bool
     scores: tuple[Mapping[str, Any], ...]
+    messages: tuple[Property, ...]
     attributes: tuple[Property, ...]
     twin_url: str
 
@@ -185,6 +186,7 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         sequence_scores=sequence_scores(sequence.get("scores") or {}),
         text_captured=bool(sequence.get("tokens")),
         scores=tuple(found["scores"]),
+        messages=spoken(found["attributes"]),
         attributes=properties(found["attributes"], linked=False),
         twin_url=urls.generation(found["span_id"], json=True),
         **_lane(sequence, choice, signals, count, start, stop),

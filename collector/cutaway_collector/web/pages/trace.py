@@ -269,13 +269,26 @@ def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
         span=span,
         failed=row.failed,
         after_ns=span["start_ns"] - tree.start_ns,
-        groups=_groups(span["attributes"]),
+        groups=_said(span) + _groups(span["attributes"]),
         resource=properties(span["resource"], linked=False),
         events=events,
         links=tuple(
             (link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]
         ),
         generation_url=urls.generation(span["span_id"]) if is_generation else "",
+    )
+
+
+def _said(span: Mapping[str, Any]) -> tuple[Group, ...]:
+    found = spoken(span["attributes"], span["events"])
+    return (Group("Messages", found),) if found else ()
+
+
+def spoken(attributes: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> tuple[Property, ...]:
+    """The span's prompts and answers in whatever dialect, role by role."""
+    return tuple(
+        Property(source, role, text[:VALUE_CHARS_MAX], max(0, len(text) - VALUE_CHARS_MAX), "", False)
+        for role, text, source in verb.messages(attributes, events)
     )
 
 
