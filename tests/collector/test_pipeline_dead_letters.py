@@ -21,8 +21,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from pipeline_helpers import Tampered, request, running, sample, stored
 from store_helpers import wait_until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

@@ -19,7 +19,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from pipeline_helpers import SPANS_A_REQUEST, START_NS, Tampered, request, running, sample, stored
 from store_helpers import wait_until
 
-pytestmark = pytest.mark.timeout(60)
 ONE = request(0, start_ns=START_NS)
 KEY, OTHER = b"k" * 16, b"o" * 16
 RECEIPT = Receipt(3, 1, "one span rejected")
