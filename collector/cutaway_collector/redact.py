@@ -142,7 +142,10 @@ class _Walk:
     def _value(self, value: Message) -> None:
         kind = value.WhichOneof("value")
         if kind == "string_value":
-            value.string_value = self.text(value.string_value)
+            text = value.string_value
+            shown = self.text(text)
+            if shown is not text:  # an assignment costs as much as the search
+                value.string_value = shown
         elif kind == "kvlist_value":
             self.attributes(value.kvlist_value.values)
         elif kind == "array_value":
