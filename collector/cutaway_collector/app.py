@@ -62,6 +62,7 @@ class Collector:
         credentials = _credentials(settings)
         redactor = Redactor.of(settings)
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
+        certificate = ui_server.Certificate(tls) if tls else None
         keep_freed_memory()
         store = open_store(settings)
         self._stack.callback(store.close)
@@ -85,7 +86,8 @@ class Collector:
         backfills = _backfills(store, settings, pipeline)
         app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
                          backfills=backfills)
-        web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, tls=tls, stack=self._stack)
+        web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, certificate=certificate,
+                              stack=self._stack)
         self._stack.callback(draining.close)  # before the UI closes; the earlier one is for a start that fails
         self._stack.callback(backfills.close)
         host, port = split_address("otlp_http", settings.otlp_http)

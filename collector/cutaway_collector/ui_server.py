@@ -134,14 +134,15 @@ class _TlsChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             return 0
 
 
-def serve(app: object, host: str, port: int, *, threads: int, tls: TlsFiles | None, stack: ExitStack) -> tuple[str, int]:
-    """Serves in a thread until the stack unwinds; returns the bound (host, port). Raises OSError, SettingsError."""
-    certificate = Certificate(tls) if tls else None
+def serve(
+    app: object, host: str, port: int, *, threads: int, certificate: Certificate | None, stack: ExitStack
+) -> tuple[str, int]:
+    """Serves in a thread until the stack unwinds; returns the bound (host, port). Raises OSError."""
     try:
         server: BaseWSGIServer | MultiSocketServer = create_server(
             app, host=host, port=port, threads=threads, ident=None, connection_limit=CONNECTIONS_MAX,
             channel_timeout=IDLE_SECONDS_MAX, cleanup_interval=5, max_request_header_size=HEAD_BYTES_MAX,
-            max_request_body_size=BODY_BYTES_MAX, clear_untrusted_proxy_headers=True, url_scheme="https" if tls else "http",
+            max_request_body_size=BODY_BYTES_MAX, clear_untrusted_proxy_headers=True, url_scheme="https" if certificate else "http",
         )
     except (OSError, ValueError) as error:
         raise OSError(f"the UI cannot listen on {host}:{port}: {error}") from None
