@@ -22,6 +22,7 @@ from google.protobuf.json_format import MessageToDict, Parse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from cutaway_collector import decode
 from cutaway_collector.contracts import Encoding, Receipt
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
@@ -89,6 +90,7 @@ class Running:
 @contextmanager
 def collector(folder: Path) -> Iterator[Running]:
     """Started, and stopped with everything stored."""
+    decode.warm_up()
     settings = Settings(data=str(folder), batch_age_ms_max=20)
     store = open_store(settings)
     spool = Spool.of(settings)

@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from conformance_helpers import Gate, Running, collector, new_trace, spans
-from cutaway_collector import errors
+from cutaway_collector import errors, search
 from cutaway_collector.errors import Overloaded, SettingsError
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from decode_helpers import key_value
@@ -336,6 +336,24 @@ def test_26_logs_keep_evaluation_results(running: Running, road: str) -> None:
     sql = "SELECT Value FROM otel.gen_ai_scores WHERE ScoreName = {name:String} AND TraceId = {id:String}"
     eventually(lambda: len(running.store.query(sql, {"name": name, "id": trace.hex()}).rows) == 1, 30)
     assert running.store.query(sql, {"name": name, "id": trace.hex()}).rows[0][0] == 0.5
+
+
+def test_26_a_sent_score_is_shown_with_its_generation(running: Running) -> None:
+    """Although its time is the record's, not the span's."""
+    trace, span_id = new_trace(), uuid.uuid4().bytes[:8]
+    message = spans(trace, "judged", start_time_unix_nano=time.time_ns())
+    message.resource_spans[0].scope_spans[0].spans[0].span_id = span_id
+    running.send(message, "grpc")
+    logs = ExportLogsServiceRequest()
+    logs.resource_logs.add().scope_logs.add().log_records.add(
+        trace_id=trace, span_id=span_id, time_unix_nano=time.time_ns() + 5 * 10**9, event_name="gen_ai.evaluation.result",
+        attributes=[key_value("gen_ai.evaluation.name", "Relevance"), key_value("gen_ai.evaluation.score.value", 0.5)])
+    LogsServiceStub(running.channel).Export(logs, timeout=10)
+    running.rows(trace, 1)
+    eventually(lambda: not running.pipeline.status()[1]["waiting_requests"], 30)
+    page = search.generation(running.store, span_id.hex())
+    assert page is not None
+    assert [(score["name"], score["value"]) for score in page["scores"]] == [("Relevance", 0.5)]
 
 
 def test_27_calls_on_one_connection_overtake_each_other(running: Running) -> None:

@@ -128,11 +128,11 @@ def _span(store: Store, span_id: str) -> dict[str, Any] | None:
     return rows.as_dict([key for key, _ in _SPAN_KEYS], found[0]) if found else None
 
 
-def _same_span(span: Mapping[str, Any], parameters: Parameters) -> str:
-    """SQL condition: rows of this span. Its start, the same in every table, prunes partitions."""
+def _same_span(span: Mapping[str, Any], parameters: Parameters, *, time: str = "=") -> str:
+    """SQL condition: rows of this span. Its start, which `time` compares, prunes partitions."""
     start = parameters.bind(span["start_ns"], "Int64")
     return (
-        f"Timestamp = fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
+        f"Timestamp {time} fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
         f"AND TraceId = {parameters.text(span['trace_id'])}"
     )
 
@@ -149,11 +149,14 @@ def _sequences(store: Store, span: Mapping[str, Any], more: Sequence[tuple[str, 
 
 
 def _scores(store: Store, span: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The newest value of each score: ReplacingMergeTree's FINAL, then the newest version of the scorer."""
+    """The newest value of each score: ReplacingMergeTree's FINAL, then the newest version of the scorer.
+
+    A score that was sent as a log has the time of its record, which a judge writes after the span began.
+    """
     parameters = Parameters()
     text = (
         f"SELECT {rows.select(_SCORE_KEYS)} FROM {rows.table(store, SCORES.name)} FINAL "
-        f"WHERE {_same_span(span, parameters)} AND IsDeleted = 0 "
+        f"WHERE {_same_span(span, parameters, time='>=')} AND IsDeleted = 0 "
         "ORDER BY SeqIndex ASC, ScoreName ASC, Version DESC LIMIT 1 BY SeqIndex, ScoreName, Source "
         f"LIMIT {parameters.bind(SCORES_MAX, 'UInt64')}"
     )
