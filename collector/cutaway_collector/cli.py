@@ -44,8 +44,9 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=lambda arguments: schema.run(arguments.action, _settings(arguments)))
 
     one = commands.add_parser("doctor", help="say what is wrong and how to put it right", description=doctor.__doc__)
+    one.add_argument("--json", action="store_true", help="one JSON object instead of a line a finding")
     _add_settings(one)
-    one.set_defaults(run=lambda arguments: doctor.run(_settings(arguments)))
+    one.set_defaults(run=lambda arguments: doctor.run(lambda: _settings(arguments), as_json=arguments.json))
 
     one = commands.add_parser("backfill", help="score stored sequences again", description=backfill.__doc__)
     backfill.add_arguments(one)
