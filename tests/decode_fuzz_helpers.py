@@ -50,7 +50,7 @@ def bases() -> list[bytes]:
 
 
 def damaged(payload: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """One to four changes: bytes set, bits turned, pieces removed, repeated, put in from elsewhere, the end cut off, lengths moved."""
+    """Up to four changes: bytes set, bits turned, pieces removed, repeated or taken from elsewhere, the end cut, lengths moved."""
     made = bytearray(payload)
     for _ in range(chance.randint(1, 4)):
         at = chance.randrange(len(made)) if made else 0

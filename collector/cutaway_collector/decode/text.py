@@ -176,16 +176,16 @@ def _nested(
 
 
 @kernel
-def _value(out: Any, room: int, at: int, data: Any, table: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
+def _value(out: Any, room: int, at: int, data: Any, cells: Any, row: int, spelled: Any, ends: Any, stack: Any) -> Any:
     """The text of one attribute's value that is not text. Returns the position after it, whether or not there was room."""
     cell = row * t.A_WIDTH
-    kind, value, length = table[cell + t.A_KIND], table[cell + t.A_VALUE], table[cell + t.A_VALUE_N]
-    number = table[cell + t.A_NUMBER]
+    kind, value, length = cells[cell + t.A_KIND], cells[cell + t.A_VALUE], cells[cell + t.A_VALUE_N]
+    number = cells[cell + t.A_NUMBER]
     if kind == t.RAW:
         return _base64(out, room, at, data, value, length)
     if kind == t.DOUBLE:
         return _bytes(out, room, at, spelled, ends[number], ends[number + 1] - ends[number] - 1)
-    flat = table[cell + t.A_FLAT]
+    flat = cells[cell + t.A_FLAT]
     if flat > 0:
         # The doubles of the request stand one after another with a comma behind each: this array is a piece of that.
         at = _byte(out, room, at, 91)
@@ -201,6 +201,7 @@ def _value(out: Any, room: int, at: int, data: Any, table: Any, row: int, spelle
 @entry
 def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any]:
     nothing = np.empty(1, np.uint8)
+    cells = table.reshape(table.size)
     key_ends = np.empty(rows.size + 1, np.int64)
     value_ends = np.empty(rows.size + 1, np.int64)
     key_end = np.int64(0)
@@ -212,7 +213,7 @@ def _measure(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: A
         if table[row, t.A_KIND] == t.TEXT:
             value_end += table[row, t.A_VALUE_N]
         else:
-            value_end = _value(raw(nothing), 0, value_end, raw(data), raw(table), row, raw(spelled), raw(ends), raw(stack))
+            value_end = _value(raw(nothing), 0, value_end, raw(data), raw(cells), row, raw(spelled), raw(ends), raw(stack))
         key_ends[index + 1] = key_end
         value_ends[index + 1] = value_end
     return key_ends, value_ends
@@ -224,6 +225,7 @@ def _write(
 ) -> tuple[Any, Any]:
     keys = np.empty(key_ends[-1], np.uint8)
     values = np.empty(value_ends[-1], np.uint8)
+    cells = table.reshape(table.size)
     for index in range(rows.size):
         row = rows[index]
         to = key_ends[index]
@@ -232,7 +234,7 @@ def _write(
         if table[row, t.A_KIND] == t.TEXT:
             copy(raw(values), to, raw(data), table[row, t.A_VALUE], value_ends[index + 1] - to)
         else:
-            _value(raw(values), values.size, to, raw(data), raw(table), row, raw(spelled), raw(ends), raw(stack))
+            _value(raw(values), values.size, to, raw(data), raw(cells), row, raw(spelled), raw(ends), raw(stack))
     return keys, values
 
 

@@ -30,6 +30,9 @@ from cutaway_collector.store.native import encode, warm_up
 _PARTITIONS_PER_INSERT_MAX: Final = 100
 """Days one insert may touch: the engine's default. Each is a part and a sync; wider inserts are refused and come back in halves."""
 _INSERT_SECONDS_MAX: Final = 120
+_LATE_INDEXES: Final = "materialize_skip_indexes_on_insert"
+"""Off where the engine knows it: skip indexes are then built by the first merge, which builds them anew in any case. They are most
+of the CPU time of an insert of spans; until that merge a search reads the small new parts whole."""
 _CONNECT_SECONDS_MAX: Final = 5
 _Classify = Callable[[str, int], StoreError]
 
@@ -109,6 +112,8 @@ class ClickHouseStore:
         }
         with self._write_lock:
             client = self._write_client(faults.insert_error)
+            if _LATE_INDEXES in client.server_settings:
+                settings[_LATE_INDEXES] = 0
             try:
                 client.raw_insert(f"{schema.quote(self.database)}.{block.table}", list(block.columns), payload, settings=settings,
                                   fmt="Native")
