@@ -47,6 +47,7 @@ def _generation(serving: Serving, service: str) -> dict[str, Any]:
     return page
 
 
+@pytest.mark.slow
 def test_a_sampled_batch_equals_its_replay(serving: Serving, tmp_path: Path, model_and_tokenizer: Any) -> None:
     """Left-padded rows of unequal length, sampled: ids, surprisal, entropy, margin, rank and attention equal an eager replay."""
     model, tokenizer = model_and_tokenizer
@@ -116,6 +117,7 @@ def test_the_summary_equals_the_series(serving: Serving, tmp_path: Path) -> None
     assert heads.mean(-1) == pytest.approx(torch.tensor(mean), abs=3e-3)  # heads travel as float16
 
 
+@pytest.mark.slow
 def test_killing_the_collector_does_not_disturb_the_model(tmp_path: Path) -> None:
     """Kill -9 of the collector between two generations: both finish, nothing is raised, one line is logged."""
     with Serving(tmp_path / "data") as running:

@@ -646,6 +646,7 @@ assert Mine()() == 7 and heard == ['Mine']
 """
 
 
+@pytest.mark.slow
 def test_late_import() -> None:
     """The host may import diffusers after us, from several threads: we never load it, but find its classes when it comes."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=250)

@@ -19,6 +19,7 @@ from sdk_helpers import replay
 PROMPTS = ["The capital of France is", "List three colours of autumn leaves, then stop. Colours:"]
 
 
+@pytest.mark.slow
 def test_a_batch_of_unequal_prompts_equals_a_replay(smollm2: Any) -> None:
     """Ids and counts exact; surprisal and entropy within 1e-4 nats; attention entropy per layer within 1e-3 of eager."""
     model, tokenizer = smollm2
@@ -39,6 +40,7 @@ def test_a_batch_of_unequal_prompts_equals_a_replay(smollm2: Any) -> None:
         assert set(tokenizer.all_special_ids) & set(truth.ids[:-1].tolist()) == set()
 
 
+@pytest.mark.slow
 def test_sampling_is_bit_identical(smollm2: Any) -> None:
     """Under one seed the sampled ids are the same with and without instrumentation."""
     model, tokenizer = smollm2
@@ -111,6 +113,7 @@ def test_a_stream_read_in_another_thread(smollm2: Any) -> None:
     assert generated.attributes[c.REQUEST_STREAM] is True
 
 
+@pytest.mark.slow
 def test_a_stop_string_is_the_reason_stop(smollm2: Any) -> None:
     """`stop_strings`: the sequence ends with it, the reason is `stop`, also where it falls on the last allowed token."""
     model, tokenizer = smollm2

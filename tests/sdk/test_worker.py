@@ -205,6 +205,7 @@ def _told(program: str) -> list[str]:
     return done.stdout.strip().splitlines()
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_with_work_waiting_loses_nothing() -> None:
     """Five generations wait for the thread when the last line has run: all five arrive at the exporter."""
     assert _told(ENDING) == ["True text_completion tiny-llama recorded"] * 5
@@ -306,7 +307,7 @@ def test_many_threads_never_mix_their_records() -> None:
                 assert series(span, name).tolist() == series(alone[i], name).tolist(), (i, name)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_everything_at_once(
     seed: int, unguarded: Callable[[], None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
