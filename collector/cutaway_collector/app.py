@@ -98,7 +98,8 @@ class Collector:
         self._stack.callback(http.close)
         host, port = split_address("otlp_grpc", settings.otlp_grpc)
         grpc = GrpcReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max, threads=settings.receiver_threads,
-                            authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max)
+                            authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max,
+                            receive_bytes_max=settings.receive_bytes_max)
         self._stack.callback(grpc.close)
         self._readiness.serving()
         return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))

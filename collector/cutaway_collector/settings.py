@@ -57,7 +57,7 @@ class Settings:
     receiver_threads: int = _setting(8, "threads of each OTLP receiver, gRPC and HTTP", "they wait for the disk, not for the processor", most=512)
     http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)
     receiver_connections_max: int = _setting(512, "open connections of each OTLP receiver; more are turned away until one closes", "one a sending process; below the usual limit of 1024 open files", most=1_000_000)
-    receive_bytes_max: int = _setting(256 * MIB, "bytes of OTLP/HTTP bodies on their way in before senders are asked to come back", "four of the largest requests", least=1024)
+    receive_bytes_max: int = _setting(256 * MIB, "bytes of requests on their way in, of each OTLP receiver, before senders are asked to come back", "four of the largest requests", least=1024)
     cors_origins: str = _setting("", "origins of web pages whose browsers may send to OTLP/HTTP, comma separated; * for any, where no key is asked for", "browsers are not expected to send traces of models")
     ui_threads: int = _setting(8, "threads of the UI", "a slow query must not hold the others", most=512)
     attribute_depth_max: int = _setting(32, "nesting of attribute values", "deeper is an attack or a mistake; the span is rejected", most=256)

@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from cutaway_collector.contracts import TlsFiles
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
-from receive_helpers import HEAD, JSON, PROTOBUF, Keys, Recorder, post, request
+from cutaway_collector.receive import http as http_module
+from receive_helpers import HEAD, JSON, PROTOBUF, Keys, Recorder, post, request, until_closed
 
 BODY = request(2).SerializeToString()
 
@@ -242,6 +243,19 @@ def test_http_refuses_old_tls_and_plain_text(submit: Recorder, tmp_path: Path) -
     finally:
         receiver.close()
     assert len(submit.payloads) == 1
+
+
+def test_a_handshake_that_does_not_end_is_given_up(submit: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that never speaks TLS does not stay."""
+    monkeypatch.setattr(http_module, "HANDSHAKE_SECONDS_MAX", 0.3)
+    receiver = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=100_000, concurrency_max=8, threads=2,
+                            tls=written(tmp_path, SERVER, client_ca=False))
+    try:
+        with socket.create_connection(receiver.address, timeout=10) as raw:
+            assert until_closed(raw) == b""
+        assert over_http(receiver.address, None) == 200
+    finally:
+        receiver.close()
 
 
 def test_files_that_do_not_belong_together_are_an_error_at_start(submit: Recorder, tmp_path: Path) -> None:

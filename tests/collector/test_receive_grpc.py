@@ -123,6 +123,26 @@ def test_waiting_calls_are_bounded_and_told_to_come_back(channel: grpc.Channel, 
     assert len(submit.payloads) == outcomes.count(grpc.StatusCode.OK)
 
 
+def test_messages_on_their_way_in_share_a_budget(submit: Recorder) -> None:
+    """One that would exceed it is told to come back; alone, it is let in."""
+    submit.gate = threading.Event()
+    receiver = GrpcReceiver(submit, "127.0.0.1", 0, body_bytes_max=LIMIT, threads=THREADS, receive_bytes_max=90_000)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{receiver.address[1]}") as channel:
+            call = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+            held = call.future(bytes(60_000), timeout=20)
+            eventually(lambda: receiver._budget.held == 60_000)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(bytes(60_000), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            submit.gate.set()
+            held.result()
+            call(bytes(99_000), timeout=10)
+    finally:
+        receiver.close()
+    assert [len(payload) for payload, _ in submit.payloads] == [60_000, 99_000]
+
+
 def test_a_message_that_does_not_arrive_is_given_up(
     channel: grpc.Channel, receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

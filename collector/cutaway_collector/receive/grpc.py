@@ -18,6 +18,7 @@ import grpc
 
 from cutaway_collector.contracts import Authenticate, Encoding, Submit, TlsFiles
 from cutaway_collector.errors import MalformedRequest, NotFound, Overloaded, RequestError
+from cutaway_collector.receive.limits import Budget
 from cutaway_collector.receive.replies import export_response, status_message
 from cutaway_collector.receive.tls import grpc_credentials
 
@@ -28,7 +29,7 @@ EXPORTS: Final[dict[str, Encoding]] = {
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs/protobuf",
 }
 METADATA_BYTES_MAX: Final = 16 * 1024
-READERS_PER_THREAD: Final = 4
+READERS_PER_THREAD: Final = 2
 """Threads that may wait for messages to arrive, for each one that may submit: a few slow senders must not keep the others out."""
 QUEUED_PER_THREAD: Final = 16
 """Calls that may wait for a thread; those beyond are told to come back."""
@@ -46,17 +47,19 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcReceiver:
     """Listens as soon as it is made; `address` is the bound (host, port). Raises OSError when the port is taken, SettingsError.
 
-    body_bytes_max: one message, before and after inflation; connections_max: open connections; authenticate: None lets everybody in
-    as tenant "".
+    body_bytes_max: one message, before and after inflation; receive_bytes_max: all messages read and not yet submitted;
+    connections_max: open connections; authenticate: None lets everybody in as tenant "".
     """
 
     def __init__(
         self, submit: Submit, host: str, port: int, *, body_bytes_max: int, threads: int,
         authenticate: Authenticate | None = None, tls: TlsFiles | None = None, connections_max: int = 512,
+        receive_bytes_max: int = 256 * 1024 * 1024,
     ) -> None:
         self._submit = submit
         self._authenticate = authenticate
         self._slots = threading.Semaphore(threads)
+        self._budget = Budget(receive_bytes_max)
         self._reading: dict[int, tuple[grpc.ServicerContext, float]] = {}
         pool = _CountingPool(threads * READERS_PER_THREAD, "otlp-grpc")
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="otlp-grpc-refusals")
@@ -102,8 +105,12 @@ class GrpcReceiver:
         try:
             tenant = self._tenant(context)
             message = self._read(messages, context)
-            with self._slots:
-                return export_response(self._submit(message, encoding, tenant), encoding)
+            self._budget.take(len(message), 0)
+            try:
+                with self._slots:
+                    return export_response(self._submit(message, encoding, tenant), encoding)
+            finally:
+                self._budget.give_back(len(message))
         except RequestError as error:
             _abort(context, error)
         except grpc.RpcError:
