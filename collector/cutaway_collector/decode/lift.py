@@ -265,9 +265,13 @@ def _choose(
 def _collect(data: Any, meanings: Any, starts: Any, ends: Any, translated: Any) -> Any:
     out = np.empty(ends[-1], np.uint8)
     for span in range(starts.size):
-        at, start = ends[span], starts[span]
-        for step in range(ends[span + 1] - at):
-            out[at + step] = meanings[start + step] if translated[span] else data[start + step]
+        at, start, length = ends[span], starts[span], ends[span + 1] - ends[span]
+        if translated[span]:
+            for step in range(length):
+                out[at + step] = meanings[start + step]
+        else:
+            for step in range(length):
+                out[at + step] = data[start + step]
     return out
 
 
