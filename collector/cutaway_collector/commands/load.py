@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -14,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from cutaway import conventions as c
-from cutaway_collector.errors import CutawayError
+from cutaway_collector.commands.running import KEY_VARIABLE
+from cutaway_collector.errors import CutawayError, SettingsError
 from cutaway_collector.settings import split_address
 
 RATE_MIN: Final = 0.01
@@ -25,10 +28,13 @@ SERVICES: Final = ("assistant", "summariser", "search")
 def add_arguments(to: argparse.ArgumentParser) -> None:
     """Flags of `cutaway load`."""
     to.add_argument("--endpoint", default="127.0.0.1:4317", help="OTLP/gRPC host:port")
+    to.add_argument("--tls", action="store_true", help="speak TLS to it")
+    to.add_argument("--ca", default="", metavar="FILE", help="PEM file of who signed its certificate; implies --tls")
     to.add_argument("--spans", type=int, default=10_000, help="spans to send in all")
     to.add_argument("--rate", type=float, default=0.0, help="spans a second; 0 is as fast as it goes")
     to.add_argument("--batch", type=int, default=512, help="spans a request")
     to.add_argument("--tokens", type=int, default=64, help="tokens in each span's series; 0 sends none")
+    to.epilog = f"An API key, where the endpoint demands one, comes from the variable {KEY_VARIABLE}; it needs the scope ingest."
     to.add_argument("--seed", type=int, default=0, help="the same seed sends the same spans, but for ids and times")
 
 
@@ -42,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     chance = random.Random(arguments.seed)
     sent = refused = 0
     began = time.monotonic()
-    with grpc.insecure_channel(arguments.endpoint) as channel:
+    with _channel(arguments) as channel:
         stub = TraceServiceStub(channel)
         while sent < arguments.spans:
             count = min(arguments.batch, arguments.spans - sent)
@@ -56,11 +62,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def _channel(arguments: argparse.Namespace) -> grpc.Channel:
+    if not arguments.tls and not arguments.ca:
+        return grpc.insecure_channel(arguments.endpoint)
+    try:
+        authority = Path(arguments.ca).read_bytes() if arguments.ca else None
+    except OSError as error:
+        raise SettingsError(f"--ca {arguments.ca} cannot be read: {error.strerror}") from None
+    return grpc.secure_channel(arguments.endpoint, grpc.ssl_channel_credentials(authority))
+
+
 def _send(stub: TraceServiceStub, request: ExportTraceServiceRequest, endpoint: str) -> int:
     wait_s = 0.5
+    key = os.environ.get(KEY_VARIABLE, "")
+    metadata = (("authorization", f"Bearer {key}"),) if key else ()
     for _ in range(8):
         try:
-            return int(stub.Export(request, timeout=30).partial_success.rejected_spans)
+            return int(stub.Export(request, timeout=30, metadata=metadata).partial_success.rejected_spans)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise CutawayError(f"{endpoint} refused: {error.code().name}: {error.details()}") from None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
+import ssl
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import Any, Final
 
-from cutaway_collector.errors import CutawayError
+from cutaway_collector.commands.running import KEY_VARIABLE
+from cutaway_collector.errors import CutawayError, SettingsError
 
 COLUMNS: Final = (
     ("trace_id", 32), ("span_id", 16), ("name", 40), ("status", 6), ("duration_ms", 11), ("ttft_ms", 8), ("output_tokens", 13),
@@ -23,10 +26,12 @@ def add_arguments(to: argparse.ArgumentParser) -> None:
     """Flags of `cutaway query`."""
     to.add_argument("q", nargs="?", default="", help="what to search, e.g. 'perplexity:>20 ttft:>500ms -status:Ok'")
     to.add_argument("--url", default="http://127.0.0.1:8088", help="the collector's UI")
+    to.add_argument("--ca", default="", metavar="FILE", help="PEM file of who signed its certificate, if not known here")
     to.add_argument("--from", dest="start", default="", help="start of the range: ISO time or relative, e.g. -1h")
     to.add_argument("--to", dest="end", default="", help="end of the range")
     to.add_argument("--limit", type=int, default=20, help="rows")
     to.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    to.epilog = f"An API key, where the collector demands one, comes from the variable {KEY_VARIABLE}; it needs the scope read."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     url = f"{arguments.url.rstrip('/')}/search.json?{words}"
     if not url.startswith(("http://", "https://")):
         raise CutawayError(f"--url is an http or https address, it is {arguments.url!r}")
-    rows = _fetch(url)["rows"]
+    rows = _fetch(url, arguments.ca)["rows"]
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
@@ -64,9 +69,17 @@ def _words(error: urllib.error.HTTPError) -> str:
         return ""
 
 
-def _fetch(url: str) -> Any:
+def _fetch(url: str, ca: str) -> Any:
+    key = os.environ.get(KEY_VARIABLE, "")
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  the scheme was checked
+        trust = ssl.create_default_context(cafile=ca or None)
+    except OSError as error:
+        raise SettingsError(f"--ca {ca} cannot be read as PEM certificates: {error}") from None
+    try:
+        asked = urllib.request.Request(url)  # noqa: S310  the scheme was checked
+        if key:
+            asked.add_unredirected_header("Authorization", f"Bearer {key}")
+        with urllib.request.urlopen(asked, timeout=30, context=trust) as answer:  # noqa: S310  the scheme was checked
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise CutawayError(_words(error) or f"{url} answered {error.code}") from None
