@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +151,28 @@ def test_who_waits_gets_the_same_refusal() -> None:
     assert said == ["full", "full"]
     assert duplicates.answer(KEY, lambda: RECEIPT, never) == (RECEIPT, False)
     assert duplicates.answer(KEY, never, never) == (RECEIPT, True)
+
+
+def test_a_refusal_lets_go_of_the_request() -> None:
+    """Under pressure the bytes of refused requests must go at once, not when the interpreter next looks for circles."""
+    class Payload:
+        """Stands for the bytes of a request; unlike bytes it can be watched."""
+
+    duplicates = Duplicates([], requests_max=10, seconds_max=60)
+    payload = Payload()
+    watch = weakref.ref(payload)
+
+    def refused(held: Payload = payload) -> Receipt:
+        raise Overloaded("full")
+
+    gc.disable()
+    try:
+        with pytest.raises(Overloaded):
+            duplicates.answer(KEY, refused, never)
+        del payload, refused
+        assert watch() is None
+    finally:
+        gc.enable()
 
 
 def test_a_request_of_an_earlier_run_is_answered_anew() -> None:

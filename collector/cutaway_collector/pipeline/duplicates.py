@@ -47,13 +47,17 @@ class Duplicates:
         if known:
             return receipt or again(), True
         if running is not None:
-            return running.result(), True
+            try:
+                return running.result(), True
+            finally:
+                del running  # an error would hold this frame, the frame the future, the future the error: with the request's bytes
         try:
             receipt = first()
         except BaseException as error:
             with self._lock:
                 del self._under_way[key]
             future.set_exception(error)
+            del future  # the same circle
             raise
         with self._lock:
             del self._under_way[key]
