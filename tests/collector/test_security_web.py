@@ -126,6 +126,15 @@ def test_a_browser_is_led_to_the_sign_in_page_and_back(client: FlaskClient, keys
     assert 200 == client.get(link, headers=BROWSER).status_code
 
 
+def test_a_link_from_elsewhere_needs_no_second_sign_in(client: FlaskClient, keys: dict[str, str]) -> None:
+    """The strict cookie stays away when another site's link is followed; the page offers the way on, by a click of our own."""
+    sent = client.get("/search?q=x", headers=BROWSER).location
+    _sign_in(client, keys["read"])
+    (onward,) = Page(client.get(sent).text).links("/search?")
+
+    assert 200 == client.get(onward).status_code
+
+
 def test_programs_get_the_status_and_no_redirect(client: FlaskClient) -> None:
     """A twin, or a request that names a key, is told 401: a page to read would look like an answer."""
     assert 401 == client.get("/search.json", headers=BROWSER).status_code
