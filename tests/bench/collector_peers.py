@@ -279,7 +279,7 @@ def _line(runs: list[Run]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Every contender in turn, `--rounds` times over, so that none has the machine's good minute to itself."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.collector_peers", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m tests.bench peers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--payloads", nargs="*", default=list(KINDS), choices=list(KINDS))

@@ -84,7 +84,8 @@ def _copy(typing: Any, out: Any, to: Any, data: Any, at: Any, length: Any) -> An
             if isinstance(kind, nb.types.Array):
                 place = cgutils.create_struct_proxy(kind)(context, builder, place).data
             places.append(builder.gep(place, [arguments[which + 1]]))
-        cgutils.raw_memcpy(builder, *places, arguments[4], 1)
+        target, source = places
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
         return context.get_dummy_value()
 
     return nb.types.void(out, nb.types.int64, data, nb.types.int64, nb.types.int64), codegen
