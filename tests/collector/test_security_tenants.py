@@ -162,6 +162,7 @@ def test_figures_of_a_query_do_not_count_others(visit: Visit) -> None:
     assert -1 == visit(ACME).get("/search.json?from=all").json["stats"]["rows_read"]
 
 
+@pytest.mark.slow
 def test_every_statement_of_every_route_has_the_condition(world: World, visit: Visit, told: Told) -> None:
     """Walk everything there is, and look at each SQL text that reaches the store."""
     client = visit(ACME)
