@@ -69,7 +69,8 @@ class LayerEar:
         self._recorder = recorder
         self.kind, self.layer, self.scale, self.softcap, self.learned_sink = kind, layer, scale, softcap, learned_sink
         self.waits = recorder.deferrable and kind == SELF
-        self.unwanted = self.shows_sources = False
+        self.unwanted = False
+        self.shows_sources = kind == SELF and recorder.wanted.sources > 0
         self.layers: list[Tensor] = []
         self.heads: list[Tensor] = []
         self.sources: list[tuple[Tensor, Tensor]] = []
@@ -255,9 +256,10 @@ class AttentionRecorder:
                     ear.retire()
                     del self.ears[ear.kind, ear.layer]
                     self.left_out = True
-            if kind == SELF and self.wanted.sources:
-                for ear in _spread(kept, _SOURCE_LAYERS_MAX):
-                    ear.shows_sources = True
+            shown = _spread(kept, _SOURCE_LAYERS_MAX)
+            for ear in kept:
+                if ear not in shown:
+                    ear.shows_sources, ear.sources = False, []
 
     def _gather_queries(self) -> None:
         """Moves the rows heard in this step into one tensor. Left where the model made them, thousands of small ones would
