@@ -194,7 +194,7 @@ def phoenix_queryable(folder: Path) -> Iterator[Contender]:
                    "PHOENIX_WORKING_DIR": str(folder), "PHOENIX_TELEMETRY_ENABLED": "false"}
     with _process([str(program), "serve"], folder, **environment) as process:
         url = f"http://127.0.0.1:{http}"
-        _wait(lambda: _get(f"{url}/healthz") is not None, "Phoenix answers")
+        _wait(lambda: _get(f"{url}/healthz") is not None, "Phoenix answers", 300)
         question = json.dumps({"query": "{ projects { edges { node { recordCount } } } }"}).encode()
 
         def found() -> int:
