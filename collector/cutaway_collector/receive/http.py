@@ -132,7 +132,7 @@ class HttpReceiver:
             await _send(send, 200, [(b"content-type", content_type), *shared], body)
             return
         except RequestError as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # a frame and its exception hold each other, and with them the body
         except Exception:
             logger.exception("OTLP/HTTP request failed in the collector")
             refusal = Overloaded("the collector failed on this request: send it again; its log has the reason")
