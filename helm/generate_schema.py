@@ -13,7 +13,9 @@ from cutaway_collector import settings
 
 TARGET = Path(__file__).parent / "cutaway" / "values.schema.json"
 
-BY_CHART = frozenset({"data", "clickhouse", "spool", "otlp_grpc", "otlp_http", "ui", "insecure_bind", "keys", "tls_certificate", "tls_key"})
+BY_CHART = frozenset({
+    "data", "clickhouse", "spool", "otlp_grpc", "otlp_http", "ui", "insecure_bind", "keys", "tls_certificate", "tls_key",
+})
 """Settings that follow from other values of the chart, or are fixed in a pod."""
 
 TEXT: dict[str, Any] = {"type": "string"}

@@ -118,7 +118,7 @@ class Store(Protocol):
 class Scorer(Protocol):
     """Judges sequences. `name` prefixes nothing: the keys of the result are the score names as stored and searched.
 
-    A scorer may have `columns: tuple[str, ...]`, the columns of gen_ai_tokens it reads, and then costs a back-fill no more than those.
+    A scorer may have `columns: tuple[str, ...]`, the columns of gen_ai_tokens it reads; a back-fill then reads no others.
     """
 
     name: str
