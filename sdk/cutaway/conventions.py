@@ -179,7 +179,7 @@ TOKEN_SURPRISAL: Final = _attribute("cutaway.token.surprisal", "bytes (float32)"
     "-log p(token) under softmax of the raw logits, before any processor or warper")
 TOKEN_ENTROPY: Final = _attribute("cutaway.token.entropy", "bytes (float32)", "nats", "with token signals",
     "entropy of softmax of the raw logits")
-TOKEN_SAMPLED_SURPRISAL: Final = _attribute("cutaway.token.sampled_surprisal", "bytes (float32)", "nats", "with processors or warpers",
+TOKEN_SAMPLED_SURPRISAL: Final = _attribute("cutaway.token.sampled_surprisal", "bytes (float32)", "nats", "when sampling with processors or warpers",
     "-log p(token) under the distribution it was drawn from: after every processor and warper")
 TOKEN_VARENTROPY: Final = _attribute("cutaway.token.varentropy", "bytes (float32)", "nats^2", "with token signals",
     "variance of -log p under softmax of the raw logits")

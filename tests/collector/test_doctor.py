@@ -124,7 +124,8 @@ def test_a_file_in_the_place_of_a_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_others_may_enter(tmp_path: Path) -> None:
     """Worth knowing before the next start closes it."""
-    (tmp_path / "data").mkdir(mode=0o755)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)  # whatever the umask
     assert "others may enter" in wrong(healthy(tmp_path), "note")
 
 

@@ -32,7 +32,8 @@ def _trace(serving: Serving, folder: Path, body: str) -> list[str]:
         import sys, torch, cutaway
         from cutaway import smollm2
         model, tokenizer = smollm2.load()
-        cutaway.configure(endpoint="http://" + sys.argv[1], protocol="grpc", service_name=sys.argv[2], tokenizer=tokenizer)
+        cutaway.configure(endpoint="http://" + sys.argv[1], protocol="grpc", service_name=sys.argv[2], tokenizer=tokenizer,
+                          attention_layers_max=0)
         cutaway.instrument()
     """) + textwrap.dedent(body) + "\ncutaway.shutdown()\n")
     done = subprocess.run([sys.executable, str(script), serving.addresses["otlp_grpc"], folder.name],

@@ -261,7 +261,7 @@ def test_guidance_reports_the_first_pass(llama: Any, record_property: Record) ->
     ids, mask = batch(1)
     negative = batch(1, 7, seed=4)[0]
     found = both(llama, lambda: llama.generate(
-        ids, attention_mask=mask, max_new_tokens=36, do_sample=False, guidance_scale=2.0, negative_prompt_ids=negative,
+        ids, attention_mask=mask, max_new_tokens=36, do_sample=True, guidance_scale=2.0, negative_prompt_ids=negative,
         return_dict_in_generate=True, output_scores=True,
     ))
 
