@@ -14,7 +14,7 @@ from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nulla
 from cutaway_collector.columns import TABLES
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
-from cutaway_collector.store.native import encode, plain_type
+from cutaway_collector.store.native import PIECE_BYTES, Pieces, encode, plain_type
 from store_helpers import maps, nullable, offsets
 
 
@@ -130,3 +130,15 @@ def test_narrower_numbers_are_widened() -> None:
     moment = np.array(["2026-01-01T00:00:00.000000001"], "M8[ns]")
     assert encode(Block("otel_traces", 1, {"Timestamp": moment})) == encode(
         Block("otel_traces", 1, {"Timestamp": moment.view(np.int64)}))
+
+
+def test_a_block_is_handed_on_in_pieces_as_often_as_asked() -> None:
+    """Every reading gives the same bytes from the start, in pieces that are full but for the last."""
+    times = np.arange(3 * PIECE_BYTES // 8 + 5, dtype=np.uint64)
+    block = Block("otel_traces", len(times), {"Duration": times})
+    pieces = Pieces(block)
+    first, second = list(pieces), list(pieces)
+    assert first == second
+    assert [len(piece) for piece in first[:-1]] == [PIECE_BYTES] * 3
+    assert b"".join(first) == encode(block)
+    assert b"".join(first).endswith(times.astype("<u8").tobytes())

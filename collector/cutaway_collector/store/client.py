@@ -25,7 +25,7 @@ from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
-from cutaway_collector.store.native import encode, warm_up
+from cutaway_collector.store.native import Pieces, warm_up
 
 _PARTITIONS_PER_INSERT_MAX: Final = 100
 """Days one insert may touch: the engine's default. Each is a part and a sync; wider inserts are refused and come back in halves."""
@@ -96,7 +96,7 @@ class ClickHouseStore:
         except StoreError as error:
             # Whatever keeps the tables from being made, these rows are not to blame for it.
             raise StoreError(str(error), retryable=True) from None
-        payload = encode(block)
+        payload = Pieces(block)
         settings = {
             "insert_deduplicate": 1,
             "insert_deduplication_token": deduplication_token,

@@ -7,6 +7,7 @@ casts them as cheaply as we could build dictionaries. Layout: https://clickhouse
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import numba
@@ -27,7 +28,38 @@ _TYPES: Final[dict[str, dict[str, str]]] = {
 }
 
 
+PIECE_BYTES: Final = 256 * 1024
+"""Bytes handed on at a time: few enough to be made in memory that is used again. A whole block takes new pages at every copy."""
+
+
+class Pieces:
+    """A Native block as bytes in pieces. Every iteration begins anew: a client that lost its connection sends all of it again."""
+
+    def __init__(self, block: Block) -> None:
+        self._parts = _parts(block)
+
+    def __iter__(self) -> Iterator[bytes]:
+        gathered: list[memoryview] = []
+        size = 0
+        for each in self._parts:
+            part, start = memoryview(each), 0
+            while start < len(part):
+                stop = min(len(part), start + PIECE_BYTES - size)
+                gathered.append(part[start:stop])
+                size, start = size + stop - start, stop
+                if size == PIECE_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+        if gathered:
+            yield b"".join(gathered)
+
+
 def encode(block: Block) -> bytes:
+    """One Native block in one piece; raises as `Pieces` does."""
+    return b"".join(Pieces(block))
+
+
+def _parts(block: Block) -> list[Part]:
     """One Native block with every column of `block`, types from columns.py.
 
     Raises ValueError when a column has the wrong kind, dtype or length, KeyError when the table or column is not ours:
@@ -43,7 +75,7 @@ def encode(block: Block) -> bytes:
             _append(parts, wire_type, column)
         except ValueError as error:
             raise ValueError(f"{block.table}.{name} is sent as {wire_type}: {error}") from None
-    return b"".join(parts)
+    return parts
 
 
 def warm_up() -> None:
