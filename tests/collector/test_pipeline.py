@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ from store_helpers import Server, server, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 DAY_NS = 86_400_000_000_000
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ClickHouseStore]:
-    opened = open_store(settings)
-    yield opened
-    opened.close()
 
 
 def fill(pipeline: Pipeline) -> tuple[int, Overloaded]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,9 @@ from cutaway_collector.errors import StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import Spool
 from cutaway_collector.spool.dead import DeadLetters
-from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store import ClickHouseStore
 from pipeline_helpers import Tampered, request, running, sample, stored
 from store_helpers import wait_until
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ClickHouseStore]:
-    opened = open_store(settings)
-    yield opened
-    opened.close()
 
 
 class LosesLetters(Tampered):

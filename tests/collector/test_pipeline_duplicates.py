@@ -7,7 +7,6 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,13 @@ from cutaway_collector.errors import Overloaded
 from cutaway_collector.pipeline.duplicates import Duplicates
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import Spool
-from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store import ClickHouseStore
 from pipeline_helpers import SPANS_A_REQUEST, START_NS, Tampered, request, running, sample, stored
 from store_helpers import wait_until
 
 ONE = request(0, start_ns=START_NS)
 KEY, OTHER = b"k" * 16, b"o" * 16
 RECEIPT = Receipt(3, 1, "one span rejected")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ClickHouseStore]:
-    opened = open_store(settings)
-    yield opened
-    opened.close()
 
 
 def never() -> Receipt:

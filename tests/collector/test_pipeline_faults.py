@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,6 @@ from store_helpers import server, wait_until
 _INSERT = re.compile(rb"INSERT.{1,20}INTO", re.DOTALL)
 DAY_NS = 86_400_000_000_000
 YEAR_NS = 365 * DAY_NS
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ClickHouseStore]:
-    opened = open_store(settings)
-    yield opened
-    opened.close()
 
 
 def test_fault_5_a_restored_backup_drops_nothing_new(store: ClickHouseStore, settings: Settings, tmp_path: Path) -> None:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.errors import MalformedRequest
 from cutaway_collector.settings import Settings
-from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store import ClickHouseStore
 from pipeline_helpers import START_NS, MeanSurprisal, Tampered, request, running, sample, stored
 from store_helpers import wait_until
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), batch_age_ms_max=20)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ClickHouseStore]:
-    opened = open_store(settings)
-    yield opened
-    opened.close()
 
 
 def verdicts(first: int, count: int) -> bytes:
