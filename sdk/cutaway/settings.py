@@ -69,9 +69,9 @@ class Settings:
     attention: str = _setting("heads", "CUTAWAY_ATTENTION",
                               "`off`, `layers` (every signal, mean over heads), `heads` (and entropy of every head) or `full` (every signal of every head of every layer, and RAUQ)",
                               "every head's entropy costs only bytes, and only where they fit `series_bytes_max`")
-    attention_layers_max: int = _setting(8, "CUTAWAY_ATTENTION_LAYERS_MAX",
+    attention_layers_max: int = _setting(6, "CUTAWAY_ATTENTION_LAYERS_MAX",
                                          "layers whose attention is recorded, evenly from the first to the last; 0: every layer, as `full` always does",
-                                         "each layer costs time; with eight, watching costs about 2 % of the generation, however deep the model")
+                                         "each layer costs time; with six, watching costs about 2 % of the generation, however deep the model")
     alternatives: int = _setting(0, "CUTAWAY_ALTERNATIVES", "most likely tokens to keep beside each chosen one, at most 64",
                                  "eight bytes each, and a second look at every logit: asked for when choices are to be compared", "few")
     attention_sources: int = _setting(0, "CUTAWAY_ATTENTION_SOURCES", "strongest attended positions to keep a token, in 4 layers from the first to the last, at most 64",

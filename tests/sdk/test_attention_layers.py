@@ -13,7 +13,7 @@ from cutaway.testing import recorded, series, tiny_model
 from sdk_helpers import batch
 
 DEEP = 12
-EIGHT = (0, 2, 3, 5, 6, 8, 9, 11)
+SIX = (0, 2, 4, 7, 9, 11)
 
 
 def spans_of(model: Any, generate: dict[str, Any], **settings: Any) -> Any:
@@ -28,18 +28,18 @@ def spans_of(model: Any, generate: dict[str, Any], **settings: Any) -> Any:
 @pytest.mark.parametrize("options", [
     {"do_sample": False}, {"num_beams": 3}, {"do_sample": False, "prompt_lookup_num_tokens": 3, "rows": 1},
 ], ids=["greedy", "beams", "lookup"])
-def test_eight_layers_are_recorded_by_default_and_named(options: dict[str, Any]) -> None:
+def test_six_layers_are_recorded_by_default_and_named(options: dict[str, Any]) -> None:
     """Of a deeper model: evenly from the first to the last, and equal to what recording all layers gives for them."""
     model = tiny_model(num_hidden_layers=DEEP)
     some = spans_of(model, dict(options))
     every = spans_of(model, dict(options), attention_layers_max=0)
-    assert some.attributes[c.ATTENTION_LAYERS] == EIGHT
+    assert some.attributes[c.ATTENTION_LAYERS] == SIX
     assert c.ATTENTION_LAYERS not in every.attributes
     for name in (c.ATTENTION_ENTROPY, c.ATTENTION_LOOKBACK, c.ATTENTION_ENTROPY_HEADS):
         few, all_of_them = series(some, name), series(every, name)
-        assert few.shape[1] == len(EIGHT)
+        assert few.shape[1] == len(SIX)
         assert all_of_them.shape[1] == DEEP
-        np.testing.assert_allclose(few, all_of_them[:, list(EIGHT)], atol=2e-3 if name == c.ATTENTION_ENTROPY_HEADS else 2e-5)
+        np.testing.assert_allclose(few, all_of_them[:, list(SIX)], atol=2e-3 if name == c.ATTENTION_ENTROPY_HEADS else 2e-5)
 
 
 @pytest.mark.parametrize(("settings", "layers"), [({"attention_layers_max": 1}, (0,)), ({"attention_layers_max": 2}, (0, 11)),
@@ -72,8 +72,8 @@ def test_rauq_is_not_made_of_a_sample_of_layers() -> None:
 def test_layers_that_are_left_out_hold_nothing() -> None:
     """Strongest sources come from layers that are recorded; cross-attention is thinned in the same way."""
     span = spans_of(tiny_model(num_hidden_layers=DEEP), {"do_sample": False}, attention_sources=3)
-    assert span.attributes[c.SOURCE_LAYERS] == (0, 3, 8, 11)
+    assert span.attributes[c.SOURCE_LAYERS] == (0, 4, 7, 11)
     t5 = tiny_model("t5", num_layers=DEEP, num_decoder_layers=DEEP)
     span = spans_of(t5, {"do_sample": False})
-    assert series(span, c.CROSS_ATTENTION_ENTROPY).shape[1] == len(EIGHT)
+    assert series(span, c.CROSS_ATTENTION_ENTROPY).shape[1] == len(SIX)
     assert span.attributes[c.ATTENTION_STATUS] == c.STATUS_RECORDED

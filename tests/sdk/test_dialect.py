@@ -89,7 +89,7 @@ def test_a_generation_speaks_the_version_asked_for(word: str, monkeypatch: pytes
     latest = bool(word)
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", word)
     with recorded(capture="text", content="SPAN_AND_EVENT", tokenizer=Letters()) as spans:
-        tiny_model().generate(batch(1)[0], max_new_tokens=3, do_sample=True, top_k=5)
+        tiny_model(eos_token_id=None).generate(batch(1)[0], max_new_tokens=3, do_sample=True, top_k=5)
     (span,) = spans.get_finished_spans()
     (content,) = [event for event in span.events if event.name == c.CONTENT_EVENT]
 
