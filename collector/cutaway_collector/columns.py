@@ -8,111 +8,19 @@ them; scores have another, so that re-scoring replaces rows without touching spa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from cutaway import conventions as c
 from cutaway_collector import dialects
-from cutaway_collector.dialects import Source
+from cutaway_collector.drift_columns import BASELINE_SKETCHES as BASELINE_SKETCHES
+from cutaway_collector.drift_columns import BASELINES as BASELINES
+from cutaway_collector.drift_columns import DRIFT as DRIFT
+from cutaway_collector.table_shapes import Axes as Axes
+from cutaway_collector.table_shapes import Column as Column
+from cutaway_collector.table_shapes import Index as Index
+from cutaway_collector.table_shapes import Table as Table
 
 DATABASE: Final = "otel"
-
-
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """The axes of a series: what it has one entry of, and the columns that hold the lengths of its inner axes, "" for none.
-
-    length: "token", "prompt" or "step". Series that name the same column must agree in that axis.
-    """
-
-    length: str
-    layers: str = ""
-    heads: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One stored column.
-
-    type: ClickHouse type. codec: its CODEC arguments, "" for the server's default. attributes: span attributes that fill it, the
-    first one present wins. foreign: what fills it in the spans of other tools, asked after `attributes`. series: the packed series
-    that fills it. axes: how that series is laid out (see `Axes`). default: DEFAULT expression where no attribute gives one. reason:
-    what it is for.
-    """
-
-    name: str
-    type: str
-    codec: str
-    reason: str
-    attributes: tuple[str, ...] = ()
-    series: str = ""
-    axes: Axes | None = None
-    default: str = ""
-    foreign: tuple[Source, ...] = ()
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """Every attribute that may fill it, in the order in which they are asked: the first that gives a value wins."""
-        return (*(Source(name) for name in self.attributes), *self.foreign)
-
-    @property
-    def default_expression(self) -> str:
-        """The DEFAULT expression, derived from `sources` when there are any, else `default`; "" for none."""
-        if not self.sources:
-            return self.default
-        parts = [_from_map(self.type, source) for source in self.sources]
-        if len(parts) == 1:
-            return parts[0]
-        if not self.type.startswith("Nullable("):
-            parts = [*(f"nullIf({part}, '')" for part in parts[:-1]), parts[-1]]
-        return f"coalesce({', '.join(parts)})"
-
-
-def _from_map(type: str, source: Source) -> str:
-    value = f"SpanAttributes['{source.name}']"
-    if type.startswith("Nullable("):
-        number = f"to{type.removeprefix('Nullable(').removesuffix(')')}OrNull({value})"
-        return number if source.divisor == 1 else f"{number} / {source.divisor:g}"
-    if source.words:
-        said, meant = ([f"'{pair[side]}'" for pair in source.words] for side in (0, 1))
-        rest = value if source.rest is None else f"'{source.rest}'"
-        return f"transform(lower({value}), [{', '.join(said)}], [{', '.join(meant)}], {rest})"
-    return value if source.rest is None else f"if({value} = '', '', '{source.rest}')"
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """One data-skipping index: name, expression, type, granularity."""
-
-    name: str
-    expression: str
-    type: str
-    granularity: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table: columns in order, engine and keys. `retention` names the setting that holds its days.
-
-    Days are counted from IngestedAt, not from the span's own time: what arrives late, a back-fill say, is kept as long as anything
-    else, and a sender's wrong clock neither hides a span at once nor keeps it for ever.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    engine: str
-    partition_by: str
-    order_by: str
-    primary_key: str = ""
-    indexes: tuple[Index, ...] = ()
-    aliases: tuple[tuple[str, str, str], ...] = ()
-    retention: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
-    reason: str = ""
-
-    def column(self, name: str) -> Column:
-        """The column of that name. Raises KeyError."""
-        return {column.name: column for column in self.columns}[name]
 
 
 _Z: Final = "ZSTD(1)"
@@ -287,6 +195,7 @@ TOKENS: Final = Table(
                axes=_TOKEN),
         Column("AttentionLayers", "UInt16", _Z, "layers in the Attention series; 0 when none is there"),
         Column("AttentionHeads", "UInt16", _Z, "heads in the Attention series that end in Heads; 0 when none is there"),
+        Column("AttentionModelLayers", "UInt16", _Z, "layers of the model: AttentionLayers where every one was recorded, else 0, not known"),
         Column("AttentionEntropies", _AF, _Z, "nats, [token x layer] row-major, mean over heads", series=c.ATTENTION_ENTROPY, axes=_LAYER),
         Column("AttentionEntropyHeads", _AF, _Z, "nats, [token x layer x head] row-major", series=c.ATTENTION_ENTROPY_HEADS, axes=_HEAD),
         Column("Varentropies", _AF, _Z, "nats^2", series=c.TOKEN_VARENTROPY, axes=_TOKEN),
@@ -366,7 +275,7 @@ DEAD_LETTERS: Final = Table(
         Column("ReceivedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the request was acknowledged; 1970 when its record is unreadable"),
         Column("Session", "String", _Z, "the run of the collector that gave it up"),
         Column("Sequence", "UInt64", f"T64, {_Z}", "its number in the spool, and the name of its file in the dead folder"),
-        Column("Encoding", _LC, _Z, "protobuf or json, with `logs/` for logs; empty when its record is unreadable"),
+        Column("Encoding", _LC, _Z, "protobuf or json, with `logs/` for logs and `scores/` for scores; empty when its record is unreadable"),
         Column("Reason", "String", _Z, "why it cannot be stored"),
         Column("Spans", "UInt64", f"T64, {_Z}", "how many of its spans are lost; 0 when it could not be decoded"),
         Column("Bytes", "UInt64", f"T64, {_Z}", "size of the request"),
@@ -408,7 +317,7 @@ BACKFILLS: Final = Table(
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS)
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)

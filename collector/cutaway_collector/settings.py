@@ -73,6 +73,7 @@ class Settings:
     trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites", most=1_000_000)
     score_device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
     backfill_rows_s_max: int = _setting(5000, "sequences a second that a back-fill scores again", "fresh spans come first", most=10_000_000)
+    drift_interval_minutes: int = _setting(60, "minutes of the windows that are compared with pinned baselines; 0 compares none", "an hour holds enough generations to judge; without a baseline nothing is done", least=0, most=10_080)
     store_away_seconds_max: int = _setting(300, "seconds the store may be away before /readyz says no", "the spool takes spans meanwhile; longer needs somebody", least=0, most=86_400)
     drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30", least=0, most=3600)
 

@@ -1,0 +1,104 @@
+"""What a stored table is made of: its columns, the axes of its series, its skip indexes. No table stands here: see `columns`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cutaway_collector.dialects import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of a series: what it has one entry of, and the columns that hold the lengths of its inner axes, "" for none.
+
+    length: "token", "prompt" or "step". Series that name the same column must agree in that axis.
+    """
+
+    length: str
+    layers: str = ""
+    heads: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One stored column.
+
+    type: ClickHouse type. codec: its CODEC arguments, "" for the server's default. attributes: span attributes that fill it, the
+    first one present wins. foreign: what fills it in the spans of other tools, asked after `attributes`. series: the packed series
+    that fills it. axes: how that series is laid out (see `Axes`). default: DEFAULT expression where no attribute gives one. reason:
+    what it is for.
+    """
+
+    name: str
+    type: str
+    codec: str
+    reason: str
+    attributes: tuple[str, ...] = ()
+    series: str = ""
+    axes: Axes | None = None
+    default: str = ""
+    foreign: tuple[Source, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every attribute that may fill it, in the order in which they are asked: the first that gives a value wins."""
+        return (*(Source(name) for name in self.attributes), *self.foreign)
+
+    @property
+    def default_expression(self) -> str:
+        """The DEFAULT expression, derived from `sources` when there are any, else `default`; "" for none."""
+        if not self.sources:
+            return self.default
+        parts = [_from_map(self.type, source) for source in self.sources]
+        if len(parts) == 1:
+            return parts[0]
+        if not self.type.startswith("Nullable("):
+            parts = [*(f"nullIf({part}, '')" for part in parts[:-1]), parts[-1]]
+        return f"coalesce({', '.join(parts)})"
+
+
+def _from_map(type: str, source: Source) -> str:
+    value = f"SpanAttributes['{source.name}']"
+    if type.startswith("Nullable("):
+        number = f"to{type.removeprefix('Nullable(').removesuffix(')')}OrNull({value})"
+        return number if source.divisor == 1 else f"{number} / {source.divisor:g}"
+    if source.words:
+        said, meant = ([f"'{pair[side]}'" for pair in source.words] for side in (0, 1))
+        rest = value if source.rest is None else f"'{source.rest}'"
+        return f"transform(lower({value}), [{', '.join(said)}], [{', '.join(meant)}], {rest})"
+    return value if source.rest is None else f"if({value} = '', '', '{source.rest}')"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One data-skipping index: name, expression, type, granularity."""
+
+    name: str
+    expression: str
+    type: str
+    granularity: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: columns in order, engine and keys. `retention` names the setting that holds its days.
+
+    Days are counted from IngestedAt, not from the span's own time: what arrives late, a back-fill say, is kept as long as anything
+    else, and a sender's wrong clock neither hides a span at once nor keeps it for ever.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    engine: str
+    partition_by: str
+    order_by: str
+    primary_key: str = ""
+    indexes: tuple[Index, ...] = ()
+    aliases: tuple[tuple[str, str, str], ...] = ()
+    retention: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises KeyError."""
+        return {column.name: column for column in self.columns}[name]
