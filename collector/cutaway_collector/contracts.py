@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from cutaway_collector.blocks import Block
 
-Encoding = Literal["protobuf", "json", "logs/protobuf", "logs/json"]
-"""What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, as protobuf or as OTLP/JSON."""
+Encoding = Literal["protobuf", "json", "logs/protobuf", "logs/json", "scores/json"]
+"""What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, as protobuf or as OTLP/JSON; or scores."""
 
 Scope = Literal["ingest", "read", "admin"]
 """What a credential may do. `admin` includes the others."""
@@ -126,4 +126,51 @@ class Scorer(Protocol):
 
     def score(self, tokens: Block) -> Mapping[str, npt.NDArray[np.float64]]:
         """tokens: a gen_ai_tokens block of n rows. Returns score name -> float64 [n]; NaN means "does not apply", not stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What sequences say: one entry a sequence in every column, "" where it is not known.
+
+    prompt: the last turn that was put to the model, its tools' results included; answer: what was generated; reference: the answer
+    that would have been right; system: the instructions the model was given.
+    """
+
+    prompt: Sequence[str]
+    answer: Sequence[str]
+    reference: Sequence[str]
+    system: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.answer)
+
+    def __getitem__(self, rows: slice) -> Texts:
+        return Texts(self.prompt[rows], self.answer[rows], self.reference[rows], self.system[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One score of n sequences. values: float64 [n], NaN means "does not apply" and is not stored.
+
+    labels, explanations: [n] words for the values, "" for none, or None where the score has no words. An explanation says why, and
+    never quotes the texts: who may see a score need not be allowed to see them.
+    """
+
+    values: npt.NDArray[np.float64]
+    labels: Sequence[str] | None = None
+    explanations: Sequence[str] | None = None
+
+
+class TextScorer(Protocol):
+    """Judges what sequences say. The keys of the result are the score names as stored and searched.
+
+    Runs beside ingest, in one thread; may load a model at its first call and raise MissingExtra when it cannot.
+    """
+
+    name: str
+    version: str
+
+    def score(self, texts: Texts) -> Mapping[str, Judged]:
+        """texts: of n sequences, all of one tenant. Returns score name -> Judged of n values."""
         ...

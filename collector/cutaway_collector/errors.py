@@ -42,6 +42,10 @@ class QueryError(CutawayError):
         self.hint = hint
 
 
+class MissingExtra(CutawayError):
+    """What a scorer needs is not there: a package, a model, or the memory for it. Says what to install or to set."""
+
+
 class RequestError(CutawayError):
     """A request is refused as a whole. `http` and `grpc` are the status codes; `retry_after_s` asks the sender to come back."""
 
