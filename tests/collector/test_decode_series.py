@@ -96,6 +96,12 @@ def test_attention_keeps_its_shape() -> None:
     assert same_bits(row["AttentionEntropyHeads"], halves)
 
 
+def test_only_a_span_that_recorded_every_layer_tells_how_many_the_model_has() -> None:
+    """Some layers are named by the span, and then the model's number is not known: what needs every layer does not apply."""
+    means = (c.ATTENTION_ENTROPY, packed(range(6), layers=3))
+    assert [rows(series(means, *some).tokens)[0]["AttentionModelLayers"] for some in ([], [(c.ATTENTION_LAYERS, [0, 7, 9])])] == [3, 0]
+
+
 def test_every_half_is_widened_as_numpy_does() -> None:
     """All 65536 of them."""
     halves = np.arange(65536, dtype=np.uint16).view("<f2")

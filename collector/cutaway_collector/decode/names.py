@@ -18,7 +18,7 @@ _LIFTED: Final = tuple(dict.fromkeys(source.name for column in columns.LIFTED fo
 _HELPERS: Final = tuple(
     name for name in (
         conventions.SEQUENCE_INPUT_TOKENS, conventions.SEQUENCE_OUTPUT_TOKENS, conventions.USAGE_INPUT_TOKENS,
-        conventions.USAGE_OUTPUT_TOKENS, conventions.PROMPT_TOKENS, "service.name",
+        conventions.USAGE_OUTPUT_TOKENS, conventions.PROMPT_TOKENS, conventions.ATTENTION_LAYERS, "service.name",
     ) if name not in _LIFTED
 )
 _SERIES: Final = tuple(column.series for column in columns.SERIES)

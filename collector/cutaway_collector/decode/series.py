@@ -30,6 +30,7 @@ _WANT: Final = np.array([_WANTS[column.type] for column in columns.SERIES], np.i
 _SEQUENCE_OUTPUT: Final = names.index(conventions.SEQUENCE_OUTPUT_TOKENS)
 _SEQUENCE_INPUT: Final = names.index(conventions.SEQUENCE_INPUT_TOKENS)
 _PROMPT_TOKENS: Final = names.index(conventions.PROMPT_TOKENS)
+_SOME_LAYERS: Final = names.index(conventions.ATTENTION_LAYERS)
 _FROM: Final = names.SERIES_FROM
 
 _BAD_SERIES: Final = 1
@@ -329,5 +330,8 @@ def token_block(data: Any, table: Any, found: Any, made: Plan, spans: Block) -> 
     result["PromptSequence"] = cut[:, 5].astype(np.uint16)
     for name in _INNER:
         result[name] = made.shape[cut[:, 0], _PLACE[name]].astype(np.uint16)
+    # A span that recorded only some layers names them.
+    recorded = made.shape[cut[:, 0], _PLACE["AttentionLayers"]]
+    result["AttentionModelLayers"] = np.where(found[owner, _SOME_LAYERS] < 0, recorded, 0).astype(np.uint16)
     result.update(_series_columns(data, table, made, cut))
     return Block(columns.TOKENS.name, len(cut), {column.name: result[column.name] for column in columns.TOKENS.columns})
