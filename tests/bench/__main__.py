@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench import collector, collector_peers, sdk
+from tests.bench import collector, collector_peers, collector_steady, sdk
 
 OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
 
@@ -42,9 +42,14 @@ def compare(name: str, unit: str, baseline: str, pairs: Iterable[tuple[float, fl
 
 
 def main() -> int:
-    """Runs the suites named on the command line, all without one; `peers` is a program of its own (collector_peers.py)."""
+    """Runs the suites named on the command line, all without one.
+
+    Programs of their own: `peers` (collector_peers.py), `ack` and `soak` (collector_steady.py).
+    """
     if sys.argv[1:2] == ["peers"]:
         return collector_peers.main(sys.argv[2:])
+    if sys.argv[1:2] in (["ack"], ["soak"]):
+        return collector_steady.main(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector"], help="which to run (default: all)")
     parser.add_argument("--rounds", type=int, default=9, help="pairs a figure")
