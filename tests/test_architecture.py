@@ -32,11 +32,11 @@ LAYERS: dict[str, dict[str, str]] = {
     },
     "cutaway_collector": {
         "columns": NOUNS, "dialects": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
-        "directories": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
+        "directories": NOUNS, "alert_columns": NOUNS, "messages": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
         "credentials": VERBS, "redact": VERBS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,
         "drift": VERBS,
-        "pipeline": FLOWS, "backfill": FLOWS, "baselines": FLOWS, "web": FLOWS,
+        "pipeline": FLOWS, "backfill": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
         "allocator": WIRING, "app": WIRING, "ui_server": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING,
         "demo_scenes": WIRING,
         "__main__": WIRING, "": WIRING,

@@ -15,6 +15,10 @@ from cutaway_collector import dialects
 from cutaway_collector.drift_columns import BASELINE_SKETCHES as BASELINE_SKETCHES
 from cutaway_collector.drift_columns import BASELINES as BASELINES
 from cutaway_collector.drift_columns import DRIFT as DRIFT
+from cutaway_collector.alert_columns import ALERT_TABLES
+from cutaway_collector.table_shapes import DEDUPLICATION as _DEDUPLICATION
+from cutaway_collector.table_shapes import DROP_PARTS as _DROP_PARTS
+from cutaway_collector.table_shapes import ON_DISK as _ON_DISK
 from cutaway_collector.table_shapes import Axes as Axes
 from cutaway_collector.table_shapes import Column as Column
 from cutaway_collector.table_shapes import Index as Index
@@ -101,12 +105,6 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
 )
 """What people search and sort by. The rest stays in SpanAttributes, where any search finds it by its own name: values that are arrays
 (one a GPU or sequence), that say little alone (drafted tokens, guidance scale), or that are words."""
-
-_DEDUPLICATION: Final = ("non_replicated_deduplication_window", "10000")
-"""A replayed batch carries the same token; the window is how many inserts ago a token is still known."""
-_ON_DISK: Final = (("fsync_after_insert", "1"), ("fsync_part_directory", "1"))
-"""An insert that has returned has reached the disk: only then may the spool forget the records."""
-_DROP_PARTS: Final = ("ttl_only_drop_parts", "1")
 
 TRACES: Final = Table(
     name="otel_traces",
@@ -317,7 +315,7 @@ BACKFILLS: Final = Table(
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT)
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)

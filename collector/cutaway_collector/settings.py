@@ -74,6 +74,13 @@ class Settings:
     score_device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where scores are computed: auto, cpu or cuda", "auto takes a GPU when numba sees one")
     backfill_rows_s_max: int = _setting(5000, "sequences a second that a back-fill scores again", "fresh spans come first", most=10_000_000)
     drift_interval_minutes: int = _setting(60, "minutes of the windows that are compared with pinned baselines; 0 compares none", "an hour holds enough generations to judge; without a baseline nothing is done", least=0, most=10_080)
+    alerts_interval_seconds: int = _setting(15, "seconds between looks for windows that alert rules can judge; 0 judges none", "a fraction of the shortest window in use", least=0, most=3600)
+    alerts_lateness_seconds: int = _setting(60, "seconds after its end at which a window is judged, unless its rule says otherwise; what arrives later is not counted", "a span is sent when it has ended, and counts from when it began", least=0, most=86_400)
+    alerts_rules_max: int = _setting(2000, "alert rules that are kept", "a thousand are judged within a fraction of a minute", most=100_000)
+    alerts_retention_days: int = _setting(90, "days alert events and their deliveries are kept; 0 keeps them for ever", "as long as scores", least=0, most=36_500)
+    alerts_attempts_max: int = _setting(12, "tries of a delivery before it is given up", "with their pauses they last two hours", most=1000)
+    alerts_networks: str = _setting("", "networks besides the public internet that webhooks and mail may reach, 10.1.0.0/16 for example; with commas", "an address in a rule must not reach what the collector's network protects")
+    alerts_secrets: str = _setting("", "directory of the files that channels may name as their secret", "empty means DIR/alert-secrets with --data; no file outside of it can be named")
     store_away_seconds_max: int = _setting(300, "seconds the store may be away before /readyz says no", "the spool takes spans meanwhile; longer needs somebody", least=0, most=86_400)
     drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30", least=0, most=3600)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from cutaway_collector.dialects import Source
 
@@ -102,3 +103,10 @@ class Table:
     def column(self, name: str) -> Column:
         """The column of that name. Raises KeyError."""
         return {column.name: column for column in self.columns}[name]
+
+
+DEDUPLICATION: Final = ("non_replicated_deduplication_window", "10000")
+"""A replayed batch carries the same token; the window is how many inserts ago a token is still known."""
+ON_DISK: Final = (("fsync_after_insert", "1"), ("fsync_part_directory", "1"))
+"""An insert that has returned has reached the disk: only then may the spool forget the records."""
+DROP_PARTS: Final = ("ttl_only_drop_parts", "1")
