@@ -36,6 +36,8 @@ LAYERS: dict[str, dict[str, str]] = {
         "credentials": VERBS, "redact": VERBS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,
         "drift": VERBS,
+        "judge": VERBS,
+        "judging": FLOWS,
         "pipeline": FLOWS, "backfill": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
         "allocator": WIRING, "app": WIRING, "ui_server": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING,
         "demo_scenes": WIRING,

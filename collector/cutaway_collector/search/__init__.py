@@ -8,12 +8,12 @@ Not the pages, and not the store: a `contracts.Store` is passed in, and its limi
 
 from __future__ import annotations
 
+from cutaway_collector.messages import messages
 from cutaway_collector.search.english import explain
 from cutaway_collector.search.fields import FIELDS, FLAGS
 from cutaway_collector.search.find import SearchRequest, facets, find, histogram
 from cutaway_collector.search.generation import generation
 from cutaway_collector.search.language import parse
-from cutaway_collector.search.messages import messages
 from cutaway_collector.search.trace import locate, trace
 
 __all__ = ["FIELDS", "FLAGS", "SearchRequest", "explain", "facets", "find", "generation", "histogram", "locate", "messages",

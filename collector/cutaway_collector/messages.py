@@ -23,6 +23,11 @@ _SYSTEM: Final = "gen_ai.system_instructions"
 _INDEXED: Final = re.compile(
     r"(llm\.input_messages|llm\.output_messages|llm\.prompts|llm\.choices|gen_ai\.prompt|gen_ai\.completion)\.(\d{1,6})\.(.+)")
 _TOOL_NAME: Final = re.compile(r"(?:message\.)?tool_calls\.\d+\.(?:tool_call\.function\.)?name")
+ATTRIBUTES: Final = (
+    r"^(gen_ai\.(system_instructions|input\.messages|output\.messages|prompt|completion)|ai\.(prompt\.messages|response\.text)"
+    r"|(input|output)\.value|traceloop\.entity\.(input|output)"
+    r"|(llm\.(input_messages|output_messages|prompts|choices)|gen_ai\.(prompt|completion))\.[0-9]{1,6}\..+)$")
+"""Names of the span attributes that are read here, for whoever wants to fetch no others (RE2)."""
 _ASKED: Final = ("llm.input_messages", "llm.prompts", "gen_ai.prompt")
 _ANSWERED: Final = ("llm.output_messages", "llm.choices", "gen_ai.completion")
 _EVENTS: Final = {
@@ -41,19 +46,28 @@ class Message(NamedTuple):
 
 def messages(attributes: Mapping[str, str], events: Sequence[Mapping[str, Any]] = ()) -> list[Message]:
     """Prompts, then answers. events: each with `name` and `attributes`. Of several dialects on one span the first counts."""
+    return asked(attributes, events) + answered(attributes, events)
+
+
+def asked(attributes: Mapping[str, str], events: Sequence[Mapping[str, Any]] = ()) -> list[Message]:
+    """What was put to the model, as `messages` reads it."""
     spans, everywhere = (attributes,), (attributes, *(event["attributes"] for event in events))
-    asked = _first(
+    return _first(
         _told(everywhere, (_SYSTEM, c.INPUT_MESSAGES), "user"), _indexed(attributes, _ASKED, "user"), _said(events, answers=False),
         _told(everywhere, ("gen_ai.prompt", "ai.prompt.messages"), "user"),
         _told(spans, ("input.value",), "input"), _told(spans, ("traceloop.entity.input",), "input"),
     )
-    answered = _first(
+
+
+def answered(attributes: Mapping[str, str], events: Sequence[Mapping[str, Any]] = ()) -> list[Message]:
+    """What it said, as `messages` reads it: one message a choice."""
+    spans, everywhere = (attributes,), (attributes, *(event["attributes"] for event in events))
+    return _first(
         _told(everywhere, (c.OUTPUT_MESSAGES,), "assistant"), _indexed(attributes, _ANSWERED, "assistant"),
         _said(events, answers=True),
         _told(everywhere, ("gen_ai.completion", "ai.response.text"), "assistant"),
         _told(spans, ("output.value",), "output"), _told(spans, ("traceloop.entity.output",), "output"),
     )
-    return asked + answered
 
 
 def _first(*roads: Iterable[Message]) -> list[Message]:
