@@ -31,6 +31,40 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """One OTLP request that is known to be sound and will become rows, together with others (decode.build).
+
+    wire: the request as protobuf, laid out as encoders do; b"" for logs. counts: rows of each table of decode.tables it fills.
+    spans: how many become rows; rejected, message: of the others (see Decoded). row_bytes: what the rows will take in memory, about.
+    received_ns: since 1970. scores: rows of logs, which are made at once.
+    """
+
+    wire: bytes
+    counts: tuple[int, ...]
+    spans: int
+    rejected: int
+    message: str
+    row_bytes: int
+    received_ns: int
+    tenant: str
+    scores: Block | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory it takes while it waits."""
+        return len(self.wire) + (0 if self.scores is None else self.scores.nbytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Several requests as rows, in their order. token_rows: int64 [requests], rows of `tokens` each of them brought."""
+
+    spans: Block
+    tokens: Block
+    token_rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who sent a request, as its credential says. `tenant` is "" while there is only one."""
 

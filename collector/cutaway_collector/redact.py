@@ -69,7 +69,10 @@ class Redactor:
         if encoding.endswith("json"):
             try:
                 document = orjson.loads(payload)
-                walk.json(document, 0)
+                if encoding == "scores/json":
+                    walk.scores(document)
+                else:
+                    walk.json(document, 0)
             except (ValueError, RecursionError):
                 raise MalformedRequest("the body is not JSON that can be looked through for what must be redacted") from None
             return orjson.dumps(document) if walk.changed else payload
@@ -177,6 +180,17 @@ class _Walk:
                     node[key] = self.text(item)
                 else:
                     self.json(item, depth + 1)
+
+    def scores(self, document: Any) -> None:
+        """The body of /v1/scores: every text of a score but its ids and time, its field's name being the attribute's."""
+        for item in document if isinstance(document, list) else [document]:
+            for key, value in item.items() if isinstance(item, dict) else ():
+                if not isinstance(value, str) or key in ("trace_id", "span_id", "timestamp"):
+                    continue
+                if self._named(key):
+                    self.changed, item[key] = True, REDACTED
+                else:
+                    item[key] = self.text(value)
 
     def _goes(self, item: Any) -> bool:
         """Whether a JSON attribute must go; one whose text can be replaced stays."""

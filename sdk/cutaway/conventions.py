@@ -294,5 +294,11 @@ EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
 EVALUATION_SEQUENCE: Final = "cutaway.sequence.index"
 """Which sequence of the generation an evaluation event speaks of, from 0; absent when it speaks of the whole call."""
 
+EVALUATION_SOURCE: Final = "cutaway.evaluation.source"
+"""Who judged, where it is not the sender: a user, a test, the name of a judge."""
+
+EVALUATION_OWN: Final = "cutaway."
+"""Begins the names of the scores the SDK gives by itself. They repeat what is on the span, so they are not stored once more."""
+
 EVALUATION_LEFT_OUT: Final = "cutaway.evaluation.left_out"
 """On the last evaluation event of a call that has too many: how many more were not emitted. Their scores are on the span."""

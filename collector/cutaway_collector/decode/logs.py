@@ -6,7 +6,8 @@ Policies, each with a test:
 - A record is an evaluation result when its event name (or the attribute event.name of older senders) is gen_ai.evaluation.result.
 - It is turned away alone, counted and explained, without a trace id of 16 bytes, a span id of 8 (or none: the whole trace is
   judged), a name, a time in 1971..2105, or a finite value or a label.
-- `Source` is the sender's service.name, else its scope; `ScorerVersion` is the scope's. `ServiceName` and `Timestamp` are the
+- `Source` is what the record says (cutaway.evaluation.source), else the sender's service.name, else its scope;
+  `ScorerVersion` is the scope's. `ServiceName` and `Timestamp` are the
   sender's and the record's own, for a record does not say those of the span it judges. A label without a value has Value NaN.
 """
 
@@ -15,45 +16,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from cutaway import conventions as c
-from cutaway_collector.blocks import Block, Column, Strings
-from cutaway_collector.columns import SCORES
+from cutaway_collector.blocks import Block
 from cutaway_collector.decode.limits import Limits
+from cutaway_collector.decode.scores import EARLIEST_NS, LATEST_NS, Rejected, Row, block, named
 from cutaway_collector.errors import MalformedRequest
 
-COLLECTORS_OWN: Final = "collector"
-"""Source of the scores the collector computes; a sender of that name does not replace them."""
-
-_EARLIEST_NS: Final = 31_536_000 * 10**9
-_LATEST_NS: Final = 4_291_747_200 * 10**9
 _OTHER: Final = "this collector stores traces and evaluation results, not other logs"
-
-
-class _Rejected(Exception):
-    """One record is turned away; its text is the rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    time_ns: int
-    service: str
-    model: str
-    trace: str
-    span: str
-    sequence: int
-    name: str
-    version: str
-    source: str
-    value: float
-    label: str
-    explanation: str
 
 
 def scores_of(payload: bytes, *, received_ns: int, tenant: str, limits: Limits) -> tuple[Block | None, int, str]:
@@ -66,15 +40,15 @@ def scores_of(payload: bytes, *, received_ns: int, tenant: str, limits: Limits) 
         message.ParseFromString(payload)
     except DecodeError:
         raise MalformedRequest("the body is not an ExportLogsServiceRequest: the protobuf library cannot read it") from None
-    rows: list[_Row] = []
+    rows: list[Row] = []
     refused: Counter[str] = Counter()
     for record, resource, scope in _records(message):
         try:
             rows.append(_row(record, resource, scope, limits))
-        except _Rejected as rule:
+        except Rejected as rule:
             refused[str(rule)] += 1
     said = "; ".join(f"{count} log record(s) were not kept: {rule}" for rule, count in refused.items())
-    return (_block(rows, received_ns, tenant) if rows else None), refused.total(), said
+    return (block(rows, received_ns, tenant) if rows else None), refused.total(), said
 
 
 def _records(message: ExportLogsServiceRequest) -> Iterator[tuple[Any, dict[str, Any], Any]]:
@@ -95,28 +69,28 @@ def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
     return found
 
 
-def _row(record: Any, resource: dict[str, Any], scope: Any, limits: Limits) -> _Row:
+def _row(record: Any, resource: dict[str, Any], scope: Any, limits: Limits) -> Row:
     if len(record.attributes) > limits.attributes_max:
-        raise _Rejected(f"a log record may hold {limits.attributes_max} attributes")
+        raise Rejected(f"a log record may hold {limits.attributes_max} attributes")
     said = _attributes(record.attributes)
     if c.EVALUATION_EVENT not in (record.event_name, said.get("event.name")):
-        raise _Rejected(_OTHER)
+        raise Rejected(_OTHER)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     name, label = _text(said, c.EVALUATION_NAME), _text(said, c.EVALUATION_SCORE_LABEL)
     sequence = said.get(c.EVALUATION_SEQUENCE, 0)
     if not name:
-        raise _Rejected(f"an evaluation result has a name, the attribute {c.EVALUATION_NAME}")
+        raise Rejected(f"an evaluation result has a name, the attribute {c.EVALUATION_NAME}")
     if len(record.trace_id) != 16 or not any(record.trace_id) or len(record.span_id) not in (0, 8):
-        raise _Rejected("an evaluation result names what it judges: a trace_id of 16 bytes and a span_id of 8, or none")
-    if not _EARLIEST_NS <= time_ns < _LATEST_NS:
-        raise _Rejected("time_unix_nano must lie from 1971 to 2105")
+        raise Rejected("an evaluation result names what it judges: a trace_id of 16 bytes and a span_id of 8, or none")
+    if not EARLIEST_NS <= time_ns < LATEST_NS:
+        raise Rejected("time_unix_nano must lie from 1971 to 2105")
     if not isinstance(sequence, int) or not 0 <= sequence < limits.sequences_max:
-        raise _Rejected(f"{c.EVALUATION_SEQUENCE} must be a whole number from 0 to {limits.sequences_max - 1}")
-    source = _text(resource, "service.name") or scope.name or "unknown"
-    return _Row(
+        raise Rejected(f"{c.EVALUATION_SEQUENCE} must be a whole number from 0 to {limits.sequences_max - 1}")
+    source = _text(said, c.EVALUATION_SOURCE) or _text(resource, "service.name") or scope.name or "unknown"
+    return Row(
         time_ns=time_ns, service=_text(resource, "service.name"), model=_text(said, c.REQUEST_MODEL),
         trace=record.trace_id.hex(), span=record.span_id.hex() if any(record.span_id) else "", sequence=sequence, name=name,
-        version=scope.version, source=source if source != COLLECTORS_OWN else f"{source} (sent)",
+        version=scope.version, source=named(source),
         value=_value(said, label), label=label, explanation=_text(said, c.EVALUATION_EXPLANATION),
     )
 
@@ -131,30 +105,6 @@ def _value(said: dict[str, Any], label: str) -> float:
     if value is None and label:
         return math.nan
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise _Rejected(f"an evaluation result has a finite number as {c.EVALUATION_SCORE_VALUE}, or a {c.EVALUATION_SCORE_LABEL}")
+        raise Rejected(f"an evaluation result has a finite number as {c.EVALUATION_SCORE_VALUE}, or a {c.EVALUATION_SCORE_LABEL}")
     return float(value)
 
-
-def _block(rows: list[_Row], received_ns: int, tenant: str) -> Block:
-    count, now_ms = len(rows), received_ns // 1_000_000
-    made: dict[str, Column] = {
-        "Timestamp": np.array([row.time_ns for row in rows], np.int64),
-        "TenantId": Strings.repeat(tenant, count),
-        "ServiceName": Strings.of([row.service for row in rows]),
-        "GenAiModel": Strings.of([row.model for row in rows]),
-        "TraceId": Strings.of([row.trace for row in rows]),
-        "SpanId": Strings.of([row.span for row in rows]),
-        "SeqIndex": np.array([row.sequence for row in rows], np.uint16),
-        "IngestedAt": np.full(count, now_ms, np.int64),
-        "ScoreName": Strings.of([row.name for row in rows]),
-        "ScorerVersion": Strings.of([row.version for row in rows]),
-        "Source": Strings.of([row.source for row in rows]),
-        "Value": np.array([row.value for row in rows], np.float64),
-        "Label": Strings.of([row.label for row in rows]),
-        "Explanation": Strings.of([row.explanation for row in rows]),
-        "Version": np.full(count, now_ms, np.uint64),
-        "IsDeleted": np.zeros(count, np.uint8),
-    }
-    block = Block(SCORES.name, count, {column.name: made[column.name] for column in SCORES.columns})
-    block.check()
-    return block

@@ -1,4 +1,4 @@
-"""OTLP/HTTP: POST /v1/traces and /v1/logs as protobuf or JSON, identity, gzip or zstd, on one port. Not a web framework.
+"""OTLP/HTTP: POST /v1/traces and /v1/logs as protobuf or JSON, and scores as JSON, on one port. Not a web framework.
 
 An ASGI application behind uvicorn's httptools protocol (connection.py), in a thread with an event loop of its own. The credential
 is checked before a body is read; bodies are read and inflated under the limits, then handed to `submit` on a bounded pool, because
@@ -38,7 +38,7 @@ from cutaway_collector.receive.tls import http_context
 
 logger = logging.getLogger(__name__)
 
-PATHS: Final = {"/v1/traces": "", "/v1/logs": "logs/"}
+PATHS: Final = {"/v1/traces": "", "/v1/logs": "logs/", "/v1/scores": "scores/"}
 """Path -> what its bodies' encodings begin with."""
 CONTENT_TYPES: Final = {"application/x-protobuf": "protobuf", "application/json": "json"}
 BODY_SECONDS_MAX: Final = 30.0
@@ -203,12 +203,14 @@ def _media(headers: Mapping[str, str]) -> str:
 
 def _route(path: str, method: str, headers: Mapping[str, str]) -> Encoding:
     if path not in PATHS:
-        raise NotFound("OTLP/HTTP takes traces at /v1/traces and evaluation results at /v1/logs, nothing else: check the endpoint "
-                       "of the exporter")
+        raise NotFound("OTLP/HTTP takes traces at /v1/traces and evaluation results at /v1/logs, and scores are taken at "
+                       "/v1/scores; nothing else: check the endpoint of the exporter")
     if method != "POST":
         raise MethodNotAllowed(f"{path} takes POST")
     if _media(headers) not in CONTENT_TYPES:
         raise UnsupportedMedia("Content-Type is application/x-protobuf or application/json: set one of them")
+    if path == "/v1/scores" and _media(headers) != "application/json":
+        raise UnsupportedMedia("scores are JSON: set Content-Type to application/json")
     return cast("Encoding", PATHS[path] + CONTENT_TYPES[_media(headers)])
 
 

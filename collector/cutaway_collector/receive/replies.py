@@ -19,9 +19,12 @@ MESSAGE_CHARS_MAX: Final = 4096
 def export_response(receipt: Receipt, encoding: Encoding) -> bytes:
     """Export response of the request's signal; `partial_success` is unset when there is nothing to say (0 bytes, or {} in JSON).
 
-    In protobuf the responses of traces and logs are the same bytes: field 1 counts, field 2 says why.
+    In protobuf the responses of traces and logs are the same bytes: field 1 counts, field 2 says why. Scores are answered
+    {"accepted", "rejected", "message"}.
     """
     message = receipt.message[:MESSAGE_CHARS_MAX]
+    if encoding == "scores/json":
+        return orjson.dumps({"accepted": receipt.accepted, "rejected": receipt.rejected, "message": message})
     if not encoding.endswith("json"):
         response = ExportTraceServiceResponse()
         if receipt.rejected or message:

@@ -23,7 +23,7 @@ MAGIC: Final = b"CTW1"
 _HEADER: Final = struct.Struct("<4sQQIIBH")
 _CHECK: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _CHECK.size
-_ENCODINGS: Final[tuple[Encoding, ...]] = ("protobuf", "json", "logs/protobuf", "logs/json")
+_ENCODINGS: Final[tuple[Encoding, ...]] = ("protobuf", "json", "logs/protobuf", "logs/json", "scores/json")
 """A record holds the place in this line: new ones join its end."""
 _KEY: Final = struct.Struct("<BH")
 KEY_BYTES: Final = 16
