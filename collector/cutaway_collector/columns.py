@@ -12,10 +12,10 @@ from typing import Final
 
 from cutaway import conventions as c
 from cutaway_collector import dialects
+from cutaway_collector.alert_columns import ALERT_TABLES
 from cutaway_collector.drift_columns import BASELINE_SKETCHES as BASELINE_SKETCHES
 from cutaway_collector.drift_columns import BASELINES as BASELINES
 from cutaway_collector.drift_columns import DRIFT as DRIFT
-from cutaway_collector.alert_columns import ALERT_TABLES
 from cutaway_collector.table_shapes import DEDUPLICATION as _DEDUPLICATION
 from cutaway_collector.table_shapes import DROP_PARTS as _DROP_PARTS
 from cutaway_collector.table_shapes import ON_DISK as _ON_DISK
@@ -23,6 +23,7 @@ from cutaway_collector.table_shapes import Axes as Axes
 from cutaway_collector.table_shapes import Column as Column
 from cutaway_collector.table_shapes import Index as Index
 from cutaway_collector.table_shapes import Table as Table
+from cutaway_collector.window_columns import WINDOW_SCORES as WINDOW_SCORES
 
 DATABASE: Final = "otel"
 
@@ -315,7 +316,8 @@ BACKFILLS: Final = Table(
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES)
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES,
+                                    WINDOW_SCORES)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)
