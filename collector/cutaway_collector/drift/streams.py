@@ -1,0 +1,151 @@
+"""Charts that watch one stream of values: CUSUM and EWMA with the run length asked for, ADWIN where river is installed.
+
+A run length is the mean number of values until a chart gives a false alarm while nothing is wrong. Limits are solved for it from
+the charts' integral equations (Page 1954, Crowder 1987), not looked up. Values are z: minus the mean, by the standard deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cutaway_collector.errors import SettingsError
+
+RUN_LENGTH: Final = 1000.0
+NODES: Final = 60
+"""Of the Gauss-Legendre quadrature: run lengths are then right to six digits."""
+
+
+class Cusum:
+    """Two-sided CUSUM for a mean that moves by `shift` standard deviations: the fastest chart for that (Moustakides 1986).
+
+    run_length: values between false alarms. `update` says whether it alarms; `began` is the index of the first value after the
+    change, as the sum that alarmed tells it (Page's estimator), -1 while neither sum is above its limit.
+    """
+
+    def __init__(self, *, run_length: float = RUN_LENGTH, shift: float = 1.0) -> None:
+        self.allowance = shift / 2
+        self.limit = cusum_limit(run_length, self.allowance)
+        self.high = self.low = 0.0
+        self._high_from = self._low_from = 0
+        self._seen = 0
+
+    def update(self, z: float) -> bool:
+        """Takes the next value; true while a sum is above its limit."""
+        self.high, self.low = max(0.0, self.high + z - self.allowance), max(0.0, self.low - z - self.allowance)
+        self._seen += 1
+        if self.high == 0:
+            self._high_from = self._seen
+        if self.low == 0:
+            self._low_from = self._seen
+        return max(self.high, self.low) > self.limit
+
+    @property
+    def began(self) -> int:
+        """See the class."""
+        if max(self.high, self.low) <= self.limit:
+            return -1
+        return self._high_from if self.high >= self.low else self._low_from
+
+
+class Ewma:
+    """Exponentially weighted moving average between fixed limits. weight: of the newest value; a small one sees small shifts.
+
+    `level` is the average, `limit` where it alarms on either side, both in standard deviations of one value.
+    """
+
+    def __init__(self, *, run_length: float = RUN_LENGTH, weight: float = 0.1) -> None:
+        self.weight = weight
+        self.limit = ewma_limit(run_length, weight)
+        self.level = 0.0
+
+    def update(self, z: float) -> bool:
+        """Takes the next value; true while the average is outside."""
+        self.level += self.weight * (z - self.level)
+        return abs(self.level) > self.limit
+
+
+def adwin(values: Iterable[float], *, delta: float = 0.002) -> list[int]:
+    """Indexes at which ADWIN (Bifet, Gavalda 2007) cuts its window, for a stream without a reference. delta: false cuts a look.
+
+    Raises SettingsError where river is missing.
+    """
+    try:
+        from river.drift import ADWIN
+    except ImportError:
+        raise SettingsError("ADWIN needs river: pip install 'cutaway[drift]'") from None
+    detector: Any = ADWIN(delta=delta)  # type: ignore[no-untyped-call]  # river is not typed
+    cuts = []
+    for index, value in enumerate(values):
+        detector.update(value)
+        if detector.drift_detected:
+            cuts.append(index)
+    return cuts
+
+
+def cusum_run_length(limit: float, allowance: float, shift: float = 0.0) -> float:
+    """Mean values to an alarm of a two-sided CUSUM whose values have mean `shift` and sd 1 (Kemp 1961 joins the sides)."""
+    sides = [_cusum_side(limit, allowance, mean) for mean in (shift, -shift)]
+    return 1 / sum(1 / side for side in sides)
+
+
+def _cusum_side(limit: float, allowance: float, shift: float) -> float:
+    points, weights = _quadrature(0.0, limit)
+    step = points[None, :] - points[:, None] + allowance - shift
+    start = _distribution(allowance - shift - np.append(points, 0.0))
+    density = np.vstack([weights * _density(step), weights * _density(points + allowance - shift)])
+    matrix = np.hstack([density, start[:, None]])
+    lengths = np.linalg.solve(np.eye(len(matrix)) - matrix, np.ones(len(matrix)))
+    return float(lengths[-1])
+
+
+def ewma_run_length(limit: float, weight: float, shift: float = 0.0) -> float:
+    """Mean values to an alarm of an EWMA between -limit and limit that starts at 0; the values have mean `shift` and sd 1."""
+    points, weights = _quadrature(-limit, limit)
+    starts = np.append(points, 0.0)
+    step = (points[None, :] - (1 - weight) * starts[:, None]) / weight - shift
+    density = weights * _density(step) / weight
+    lengths = np.linalg.solve(np.eye(len(points)) - density[:-1], np.ones(len(points)))
+    return float(1 + density[-1] @ lengths)
+
+
+@lru_cache(maxsize=64)
+def cusum_limit(run_length: float, allowance: float) -> float:
+    """The limit at which a two-sided CUSUM has this run length."""
+    return _solve(lambda limit: cusum_run_length(limit, allowance) - run_length)
+
+
+@lru_cache(maxsize=64)
+def ewma_limit(run_length: float, weight: float) -> float:
+    """The limit at which an EWMA has this run length, in standard deviations of one value."""
+    spread = math.sqrt(weight / (2 - weight))
+    return spread * _solve(lambda width: ewma_run_length(width * spread, weight) - run_length)
+
+
+def _solve(lacking: Callable[[float], float]) -> float:
+    """Where an increasing function crosses zero. Looked for from below: far above, the equations lose their digits."""
+    from scipy.optimize import brentq
+
+    above = 1.0
+    while lacking(above) < 0:
+        above += 0.5
+    return float(brentq(lacking, above - 0.9, above, xtol=1e-9))
+
+
+def _quadrature(low: float, high: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    points, weights = np.polynomial.legendre.leggauss(NODES)
+    return low + (points + 1) * (high - low) / 2, weights * (high - low) / 2
+
+
+def _density(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return found
+
+
+def _distribution(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.array([math.erfc(-one / math.sqrt(2)) / 2 for one in z])
