@@ -25,6 +25,7 @@ from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
+from cutaway_collector.store.answers import HONEST, Answers
 from cutaway_collector.store.native import Pieces, warm_up
 
 _PARTITIONS_PER_INSERT_MAX: Final = 100
@@ -109,14 +110,17 @@ class ClickHouseStore:
             "min_insert_block_size_bytes": 0,
             "max_insert_threads": 1,
             "max_execution_time": _INSERT_SECONDS_MAX,
+            **HONEST,
         }
         with self._write_lock:
             client = self._write_client(faults.insert_error)
             if _LATE_INDEXES in client.server_settings:
                 settings[_LATE_INDEXES] = 0
+            self._answers.forget()
             try:
                 client.raw_insert(f"{schema.quote(self.database)}.{block.table}", list(block.columns), payload, settings=settings,
                                   fmt="Native")
+                self._answers.refuse_words()
             except Exception as error:
                 self._fail(error, faults.insert_error)
 
@@ -160,6 +164,7 @@ class ClickHouseStore:
         self._refuse_closed()
         if self._writer is None:
             self._writer = self._open(classify)
+            self._answers = Answers(self._writer)
         return self._writer
 
     def _open(self, classify: _Classify) -> Any:
@@ -250,6 +255,7 @@ def _server(settings: Settings, create: bool) -> ClickHouseStore:
         return clickhouse_connect.get_client(
             dsn=settings.clickhouse, database="default", autogenerate_session_id=False, query_retries=0,
             connect_timeout=_CONNECT_SECONDS_MAX, send_receive_timeout=_INSERT_SECONDS_MAX + 10, client_name="cutaway",
+            dedicated_pool=True,  # what one client is answered must not be taken for an answer to another
         )
 
     return ClickHouseStore(settings, connect, create=create)
