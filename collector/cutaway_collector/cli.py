@@ -9,12 +9,13 @@ import sys
 from importlib.metadata import version
 
 from cutaway_collector import settings
-from cutaway_collector.commands import backfill, doctor, keys, load, query, schema, serve
+from cutaway_collector.commands import backfill, corpus, doctor, keys, load, query, schema, serve
 from cutaway_collector.errors import CutawayError, SettingsError
 
 STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
 """What `schema` needs of the settings; `serve` and `doctor` take them all."""
 KEYS_SETTINGS = ("data", "keys")
+CORPUS_SETTINGS = ("data", "spool")
 BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max")
 
 
@@ -56,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("keys", help="add, list and remove API keys", description=keys.__doc__)
     keys.add_arguments(one, lambda action: _add_settings(action, KEYS_SETTINGS))
     one.set_defaults(run=lambda arguments: keys.run(arguments, _settings(arguments)))
+
+    one = commands.add_parser("corpus", help="register texts that answers must not repeat", description=corpus.__doc__)
+    corpus.add_arguments(one, lambda action: _add_settings(action, CORPUS_SETTINGS))
+    one.set_defaults(run=lambda arguments: corpus.run(arguments, _settings(arguments)))
 
     one = commands.add_parser("query", help="search a running collector", description=query.__doc__)
     query.add_arguments(one)
