@@ -157,6 +157,31 @@ def test_a_record_damaged_while_open_is_refused(tmp_path: Path) -> None:
     spool.close()
 
 
+_FULL = """
+import resource, signal, sys
+from cutaway_collector.spool import Spool
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+try:
+    Spool(sys.argv[1], bytes_max=2**20)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_fault_8_a_disk_that_is_full_at_the_start_costs_no_ledger(tmp_path: Path) -> None:
+    """Nothing can be written when the spool is opened: that is said, and the next start finds the batch and its token again."""
+    spool = Spool(tmp_path, bytes_max=MIB)
+    batch = spool.freeze(fill(spool, 3))
+    spool.close()
+    said = subprocess.run([sys.executable, "-c", _FULL, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert "ledger.db cannot be opened" in said.stdout, said
+    assert not list((tmp_path / "quarantine").iterdir())
+    spool = Spool(tmp_path, bytes_max=MIB)
+    assert spool.frozen() == [batch]
+    spool.close()
+
+
 def test_a_damaged_ledger_does_not_stop_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The ledger is set aside, the records are offered again, and the log says what that means."""
     spool = Spool(tmp_path, bytes_max=MIB)

@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS batches (
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS finished (first INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, keys BLOB NOT NULL);
 """
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT,
+                  sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT)
+_PRIMARY_CODE: Final = 0xFF
+"""SQLite's result codes that blame what is in the file; the others blame the disk, the rights or the moment."""
 _SEED_BITS: Final = 63
 """SQLite's integers are signed."""
 
@@ -150,10 +154,16 @@ class Ledger:
 
 
 def open_ledger(path: Path, quarantine: Path, *, remembered_max: int, remembered_s_max: int) -> Ledger:
-    """Opens the ledger; a damaged one is set aside, and every record then counts as not stored (it may be stored twice)."""
+    """Opens the ledger; a damaged one is set aside, and every record then counts as not stored (it may be stored twice).
+
+    Raises OSError when the disk is full, read-only or failing: the ledger itself is whole then, and must be kept for a better day.
+    """
     try:
         return Ledger(path, remembered_max, remembered_s_max)
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE not in _DAMAGE:
+            raise OSError(f"the spool's ledger {path} cannot be opened ({error}): make room on its disk, and let it be written") \
+                from None
         aside = quarantine / f"{path.name}.{os.getpid()}"
         path.replace(aside)
         for suffix in ("-wal", "-shm"):
