@@ -8,6 +8,7 @@ from __future__ import annotations
 from cutaway_collector.search import fields, sql, values
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text, Value, parse
+from cutaway_collector.search.scores import Score
 from cutaway_collector.search.sql import Target
 
 _COMPARED = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
@@ -91,6 +92,8 @@ def _term(term: Term, negated: bool) -> str:
 def _name(target: Target) -> str:
     if isinstance(target, Field):
         return target.phrase
+    if isinstance(target, Score):
+        return f"score {target.key}"
     return f"{target.scope + ' ' if target.scope else ''}attribute {target.key}"
 
 

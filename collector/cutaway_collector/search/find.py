@@ -12,8 +12,9 @@ from typing import Any, Final
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import cursor as cursors
-from cutaway_collector.search import english, fields, language, rows, sql, window
+from cutaway_collector.search import english, fields, language, rows, scores, sql, window
 from cutaway_collector.search.cursor import Cursor
+from cutaway_collector.search.scores import Score
 from cutaway_collector.search.sql import Key, Parameters
 from cutaway_collector.search.window import Window
 
@@ -41,12 +42,17 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Sort key (None: by time alone), whether it descends, and whether ties run from the newest."""
+    """Sort key (None: by time alone), whether it descends, whether ties run from the newest, and the score it is, if it is one."""
 
     expression: str | None
     type: str
     descending: bool
     newest_first: bool
+    score: str = ""
+
+    def source(self, parameters: Parameters) -> str:
+        """What is joined to the spans, "" for nothing."""
+        return scores.join(self.score, parameters, largest=self.descending) if self.score else ""
 
 
 def _order(sort: str) -> _Order:
@@ -54,6 +60,9 @@ def _order(sort: str) -> _Order:
     if not name or name in fields.TIME_SORTS:
         newest = sort not in fields.TIME_SORTS
         return _Order(None, "", newest, newest)
+    scope, key = language.split_scope(name)
+    if scope == scores.SCOPE and key:
+        return _Order(scores.VALUE, "Float64", sort.startswith("-"), True, key)
     field = fields.lookup(name)
     if field is None:
         near = fields.nearest(name)
@@ -85,6 +94,7 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
     text, parameters = _query(store, tree, span, order, position, wanted)
     result = rows.run(store, text, parameters, tree)
     found = _once(result.rows)
+    named = list(dict.fromkeys([*scores.named(tree), *filter(None, [order.score])]))
     keys = [key for key, _ in _KEYS]
     page = [rows.as_dict(keys, row[:-1]) for row in found[:limit]]
     last = _position(page[-1], found[len(page) - 1][-1], span) if page else None
@@ -97,7 +107,8 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
         "stats": {
             "elapsed_ms": round(result.elapsed_s * 1000, 3), "rows_read": result.rows_read, "returned": len(page),
             "start_ns": span.start_ns, "end_ns": span.end_ns, "sql": text, "parameters": parameters,
-            "explanation": english.explain(request.q), "warnings": english.warnings(tree),
+            "explanation": english.explain(request.q),
+            "warnings": english.warnings(tree) + scores.warnings(store, named, span.start_ns),
         },
     }
 
@@ -106,13 +117,13 @@ def _query(
     store: Store, tree: language.Node, span: Window, order: _Order, position: Cursor | None, limit: int,
 ) -> tuple[str, dict[str, Any]]:
     """SELECT and values of the first `limit` rows behind the position."""
-    parameters = Parameters()
+    parameters = Parameters(database=store.database)
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
     if position:
         where += f" AND {_after(order, position, parameters)}"
     columns = (*_KEYS, ("sort_key", order.expression or "NULL"))
     text = (
-        f"SELECT {rows.select(columns)} FROM {rows.table(store)} WHERE {where} "
+        f"SELECT {rows.select(columns)} FROM {rows.table(store)}{order.source(parameters)} WHERE {where} "
         f"ORDER BY {_order_by(order)} LIMIT {parameters.bind(limit, 'UInt64')}"
     )
     return text, parameters.values
@@ -178,7 +189,7 @@ def histogram(store: Store, request: SearchRequest, buckets: int) -> dict[str, A
     tree = language.parse(request.q)
     span = _shrink(store, tree, window.choose(store, request.start_ns, request.end_ns))
     width = max(-(-(span.end_ns - span.start_ns) // buckets), 1)
-    parameters = Parameters()
+    parameters = Parameters(database=store.database)
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
     start, step = parameters.bind(span.start_ns, "Int64"), parameters.bind(width, "Int64")
     text = (
@@ -194,7 +205,7 @@ def histogram(store: Store, request: SearchRequest, buckets: int) -> dict[str, A
 def _shrink(store: Store, tree: language.Node, span: Window) -> Window:
     if not (span.open_start or span.open_end):
         return span
-    parameters = Parameters()
+    parameters = Parameters(database=store.database)
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
     text = (
         "SELECT count(), toUnixTimestamp64Nano(min(Timestamp)), toUnixTimestamp64Nano(max(Timestamp)) "
@@ -221,9 +232,11 @@ def facets(
 
 
 def _facet(store: Store, tree: language.Node, span: Window, name: str) -> list[dict[str, Any]]:
-    parameters = Parameters()
+    parameters = Parameters(database=store.database)
     scope, key = language.split_scope(name)
     target = sql.resolve(key, scope)
+    if isinstance(target, Score):
+        raise QueryError(f"{target.name} is a score, a facet lists text values")
     if isinstance(target, Key):
         expression, present = target.expression(parameters), target.present(parameters)
     elif target.kind == "number":

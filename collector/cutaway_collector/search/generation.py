@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cutaway import conventions as c
-from cutaway_collector.columns import SCORES, TOKENS
+from cutaway_collector.columns import TOKENS
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import rows, series
+from cutaway_collector.search import rows, scores, series
 from cutaway_collector.search.series import Heads
 from cutaway_collector.search.sql import Parameters
 
@@ -32,10 +32,6 @@ _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("cross_heads", "CrossAttentionHeads"),
 )
 _PLACES: Final = tuple(enumerate(series.ATTENTION))
-_SCORE_KEYS: Final[tuple[tuple[str, str], ...]] = (
-    ("span_id", "SpanId"), ("sequence", "SeqIndex"), ("name", "ScoreName"), ("value", "Value"), ("label", "Label"),
-    ("scorer_version", "ScorerVersion"), ("source", "Source"), ("explanation", "Explanation"),
-)
 
 
 def generation(
@@ -90,7 +86,7 @@ def generation(
             "layers": named if len(named) == layers else list(range(layers)),
         },
         "diffusion": steps,
-        "scores": _scores(store, span),
+        "scores": scores.scores(store, span["trace_id"], span_id=span["span_id"], start_ns=span["start_ns"], limit=SCORES_MAX),
     }
     return span
 
@@ -128,11 +124,11 @@ def _span(store: Store, span_id: str) -> dict[str, Any] | None:
     return rows.as_dict([key for key, _ in _SPAN_KEYS], found[0]) if found else None
 
 
-def _same_span(span: Mapping[str, Any], parameters: Parameters, *, time: str = "=") -> str:
-    """SQL condition: rows of this span. Its start, which `time` compares, prunes partitions."""
+def _same_span(span: Mapping[str, Any], parameters: Parameters) -> str:
+    """SQL condition: rows of this span. Its start prunes partitions."""
     start = parameters.bind(span["start_ns"], "Int64")
     return (
-        f"Timestamp {time} fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
+        f"Timestamp = fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
         f"AND TraceId = {parameters.text(span['trace_id'])}"
     )
 
@@ -146,21 +142,6 @@ def _sequences(store: Store, span: Mapping[str, Any], more: Sequence[tuple[str, 
     )
     keys = [key for key, _ in columns]
     return [dict(zip(keys, row, strict=True)) for row in store.query(text, parameters.values).rows]
-
-
-def _scores(store: Store, span: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The newest value of each score: ReplacingMergeTree's FINAL, then the newest version of the scorer.
-
-    A score that was sent as a log has the time of its record, which a judge writes after the span began.
-    """
-    parameters = Parameters()
-    text = (
-        f"SELECT {rows.select(_SCORE_KEYS)} FROM {rows.table(store, SCORES.name)} FINAL "
-        f"WHERE {_same_span(span, parameters, time='>=')} AND IsDeleted = 0 "
-        "ORDER BY SeqIndex ASC, ScoreName ASC, Version DESC LIMIT 1 BY SeqIndex, ScoreName, Source "
-        f"LIMIT {parameters.bind(SCORES_MAX, 'UInt64')}"
-    )
-    return [rows.as_dict([key for key, _ in _SCORE_KEYS], row) for row in store.query(text, parameters.values).rows]
 
 
 def _sequence(row: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ Value: TypeAlias = Literal | Regex | Range | Listing
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`field operator value`. `scope` is "span", "resource" or "" (wherever it is). operator: "=", "!=", ">", ">=", "<", "<="."""
+    """`field operator value`. `scope` is "span", "resource", "score" or "". operator: "=", "!=", ">", ">=", "<", "<="."""
 
     field: str
     scope: str
@@ -133,8 +133,8 @@ def _unquote(text: str) -> str:
 
 
 def split_scope(name: str) -> tuple[str, str]:
-    """`resource.x`, `span."x y"` -> (scope, key); a name without a scope has the scope ""."""
-    for scope in ("span", "resource"):
+    """`resource.x`, `span."x y"`, `score.x` -> (scope, key); a name without a scope has the scope ""."""
+    for scope in ("span", "resource", "score"):
         rest = name.removeprefix(scope + ".")
         if rest != name:
             return scope, _unquote(rest) if rest.startswith('"') else rest

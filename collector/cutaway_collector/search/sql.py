@@ -9,37 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import fields, values
+from cutaway_collector.search import fields, scores, values
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text
+from cutaway_collector.search.parameters import Parameters as Parameters
+from cutaway_collector.search.scores import Score
 
 COMPARISONS: Final = (">", ">=", "<", "<=")
-
-
-@dataclass(slots=True)
-class Parameters:
-    """Values bound to placeholders, in the order of their use."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def bind(self, value: str | int | float, type: str) -> str:
-        """The placeholder, `{p0:Type}`."""
-        name = f"p{len(self.values)}"
-        self.values[name] = value
-        return f"{{{name}:{type}}}"
-
-    def text(self, value: str) -> str:
-        """Binds a string."""
-        return self.bind(value, "String")
-
-    def number(self, value: int | float, unit: str) -> str:
-        """Binds a number in the type of a column of that unit: only then do the minmax indexes skip granules."""
-        whole = unit in fields.WHOLE_UNITS and isinstance(value, int)
-        return self.bind(value, "Int64") if whole else self.bind(float(value), "Float64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +58,13 @@ class Key:
         return f"({equal} AND ({items}))"
 
 
-Target: TypeAlias = Field | Key
+Target: TypeAlias = Field | Key | Score
 
 
 def resolve(name: str, scope: str) -> Target:
-    """The field of that name or alias; any other name, and any name with a scope, is an attribute."""
+    """The field of that name or alias; in the scope `score` the score; else the attribute, as with any other scope."""
+    if scope == scores.SCOPE:
+        return Score(name)
     return (None if scope else fields.lookup(name)) or Key(name, scope)
 
 
@@ -116,6 +98,8 @@ def is_flag(node: Is) -> fields.Flag:
 
 def _term(term: Term, parameters: Parameters) -> str:
     target = resolve(term.field, term.scope)
+    if isinstance(target, Score):
+        return _score(target, term, parameters)
     if term.operator in COMPARISONS:
         return _compare(target, term, parameters)
     if term.operator == "!=":
@@ -124,7 +108,7 @@ def _term(term: Term, parameters: Parameters) -> str:
     return _matches(target, term, parameters)
 
 
-def _matches(target: Target, term: Term, parameters: Parameters) -> str:
+def _matches(target: Field | Key, term: Term, parameters: Parameters) -> str:
     value = term.value
     if isinstance(value, Listing):
         return "(" + " OR ".join(_match_one(target, item, parameters) for item in value.items) + ")"
@@ -133,7 +117,7 @@ def _matches(target: Target, term: Term, parameters: Parameters) -> str:
     return _match_one(target, value, parameters)
 
 
-def _match_one(target: Target, value: Literal | Regex, parameters: Parameters) -> str:
+def _match_one(target: Field | Key, value: Literal | Regex, parameters: Parameters) -> str:
     if isinstance(value, Literal) and not value.quoted and value.text == "*":
         return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
     if isinstance(target, Key):
@@ -160,6 +144,34 @@ def _match_attribute(target: Key, value: Literal | Regex, parameters: Parameters
     return f"({equal} OR toFloat64OrNull({target.expression(parameters)}) = {number})"
 
 
+def _score(target: Score, term: Term, parameters: Parameters) -> str:
+    """A score compared by its value, or by value or label where a word could be either."""
+    value = term.value
+    if term.operator in COMPARISONS:
+        if not isinstance(value, Literal):
+            raise QueryError(f"{term.operator} compares with one number", column=value.at,
+                             hint=f"try {target.name}:{term.operator}0.5")
+        number = parameters.number(values.number(value, "", target.name), "")
+        return target.where(parameters, f"newest.1 {term.operator} {number}")
+    if isinstance(value, Range):
+        ends = [f"newest.1 {operator} {parameters.number(values.number(end, '', target.name), '')}"
+                for operator, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"]
+        matched = target.where(parameters, f"({' AND '.join(ends) or '1'})")
+    else:
+        items = value.items if isinstance(value, Listing) else (value,)
+        matched = target.where(parameters, f"({' OR '.join(_score_is(target, item, parameters) for item in items)})")
+    return f"({target.present(parameters)} AND NOT {matched})" if term.operator == "!=" else matched
+
+
+def _score_is(target: Score, value: Literal | Regex, parameters: Parameters) -> str:
+    if isinstance(value, Literal) and not value.quoted and value.text == "*":
+        return "1"
+    match = _text_match(value, parameters, None)("newest.2")
+    if isinstance(value, Regex) or value.quoted or not values.looks_numeric(value):
+        return match
+    return f"({match} OR newest.1 = {parameters.number(values.number(value, '', target.name), '')})"
+
+
 def _text_match(value: Literal | Regex, parameters: Parameters, target: Field | None) -> Callable[[str], str]:
     """What a text has to be, as a function of the expression that gives the text."""
     if isinstance(value, Regex):
@@ -173,7 +185,7 @@ def _text_match(value: Literal | Regex, parameters: Parameters, target: Field | 
     return lambda text: f"{text} = {bound}"
 
 
-def _number_of(target: Target, column: int, parameters: Parameters) -> tuple[str, str, str]:
+def _number_of(target: Field | Key, column: int, parameters: Parameters) -> tuple[str, str, str]:
     """(SQL number expression, its unit, name). Raises QueryError for text and lists."""
     if isinstance(target, Key):
         return f"toFloat64OrNull({target.expression(parameters)})", "", target.name
@@ -183,7 +195,7 @@ def _number_of(target: Target, column: int, parameters: Parameters) -> tuple[str
     return target.expression, target.unit, target.name
 
 
-def _compare(target: Target, term: Term, parameters: Parameters) -> str:
+def _compare(target: Field | Key, term: Term, parameters: Parameters) -> str:
     if not isinstance(term.value, Literal):
         raise QueryError(f"{term.operator} compares with one number", column=term.value.at,
                          hint=f"try {term.field}:{term.operator}20")
@@ -191,7 +203,7 @@ def _compare(target: Target, term: Term, parameters: Parameters) -> str:
     return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name), unit)})"
 
 
-def _range(target: Target, value: Range, term: Term, parameters: Parameters) -> str:
+def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters) -> str:
     expression, unit, name = _number_of(target, term.at, parameters)
     ends = [
         f"{expression} {operator} {parameters.number(values.number(end, unit, name), unit)}"

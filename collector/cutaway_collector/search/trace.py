@@ -14,8 +14,11 @@ from cutaway import conventions as c
 from cutaway_collector.columns import TOKENS, TRACE_TIMES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import rows, series
+from cutaway_collector.search import rows, scores, series
 from cutaway_collector.search.sql import Parameters
+
+SCORES_MAX: Final = 20_000
+"""Scores of one trace in one answer."""
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
@@ -39,7 +42,7 @@ _KEYS: Final = rows.IDENTITY + rows.SUMMARY + _DETAIL
 
 
 def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | None:
-    """{"trace_id", "spans", "truncated"}: at most `spans_max` spans, the earliest; None when there is no such trace.
+    """{"trace_id", "spans", "truncated", "scores"}: at most `spans_max` spans, the earliest; None when there is no such trace.
 
     A span of a diffusion pipeline has its step curves as `diffusion`. A span that was sent twice appears once. Raises StoreError;
     QueryError when spans_max is not positive.
@@ -66,7 +69,9 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
     if any(_diffuses(span) for span in spans):
         curves = _steps(store, wanted, min(span["start_ns"] for span in spans), max(span["start_ns"] for span in spans))
         spans = [span | ({"diffusion": curves.get(span["span_id"])} if _diffuses(span) else {}) for span in spans]
-    return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max}
+    start_ns = min(span["start_ns"] for span in spans)
+    return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max,
+            "scores": scores.scores(store, wanted, start_ns=start_ns, limit=SCORES_MAX)}
 
 
 def _diffuses(span: Mapping[str, Any]) -> bool:
