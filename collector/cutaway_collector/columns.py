@@ -103,6 +103,8 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("DiffusionSteps", _NU, f"T64, {_Z}", "denoising steps that ran", attributes=(c.DIFFUSION_STEPS,)),
     Column("NonfiniteStep", _NU, f"T64, {_Z}", "first step with NaN or infinity in the latents, NULL for none",
            attributes=(c.DIFFUSION_NONFINITE_STEP,)),
+    Column("StoredAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the store took it, by the store's clock: what was received long ago and stored late is "
+           "behind what was read before", default="now64(3)"),
 )
 """What people search and sort by. The rest stays in SpanAttributes, where any search finds it by its own name: values that are arrays
 (one a GPU or sequence), that say little alone (drafted tokens, guidance scale), or that are words."""
@@ -125,6 +127,7 @@ TRACES: Final = Table(
         Index("idx_duration", "Duration", "minmax"),
         Index("idx_perplexity", "Perplexity", "minmax"),
         Index("idx_conversation", "ConversationId", "bloom_filter(0.01)"),
+        Index("idx_stored_at", "StoredAt", "minmax"),
     ),
     engine="MergeTree",
     partition_by="toDate(Timestamp)",
@@ -316,7 +319,21 @@ BACKFILLS: Final = Table(
     reason="how far each back-fill came, so that one that was cut short goes on",
 )
 
-TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES,
+JUDGING: Final = Table(
+    name="cutaway_judging",
+    columns=(
+        Column("Name", "String", "", "what reads the store in the order of StoredAt"),
+        Column("Position", "String", "", "where it begins and the key of the last span whose scores are stored, as JSON"),
+        Column("Missed", "String", "", "by scorer, the stretches of StoredAt on which it failed, as JSON"),
+        Column("Owner", "String", "", "host and process that work on it, empty when none does"),
+        Column("UpdatedAt", "DateTime64(3)", "", "when this was written, by the store's clock", default="now64(3)"),
+        Column("Version", "UInt64", "", "counts the notes: the last one wins"),
+    ),
+    engine="ReplacingMergeTree(Version)", partition_by="", order_by="Name", settings=(_DEDUPLICATION, *_ON_DISK),
+    reason="how far the scorers of texts came, so that a restart goes on there",
+)
+
+TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, JUDGING, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES,
                                     WINDOW_SCORES)
 """In the order of their creation."""
 

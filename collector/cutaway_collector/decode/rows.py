@@ -148,4 +148,5 @@ def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, *, recei
         **_link_columns(data, tables, numbers, records),
         **lifted,
     }
-    return Block(columns.TRACES.name, count, {column.name: made[column.name] for column in columns.TRACES.columns})
+    return Block(columns.TRACES.name, count, {column.name: made[column.name] for column in columns.TRACES.columns
+                                              if column.name in made})  # StoredAt is the store's to say
