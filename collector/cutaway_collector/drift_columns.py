@@ -46,8 +46,6 @@ BASELINE_SKETCHES: Final = Table(
         Column("Bins", "Array(Int64)", _Z, "numbers: bins of one per cent, the same in every sketch; sumMap merges them"),
         Column("Labels", "Array(String)", _Z, "categories, empty for numbers"),
         Column("Counts", "Array(UInt64)", f"T64, {_Z}", "values of each bin or category"),
-        Column("Sum", "Float64", _Z, "of the values, 0 for categories"),
-        Column("SumSquares", "Float64", _Z, "of the values, 0 for categories"),
     ),
     engine="MergeTree", partition_by="", order_by="(TenantId, BaselineId, Attribute, HourOfWeek)", settings=_SAFE,
     reason="what was normal, an attribute and an hour of the week: histograms that add up",
