@@ -12,28 +12,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from cutaway_collector.blocks import Array, Block, Column, Lists, MapLists, Maps, Nullable, Offsets, Strings, concat_blocks
-from cutaway_collector.contracts import Decoded
+from cutaway_collector.contracts import Checked
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A request that is safe in the spool and waits to be stored. nbytes: of the decoded arrays; arrived_s: by any clock."""
+    """A request that is safe in the spool and waits to be stored. arrived_s: by any clock."""
 
     sequence: int
-    decoded: Decoded
-    nbytes: int
+    request: Checked
     arrived_s: float
-
-    @classmethod
-    def of(cls, sequence: int, decoded: Decoded, arrived_s: float) -> Pending:
-        """A decoded request, with the bytes of all its blocks."""
-        scores = 0 if decoded.scores is None else decoded.scores.nbytes()
-        return cls(sequence, decoded, decoded.spans.nbytes() + decoded.tokens.nbytes() + scores, arrived_s)
 
     @property
     def rows(self) -> int:
         """Spans of the request."""
-        return self.decoded.spans.rows
+        return self.request.spans
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory it takes while it waits."""
+        return self.request.held_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory its rows will take."""
+        return self.request.row_bytes
 
 
 class Batcher:
@@ -45,7 +48,7 @@ class Batcher:
         self._age_s_max = age_s_max
         self._line: deque[Pending] = deque()
         self.rows = 0
-        self.nbytes = 0
+        self.row_bytes = 0
 
     def __len__(self) -> int:
         return len(self._line)
@@ -54,11 +57,11 @@ class Batcher:
         """Joins the end of the line."""
         self._line.append(item)
         self.rows += item.rows
-        self.nbytes += item.nbytes
+        self.row_bytes += item.row_bytes
 
     def is_full(self) -> bool:
         """Whether there is a whole batch, however young."""
-        return self.rows >= self._rows_max or self.nbytes >= self._bytes_max
+        return self.rows >= self._rows_max or self.row_bytes >= self._bytes_max
 
     def due_in_s(self, now_s: float) -> float | None:
         """Seconds until a batch is due: 0 when it is, None when nothing waits."""
@@ -69,15 +72,15 @@ class Batcher:
     def take(self) -> list[Pending]:
         """The oldest requests that fit one insert; at least one, even when it alone is larger."""
         taken: list[Pending] = []
-        rows = nbytes = 0
+        rows = row_bytes = 0
         while self._line:
             item = self._line[0]
-            if taken and (rows + item.rows > self._rows_max or nbytes + item.nbytes > self._bytes_max):
+            if taken and (rows + item.rows > self._rows_max or row_bytes + item.row_bytes > self._bytes_max):
                 break
             taken.append(self._line.popleft())
-            rows, nbytes = rows + item.rows, nbytes + item.nbytes
+            rows, row_bytes = rows + item.rows, row_bytes + item.row_bytes
         self.rows -= rows
-        self.nbytes -= nbytes
+        self.row_bytes -= row_bytes
         return taken
 
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from cutaway_collector.batch import Batcher, Pending, merge, rows_of
 from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, Strings
-from cutaway_collector.contracts import Decoded
+from cutaway_collector.contracts import Checked
 from store_helpers import maps, nullable, offsets
 
 
-def pending(sequence: int, rows: int, nbytes: int = 10, arrived_s: float = 0.0) -> Pending:
-    return Pending(sequence, Decoded(Block("otel_traces", rows), Block("gen_ai_tokens", 0), 0, ""), nbytes, arrived_s)
+def pending(sequence: int, rows: int, row_bytes: int = 10, arrived_s: float = 0.0) -> Pending:
+    return Pending(sequence, Checked(b"", (), rows, 0, "", row_bytes, 0, ""), arrived_s)
 
 
 def batcher(**limits: Any) -> Batcher:
@@ -58,15 +58,15 @@ def test_a_request_larger_than_a_batch_goes_alone() -> None:
 def test_every_request_leaves_once_in_order_within_the_limits(sizes: list[tuple[int, int]]) -> None:
     """Taking until empty gives the line back; no batch of several exceeds a limit; the sums stay right."""
     line = batcher()
-    for number, (rows, nbytes) in enumerate(sizes):
-        line.add(pending(number, rows, nbytes))
+    for number, (rows, row_bytes) in enumerate(sizes):
+        line.add(pending(number, rows, row_bytes))
     taken: list[int] = []
     while len(line):
         items = line.take()
-        assert len(items) == 1 or (sum(item.rows for item in items) <= 100 and sum(item.nbytes for item in items) <= 1000)
+        assert len(items) == 1 or (sum(item.rows for item in items) <= 100 and sum(item.row_bytes for item in items) <= 1000)
         taken += [item.sequence for item in items]
     assert taken == list(range(len(sizes)))
-    assert (line.rows, line.nbytes) == (0, 0)
+    assert (line.rows, line.row_bytes) == (0, 0)
 
 
 texts = st.text(max_size=5)

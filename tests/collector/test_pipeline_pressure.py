@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cutaway_collector.pipeline import room
-from cutaway_collector.pipeline.room import DECODING_FACTOR, Room
+from cutaway_collector.pipeline.room import CHECKING_FACTOR, Room
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from pipeline_helpers import START_NS, request, stored
@@ -29,10 +29,10 @@ once take twice as much."""
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 1000, 10_000_000])
-def test_a_request_alone_is_always_decoded(payload_bytes: int) -> None:
+def test_a_request_alone_is_always_taken(payload_bytes: int) -> None:
     """Whatever its size: a limit smaller than one request must not turn it away for ever."""
     rooms = Room(10_000)
-    assert rooms.enter(payload_bytes) == payload_bytes * DECODING_FACTOR
+    assert rooms.enter(payload_bytes) == payload_bytes
 
 
 def test_decoding_waits_for_its_turn() -> None:
@@ -64,7 +64,7 @@ def test_rows_and_decoding_share_the_room() -> None:
     assert rooms.hold(60_000)
     assert not rooms.hold(40_000)
     assert rooms.hold(30_000)
-    assert rooms.enter(30_000 // DECODING_FACTOR) == 30_000
+    assert rooms.enter(30_000) == 30_000
     assert rooms.used == 120_000
     rooms.release(90_000)
     assert rooms.hold(1_000_000), "a request larger than the room is held alone"
@@ -127,7 +127,7 @@ def _press(tmp_path: Path, running: Server, enough: int, rounds: int) -> None:
                 assert acknowledged
                 wait_until(lambda: metric(collector, "cutaway_waiting_requests") == 0, 120)
         assert 0 < metric(collector, "cutaway_requests_total") - len(expected) / SPANS <= refusals
-        decoding_bytes = DECODING_FACTOR * len(request(0, SPANS, tokens=TOKENS))
+        decoding_bytes = CHECKING_FACTOR * len(request(0, SPANS, tokens=TOKENS))
         assert peak.nbytes < base_bytes + QUEUE_BYTES + decoding_bytes + MARGIN_BYTES
     assert stored(store) == sorted(expected)
     store.close()

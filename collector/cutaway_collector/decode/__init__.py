@@ -22,8 +22,8 @@ from typing import Final
 import orjson
 
 from cutaway_collector.contracts import Decoded, Encoding
-from cutaway_collector.decode.build import build
-from cutaway_collector.decode.check import check
+from cutaway_collector.decode.building import build
+from cutaway_collector.decode.checking import check
 from cutaway_collector.decode.limits import Limits
 
 __all__ = ["Limits", "build", "check", "decode", "decode_json", "decode_protobuf", "warm_up"]

@@ -30,6 +30,7 @@ from cutaway_collector.decode.tables import (
     E_WIDTH,
     EVENT_ATTRIBUTES,
     EVENTS,
+    HEAD,
     L_ATTRIBUTE,
     L_ATTRIBUTE_N,
     L_ID,
@@ -46,8 +47,11 @@ from cutaway_collector.decode.tables import (
     R_ATTRIBUTE_N,
     R_FAULT,
     R_WIDTH,
+    REJECTED,
     RESOURCE_ATTRIBUTES,
     RESOURCES,
+    ROW_BYTES,
+    ROW_BYTES_LEAST,
     S_ATTRIBUTE,
     S_ATTRIBUTE_N,
     S_CODE,
@@ -75,6 +79,7 @@ from cutaway_collector.decode.tables import (
     S_TRACE_N,
     S_WIDTH,
     SCOPES,
+    SHARED,
     SPAN_ATTRIBUTES,
     SPANS,
     TOO_DEEP,
@@ -248,6 +253,7 @@ def _span(data: Any, at: int, end: int, work: Any, scope: int, resource: int, in
     record = _new(work, SPANS, S_WIDTH)
     work[record + S_SCOPE], work[record + S_RESOURCE], work[record + S_FAULT] = scope, resource, inherited
     work[record + S_ATTRIBUTE], work[record + S_EVENT], work[record + S_LINK] = work[SPAN_ATTRIBUTES], work[EVENTS], work[LINKS]
+    work[ROW_BYTES] += ROW_BYTES_LEAST + end - at + work[SHARED] + work[SHARED + 1]
     start = np.uint64(0)
     stop = np.uint64(0)
     while at < end:
@@ -281,6 +287,7 @@ def _span(data: Any, at: int, end: int, work: Any, scope: int, resource: int, in
         work[record + S_FAULT] = BAD_SPAN_ID
     if not _nonzero(data, work[record + S_TRACE], work[record + S_TRACE_N], 16):
         work[record + S_FAULT] = BAD_TRACE_ID
+    work[REJECTED + work[record + S_FAULT]] += 1
     return at
 
 
@@ -318,6 +325,7 @@ def _scope(data: Any, at: int, end: int, work: Any, record: int) -> Any:
 def _scope_spans(data: Any, at: int, end: int, work: Any, resource: int, inherited: int, limit: int) -> Any:
     scope = work[SCOPES]
     record = _new(work, SCOPES, C_WIDTH)
+    work[SHARED + 1] = 0
     settled = False  # a scope may come once, and only before the first span
     while at < end:
         start = at
@@ -333,6 +341,7 @@ def _scope_spans(data: Any, at: int, end: int, work: Any, resource: int, inherit
             elif settled:
                 return fault(IRREGULAR, start)
             else:
+                work[SHARED + 1] = length
                 at = _scope(data, at, at + length, work, record)
             settled = True
         else:
@@ -366,6 +375,7 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
     resource = work[RESOURCES]
     record = _new(work, RESOURCES, R_WIDTH)
     work[record + R_ATTRIBUTE] = work[RESOURCE_ATTRIBUTES]
+    work[SHARED] = 0
     settled = False  # a resource may come once, and only before the first scope
     while at < end:
         start = at
@@ -381,6 +391,7 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
             elif settled:
                 return fault(IRREGULAR, start)
             else:
+                work[SHARED] = length
                 at = _resource(data, at, at + length, work, record, limit)
             settled = True
         else:
@@ -394,6 +405,7 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
 def request(data: Any, work: Any, attributes_max: int) -> Any:
     """Fills the tables of `work` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
     work[:COUNTS] = 0
+    work[REJECTED:HEAD] = 0
     return _request(raw(data), np.int64(data.size), raw(work), attributes_max)
 
 

@@ -40,6 +40,13 @@ class Kept(NamedTuple):
     marks: Any
 
 
+class Arrival(NamedTuple):
+    """How each kept span came. received_ms: int64 [rows], since 1970; tenants: from the credential."""
+
+    received_ms: Any
+    tenants: Strings
+
+
 def _enumeration(words: Strings, values: Any) -> Strings:
     """A number the protocol does not know reads as 0, the unspecified value."""
     return pick(words, np.where((values >= 0) & (values < len(words)), values, 0))
@@ -118,8 +125,8 @@ def keep(tables: Tables) -> Kept:
     return Kept(records, *lift.find(tables.span_attributes, records[:, t.S_ATTRIBUTE], records[:, t.S_ATTRIBUTE_N]))
 
 
-def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, *, received_ns: int, tenant: str) -> Block:
-    """One otel_traces row a kept span. received_ns: nanoseconds since 1970. tenant: from the credential."""
+def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, arrival: Arrival) -> Block:
+    """One otel_traces row a kept span."""
     records = kept.records
     count = len(records)
     scopes = tables.scopes[records[:, t.S_SCOPE]]
@@ -142,8 +149,8 @@ def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, *, recei
         "Duration": np.where(stops > starts, stops - starts, np.uint64(0)),
         "StatusCode": _enumeration(_STATUSES, records[:, t.S_CODE]),
         "StatusMessage": gather(data, records[:, t.S_MESSAGE], records[:, t.S_MESSAGE_N]),
-        "TenantId": Strings.repeat(tenant, count),
-        "IngestedAt": np.full(count, received_ns // 1_000_000, np.int64),
+        "TenantId": arrival.tenants,
+        "IngestedAt": arrival.received_ms,
         **_event_columns(data, tables, numbers, records),
         **_link_columns(data, tables, numbers, records),
         **lifted,

@@ -5,6 +5,7 @@ A row holds positions in the request, not copies. Nothing here reads bytes: otlp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -132,7 +133,18 @@ NAME_ENDS: Final = 51
 NAME_SLOTS: Final = 52
 NAME_LENGTHS: Final = 53
 NAME_SLOTS_EACH: Final = 54
-HEAD: Final = 64
+REJECTED: Final = 56
+"""Where the spans are counted, by what is wrong with them; NO_FAULT counts those that are kept."""
+SERIES_SEEN: Final = 62
+"""Not 0: a span has an attribute that is a token series."""
+ROW_BYTES: Final = 63
+"""What the rows of all spans will take in memory, about."""
+SHARED: Final = 64
+"""Bytes of the resource, and of the scope in the next word, that the row of every span under them repeats."""
+HEAD: Final = 66
+
+ROW_BYTES_LEAST: Final = 600
+"""What the row of a span takes beside the text in it: its numbers, and the offsets of its texts."""
 
 
 class Tables(NamedTuple):
@@ -140,7 +152,7 @@ class Tables(NamedTuple):
 
     Each holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the table.
     numbers: int64 [n], the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables
-    hold; then the caller makes them as large as wanted and fills again. stack: int64 [levels * 4].
+    hold: a walk over tables of no rows counts. stack: int64 [levels * 4].
     """
 
     spans: Any
@@ -159,16 +171,9 @@ class Tables(NamedTuple):
 
 
 _WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 1)
-_BYTES_A_ROW: Final = (96, 20, 160, 64, 160, 160, 2048, 256, 1024, 64)
-"""How many request bytes bring one row, guessed low: ordinary requests fit at once, and pages not touched cost nothing."""
 
 
-def guess(request_bytes: int) -> list[int]:
-    """First capacities of the tables for a request of that many bytes, in the order of `counts`."""
-    return [request_bytes // share + 16 for share in _BYTES_A_ROW]
-
-
-def check_affordable(capacities: list[int], bytes_max: int) -> None:
+def check_affordable(capacities: Sequence[int], bytes_max: int) -> None:
     """Raises TooLarge when tables of that many rows would take more than `bytes_max`."""
     wanted = sum(rows * width * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
     if wanted > bytes_max:
@@ -178,7 +183,7 @@ def check_affordable(capacities: list[int], bytes_max: int) -> None:
         )
 
 
-def allocate(capacities: list[int], depth_max: int, names: tuple[Any, Any, Any]) -> Tables:
+def allocate(capacities: Sequence[int], depth_max: int, names: tuple[Any, Any, Any]) -> Tables:
     """Tables of `capacities[i]` rows each plus the spare one. names: names.PACKED."""
     sizes = [(rows + 1) * width for rows, width in zip(capacities, _WIDTHS, strict=True)]
     extras = [4 * (depth_max + 2), *(part.size for part in names)]

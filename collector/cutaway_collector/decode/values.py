@@ -33,6 +33,7 @@ from cutaway_collector.decode.tables import (
     MAP,
     NUMBERS,
     RAW,
+    SERIES_SEEN,
     SPAN_ATTRIBUTES,
     STACK,
     TEXT,
@@ -225,6 +226,8 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     work[row + A_NUMBER] = work[NUMBERS]
     work[row + A_NAME] = name
     work[row + A_FLAT] = 0
+    if slot == SPAN_ATTRIBUTES and name >= SERIES_FROM:
+        work[SERIES_SEEN] = 1
     if kind == DOUBLE:
         work[claim(work, NUMBERS, 1)] = value
     elif kind == ARRAY and _doubles(data, value, value + length):

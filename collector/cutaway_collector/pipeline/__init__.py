@@ -1,7 +1,7 @@
-"""From a request to rows: decode, spool, acknowledge; then batch, insert, score, forget. The flow to read first.
+"""From a request to rows: check, spool, acknowledge; then batch, decode, insert, score, forget. The flow to read first.
 
-    submit   decodes on the caller's thread, keeps the raw bytes on disk, returns the receipt; rows wait in memory
-    writer   one thread: takes what is due, freezes the batch and its token, inserts it, lets the spool forget it
+    submit   checks on the caller's thread, keeps the raw bytes on disk, returns the receipt; they wait in memory as well
+    writer   one thread: takes what is due, makes rows of it, freezes the batch and its token, inserts it, lets the spool forget it
 
 Not a receiver and not a store. An acknowledged request is stored once: sent again it is known, a batch is repeated under its token
 until the store has it, also by the next process, and rows that the store will never take become dead letters, counted and told why.
@@ -16,19 +16,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from cutaway_collector import decode as decoding
 from cutaway_collector import score as scoring
 from cutaway_collector.batch import Batcher, Pending
-from cutaway_collector.contracts import Decoded, Encoding, Receipt, Scorer, Store
+from cutaway_collector.contracts import Checked, Encoding, Receipt, Rows, Scorer, Store
 from cutaway_collector.errors import Overloaded, RequestError, StoreError
 from cutaway_collector.pipeline.duplicates import Duplicates
 from cutaway_collector.pipeline.insert import BatchInsert, Outcome, ScoreBlock
 from cutaway_collector.pipeline.metrics import Metrics
-from cutaway_collector.pipeline.room import Room
+from cutaway_collector.pipeline.room import CHECKING_FACTOR, PARSING_FACTOR, Room
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import CorruptRecord, FrozenBatch, Spool
 
@@ -36,16 +36,6 @@ _LOG: Final = logging.getLogger(__name__)
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LONGEST_S: Final = 5.0
 _T = TypeVar("_T")
-
-
-class Decode(Protocol):
-    """decode.decode: one request to rows. Raises MalformedRequest."""
-
-    def __call__(
-        self, payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str, limits: decoding.Limits
-    ) -> Decoded:
-        """Rows of the request, and what was turned away."""
-        ...
 
 
 class _Stopping(Exception):
@@ -60,11 +50,10 @@ class Pipeline:
 
     def __init__(
         self, store: Store, spool: Spool, settings: Settings, *, scorers: Iterable[Scorer] = (),
-        decode: Decode = decoding.decode, score_block: ScoreBlock = scoring.score_block,
+        score_block: ScoreBlock = scoring.score_block,
     ) -> None:
         self._spool = spool
         self._prepare = store.prepare
-        self._decode = decode
         self._limits = decoding.Limits(attribute_depth_max=settings.attribute_depth_max, attributes_max=settings.attributes_max,
                                        sequence_tokens_max=settings.sequence_tokens_max)
         self._settings = settings
@@ -103,7 +92,7 @@ class Pipeline:
         try:
             key = self._spool.key(payload, encoding, tenant)
             receipt, known = self._duplicates.answer(key, lambda: self._accept(payload, encoding, tenant, key),
-                                                     lambda: self._receipt(self._decoded(payload, encoding, tenant)[0]))
+                                                     lambda: self._receipt(self._checked(payload, encoding, tenant)))
             outcome = "accepted"
             if known:
                 self._metrics.duplicates.labels(encoding).inc()
@@ -150,25 +139,25 @@ class Pipeline:
     # --- the caller's threads ---------------------------------------------------------------------------------------------
 
     def _accept(self, payload: bytes, encoding: Encoding, tenant: str, key: bytes) -> Receipt:
-        # Decoded rows are rarely smaller than the request: what has no room now is not worth decoding.
+        # What has no room now is not worth looking at.
         self._refuse_unless(self._has_room(len(payload)))
-        decoded, received_ns = self._decoded(payload, encoding, tenant)
-        self._metrics.rejected.inc(decoded.rejected)
-        receipt = self._receipt(decoded)
+        checked = self._checked(payload, encoding, tenant)
+        self._metrics.rejected.inc(checked.rejected)
+        receipt = self._receipt(checked)
         if receipt.accepted == 0:
             return receipt
-        nbytes = Pending.of(0, decoded, 0).nbytes
+        nbytes = checked.held_bytes
         keep = self._room.hold(nbytes)
         try:
             self._refuse_unless(keep or self._has_room(nbytes))
-            sequence = self._spool.append(payload, encoding, tenant, received_ns, key)
+            sequence = self._spool.append(payload, encoding, tenant, checked.received_ns, key)
         except BaseException:
             self._room.release(nbytes if keep else 0)
             raise
-        self._metrics.accepted.inc(decoded.spans.rows)
+        self._metrics.accepted.inc(checked.spans)
         with self._changed:
             if keep:
-                self._fresh.add(Pending(sequence, decoded, nbytes, time.monotonic()))
+                self._fresh.add(Pending(sequence, checked, time.monotonic()))
             else:
                 self._backlog.append(sequence)
             # The writer sleeps until the oldest request is due: only the first of a batch, or the last that fits, changes that.
@@ -176,22 +165,22 @@ class Pipeline:
                 self._changed.notify_all()
         return receipt
 
-    def _decoded(self, payload: bytes, encoding: Encoding, tenant: str) -> tuple[Decoded, int]:
-        """(rows, nanoseconds since 1970 at which they arrived), within the memory that decoding may take. Raises RequestError."""
-        reserved = self._room.enter(len(payload))
+    def _checked(self, payload: bytes, encoding: Encoding, tenant: str) -> Checked:
+        """The request, found sound within the memory that looking at it may take. Raises RequestError."""
+        reserved = self._room.enter(len(payload) * (CHECKING_FACTOR if encoding == "protobuf" else PARSING_FACTOR))
         if not reserved:
-            raise Overloaded(f"{self._room.used} bytes are being decoded or wait to be stored, queue_bytes_max allows "
+            raise Overloaded(f"{self._room.used} bytes are being read or wait to be stored, queue_bytes_max allows "
                              f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
         try:
-            received_ns = time.time_ns()
-            return self._decode(payload, encoding, received_ns=received_ns, tenant=tenant, limits=self._limits), received_ns
+            return decoding.check(payload, encoding, received_ns=time.time_ns(), tenant=tenant, limits=self._limits)
         finally:
             self._room.leave(reserved)
 
     @staticmethod
-    def _receipt(decoded: Decoded) -> Receipt:
-        scores = 0 if decoded.scores is None else decoded.scores.rows
-        return Receipt(decoded.spans.rows + scores, decoded.rejected, decoded.message)
+    def _receipt(checked: Checked) -> Receipt:
+        # Scores that came as events of spans count with their spans.
+        scores = 0 if checked.scores is None or checked.wire else checked.scores.rows
+        return Receipt(checked.spans + scores, checked.rejected, checked.message)
 
     def _has_room(self, nbytes: int) -> bool:
         """False: memory is full while the store answers. While it is away the spool alone keeps what memory cannot."""
@@ -204,7 +193,7 @@ class Pipeline:
             if self._closing or not self._writer.is_alive():
                 raise Overloaded("the collector is stopping: send this request again in a moment")
         if not room:
-            raise Overloaded(f"{self._room.held} decoded bytes wait to be stored, queue_bytes_max allows "
+            raise Overloaded(f"{self._room.held} bytes wait to be stored, queue_bytes_max allows "
                              f"{self._settings.queue_bytes_max}: this request was not kept, send it again later")
 
     def _waiting(self) -> int:
@@ -271,13 +260,13 @@ class Pipeline:
         for sequence in sequences:
             try:
                 record = self._spool.read(sequence)
-                decoded = self._decode(record.payload, record.encoding, received_ns=record.received_ns, tenant=record.tenant,
-                                       limits=self._limits)
+                checked = decoding.check(record.payload, record.encoding, received_ns=record.received_ns, tenant=record.tenant,
+                                         limits=self._limits)
             except (CorruptRecord, KeyError, RequestError) as error:
                 unreadable[sequence] = f"{type(error).__name__}: {error}"
                 continue
-            items.append(Pending.of(sequence, decoded, time.monotonic()))
-            self._room.take(items[-1].nbytes)
+            items.append(Pending(sequence, checked, time.monotonic()))
+            self._room.take(checked.held_bytes)
         return items, unreadable
 
     def _store(
@@ -285,22 +274,44 @@ class Pipeline:
     ) -> None:
         """Stores one batch, however long it takes; raises _Stopping when told to stop meanwhile."""
         batch = frozen or self._until_done(lambda: self._spool.freeze(sequences))
+        built, rows, broken = self._built(items)
         try:
-            outcome = self._until_done(lambda: self._insert.run(items, batch.token))
+            outcome = self._until_done(lambda: self._insert.run(built, rows, batch.token))
         except _Stopping:
             raise
         except Exception as error:
-            _LOG.exception("a batch could not be built: its %d requests become dead letters", len(items))
-            spans = sum(item.rows for item in items)
-            outcome = Outcome(0, spans, {item.sequence: (f"{type(error).__name__}: {error}", item.rows) for item in items})
+            _LOG.exception("a batch could not be stored: its %d requests become dead letters", len(built))
+            reason = f"{type(error).__name__}: {error}"
+            outcome = Outcome(0, rows.spans.rows, {item.sequence: (reason, item.rows) for item in built})
+        outcome.refused |= broken
+        outcome.spans_lost += sum(spans for _, spans in broken.values())
         self._bury(batch, {sequence: (reason, 0) for sequence, reason in unreadable.items()} | outcome.refused)
         self._metrics.stored.inc(outcome.spans_stored)
         self._metrics.lost.inc(outcome.spans_lost)
         self._until_done(lambda: self._spool.finish(batch))
         self._metrics.dead_letters_removed.inc(self._until_done(self._spool.expire))
-        self._room.release(sum(item.nbytes for item in items))
+        self._room.release(sum(item.held_bytes for item in items))
         with self._changed:
             self._storing = max(0, self._storing - len(sequences))
+
+    def _built(self, items: list[Pending]) -> tuple[list[Pending], Rows, dict[int, tuple[str, int]]]:
+        """(the requests that became rows, their rows, sequence number -> (why not, spans) of the others).
+
+        A request was found sound before, so none should fail now; if one does, by a fault of ours, the others are not lost with it.
+        """
+        try:
+            return items, decoding.build([item.request for item in items], self._limits), {}
+        except Exception:
+            _LOG.exception("a batch of %d requests could not be built at once: each is tried by itself", len(items))
+        good: list[Pending] = []
+        broken: dict[int, tuple[str, int]] = {}
+        for item in items:
+            try:
+                decoding.build([item.request], self._limits)
+                good.append(item)
+            except Exception as error:
+                broken[item.sequence] = f"{type(error).__name__}: {error}", item.rows
+        return good, decoding.build([item.request for item in good], self._limits), broken
 
     def _bury(self, batch: FrozenBatch, refused: dict[int, tuple[str, int]]) -> None:
         """Dead letters of a batch: payload and reason into the folder, reason into the store; repeated, neither is doubled."""

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from cutaway_collector.batch import Pending, merge, rows_of
 from cutaway_collector.blocks import Block
-from cutaway_collector.contracts import Scorer, Store
+from cutaway_collector.contracts import Rows, Scorer, Store
 from cutaway_collector.errors import StoreError
 from cutaway_collector.pipeline.letters import letter_block
 from cutaway_collector.pipeline.metrics import Metrics
@@ -52,21 +52,20 @@ class BatchInsert:
         self._score_block = score_block
         self._metrics = metrics
 
-    def run(self, items: list[Pending], token: str) -> Outcome:
+    def run(self, items: list[Pending], rows: Rows, token: str) -> Outcome:
         """Stores the rows of `items` under `token`. Raises StoreError only when trying the same again can help."""
         outcome = Outcome()
-        spans = merge([item.decoded.spans for item in items])
-        if spans is not None:
-            lost = self._insert(spans, token)
+        if rows.spans.rows:
+            lost = self._insert(rows.spans, token)
             outcome.spans_lost = sum(stop - start for start, stop, _ in lost)
-            outcome.spans_stored = spans.rows - outcome.spans_lost
-            _blame(outcome, lost, [(item.sequence, item.decoded.spans.rows) for item in items], are_spans=True)
-        tokens = merge([item.decoded.tokens for item in items])
+            outcome.spans_stored = rows.spans.rows - outcome.spans_lost
+            _blame(outcome, lost, [(item.sequence, item.rows) for item in items], are_spans=True)
+        tokens = rows.tokens if rows.tokens.rows else None
         if tokens is not None:
             lost = self._insert(tokens, token)
             self._metrics.sequences.inc(tokens.rows - sum(stop - start for start, stop, _ in lost))
-            _blame(outcome, lost, [(item.sequence, item.decoded.tokens.rows) for item in items])
-        judged = [(item.sequence, item.decoded.scores) for item in items if item.decoded.scores is not None]
+            _blame(outcome, lost, [(item.sequence, count) for item, count in zip(items, rows.token_rows.tolist(), strict=True)])
+        judged = [(item.sequence, item.request.scores) for item in items if item.request.scores is not None]
         sent = merge([scores for _, scores in judged])
         if sent is not None:
             # A token of their own: the scores we compute from the same batch go into the same table.

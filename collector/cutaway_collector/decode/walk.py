@@ -1,0 +1,71 @@
+"""A request's bytes into tables of positions: sized right, and regularised by the protobuf library where no encoder laid them out.
+
+The walk itself is otlp.py's; what the tables mean is for checking.py and building.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from cutaway_collector.decode import names, otlp, wire
+from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.limits import Limits
+from cutaway_collector.decode.tables import Tables
+from cutaway_collector.errors import MalformedRequest
+
+_NO_ROWS: Final = [0] * (t.NUMBERS + 1)
+
+
+def count(payload: bytes, limits: Limits) -> tuple[bytes, Tables]:
+    """(the request as an encoder would lay it out, tables that hold nothing but their counts): every byte is looked at, none kept.
+
+    Raises MalformedRequest with the reason and the byte offset.
+    """
+    tables, end = _walk(payload, _NO_ROWS, limits)
+    if end < 0 and wire.explain(end)[0] == wire.IRREGULAR:
+        payload = _regular(payload)
+        tables, end = _walk(payload, _NO_ROWS, limits)
+    if end < 0:
+        reason, offset = wire.explain(end)
+        raise MalformedRequest(f"the body is not an ExportTraceServiceRequest: at byte {offset} {wire.REASONS[reason]}")
+    return payload, tables
+
+
+def fill(payload: bytes, counts: Sequence[int], limits: Limits) -> Tables:
+    """The tables of bytes that `count` took, of as many rows as it counted. Raises TooLarge when they would be too large."""
+    t.check_affordable(counts, limits.working_bytes_max)
+    tables, end = _walk(payload, counts, limits)
+    if end < 0 or tables.counts[: len(counts)].tolist() != list(counts):
+        raise AssertionError("two walks over the same bytes must count the same")
+    return tables
+
+
+def _walk(payload: bytes, counts: Sequence[int], limits: Limits) -> tuple[Tables, int]:
+    tables = t.allocate(counts, limits.attribute_depth_max, names.PACKED)
+    return tables, otlp.request(np.frombuffer(payload, np.uint8), tables.work, limits.attributes_max)
+
+
+def _regular(payload: bytes) -> bytes:
+    """The same message as an encoder would have laid it out, by the protobuf library. Raises MalformedRequest."""
+    # Not at the top: most collectors never meet such bytes, and the JSON road does without the library.
+    from google.protobuf.message import DecodeError, EncodeError
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    message = ExportTraceServiceRequest()
+    try:
+        message.ParseFromString(payload)
+        message.DiscardUnknownFields()
+        return message.SerializeToString()
+    except (DecodeError, EncodeError):
+        raise MalformedRequest(
+            "the body is not an ExportTraceServiceRequest: the protobuf library cannot read it. Fields out of order or in "
+            "pieces are only accepted when every text is UTF-8 and messages nest less than 100 deep"
+        ) from None
+
+
+def bytes_of(payload: bytes) -> Any:
+    """uint8 [bytes], read-only."""
+    return np.frombuffer(payload, np.uint8)
