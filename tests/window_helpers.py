@@ -16,8 +16,9 @@ SUBJECTS = ("the harbour", "a violin", "our neighbour", "the old mill", "this th
             "the archive", "an apprentice", "the glacier", "his bicycle", "the orchard", "a lighthouse", "the council", "the fox")
 VERBS = ("remembers", "outlives", "questions", "repairs", "carries", "measures", "forgets", "paints", "follows", "warms", "hides",
          "translates", "weighs", "borrows", "defends", "unsettles")
-OBJECTS = ("every winter", "a quiet debt", "the long road", "its own echo", "some borrowed light", "the first rule", "a broken promise",
-           "seven small towns", "the last word", "an honest map", "the river's name", "a patient answer", "two kinds of silence",
+OBJECTS = ("every winter", "a quiet debt", "the long road", "its own echo", "some borrowed light", "the first rule",
+           "a broken promise", "seven small towns", "the last word", "an honest map", "the river's name",
+           "a patient answer", "two kinds of silence",
            "the missing page", "a stubborn hope", "the morning bread")
 
 
@@ -37,9 +38,9 @@ def collapsed(count: int, seed: int = 1) -> list[str]:
     rng = random.Random(seed)
     words = healthy(1, seed, sentences=12)[0].split()
     out = []
-    for number in range(count):
+    for _ in range(count):
         mine = list(words)
-        mine[rng.randrange(len(mine))] = f"word{number}"
+        mine[rng.randrange(len(mine))] = rng.choice(words)
         out.append(" ".join(mine))
     return out
 

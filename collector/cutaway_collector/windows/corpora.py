@@ -96,7 +96,7 @@ def add(folder: Path, name: str, texts: Iterable[tuple[str, str]], *, tenant: st
         held += found.hashes.size
         if held > FINGERPRINTS_MAX:
             raise SettingsError(f"a corpus has at most {FINGERPRINTS_MAX} shingles, some fifty million words: register it in parts")
-        words += int(found.positions[-1]) + memory.SHINGLE if found.positions.size else 0
+        words += found.words
         names.append(title)
         parts.append(found)
     if not held:

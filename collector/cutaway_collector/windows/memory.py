@@ -26,14 +26,15 @@ RUN_WORDS: Final = 25
 """Words in a row from which an answer counts as memorised: what a reader would call copied, and three times what chance and common
 phrases give. Carlini et al. (2022, arXiv 2202.07646) take 50 tokens, some 38 words."""
 PLACES_MAX: Final = 64
-"""Places of one shingle that are looked at: what stands in a corpus more often is its boilerplate."""
+"""Places of one shingle that are looked at, the first ones: a passage that stands more often is found in these."""
 
 
 class Fingerprints(NamedTuple):
-    """hashes: uint64 [f]; positions: the first word of each shingle in its text [f], rising."""
+    """hashes: uint64 [f]; positions: the first word of each shingle in its text [f], rising; words: how many the text has."""
 
     hashes: npt.NDArray[np.uint64]
     positions: npt.NDArray[np.uint32]
+    words: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,14 @@ class Match:
 
 def winnowed(text: str) -> Fingerprints:
     """A document -> its shingles of least hash, the last of equal ones. Empty for fewer than SHINGLE words."""
-    hashes = shingles(word_hashes(text), SHINGLE)
+    found = word_hashes(text)
+    hashes = shingles(found, SHINGLE)
     if not hashes.size:
-        return Fingerprints(hashes, np.zeros(0, np.uint32))
+        return Fingerprints(hashes, np.zeros(0, np.uint32), found.size)
     span = min(WINDOW, hashes.size)
     windows = np.lib.stride_tricks.sliding_window_view(hashes[::-1], span)
     kept = np.unique(hashes.size - 1 - (np.argmin(windows, axis=1) + np.arange(windows.shape[0])))
-    return Fingerprints(hashes[kept], kept.astype(np.uint32))
+    return Fingerprints(hashes[kept], kept.astype(np.uint32), found.size)
 
 
 def longest_run(text: str, index: Index) -> Match | None:
@@ -80,7 +82,7 @@ def longest_run(text: str, index: Index) -> Match | None:
     hashes = shingles(word_hashes(text), SHINGLE)
     first = np.searchsorted(index.hashes, hashes, "left")
     count = np.searchsorted(index.hashes, hashes, "right") - first
-    count = np.where(count > PLACES_MAX, 0, count)
+    count = np.minimum(count, PLACES_MAX)
     if not count.any():
         return None
     mine: Ids = np.repeat(np.arange(hashes.size), count)
