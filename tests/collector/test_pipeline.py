@@ -262,17 +262,20 @@ def test_closing_has_a_deadline(store: ClickHouseStore, settings: Settings) -> N
 
 
 def test_a_record_that_can_no_longer_be_read_becomes_a_dead_letter(store: ClickHouseStore, settings: Settings) -> None:
-    """A record damaged on disk while the collector was down is quarantined or buried, and the others are stored."""
+    """A record damaged on disk after a crash is buried and told in the table; those before and behind it are stored."""
     with running(Tampered(store, hold=True), settings, close_s=0.05) as pipeline:
         for number in range(3):
             pipeline.submit(request(number * 10), "protobuf")
     segment = next((Path(settings.data) / "spool" / "segments").glob("*.log"))
+    segment.with_suffix(".idx").unlink()  # a crash leaves none
     raw = bytearray(segment.read_bytes())
-    raw[-5] ^= 0xFF
+    raw[len(raw) // 2] ^= 0xFF
     segment.write_bytes(raw)
     with running(store, settings) as pipeline:
         wait_until(lambda: pipeline.status()[1]["waiting_requests"] == 0)
-        assert stored(store) == list(range(20))
+        assert stored(store) == [*range(10), *range(20, 30)]
+        assert pipeline.status()[1]["dead_letters"] == 1
+    assert store.query("SELECT Sequence, Reason FROM otel.cutaway_dead_letters").rows == [(2, "CorruptRecord: the body is damaged")]
     assert list((Path(settings.data) / "spool" / "quarantine").iterdir())
 
 

@@ -5,12 +5,13 @@ grouped into batches, so that a repeated batch carries the token of the first tr
 
     segments/*.log   the records, with *.idx of what is in them    ledger.db   batches, tokens, what is done, keys of what was
     dead/            records that the store will never take, each with its reason
-    quarantine/      bytes found at start-up that are not whole records
+    quarantine/      bytes found at start-up that are not whole records; within the bounds of dead/
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool.dead import DEAD_BYTES_MAX, DEAD_SECONDS_MAX, DeadLetters
 from cutaway_collector.spool.ledger import FrozenBatch, open_ledger
+from cutaway_collector.spool.quarantine import Quarantine
 from cutaway_collector.spool.records import CorruptRecord, Record, request_key
 from cutaway_collector.spool.segments import Segments
 
@@ -30,6 +32,7 @@ __all__ = ["CorruptRecord", "FrozenBatch", "Letter", "Record", "Spool"]
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 REMEMBERED_MAX: Final = 50_000
 REMEMBERED_SECONDS_MAX: Final = 3600
+_QUARANTINE_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,16 @@ class Spool:
         self._remembered_max = remembered_max
         try:
             self._dead = DeadLetters(private_directory(root / "dead"), bytes_max=dead_bytes_max, seconds_max=dead_s_max)
-            quarantine = private_directory(root / "quarantine")
-            self._ledger = open_ledger(root / "ledger.db", quarantine, remembered_max=remembered_max,
+            self._quarantine = Quarantine(private_directory(root / "quarantine"), bytes_max=dead_bytes_max, seconds_max=dead_s_max)
+            self._ledger = open_ledger(root / "ledger.db", self._quarantine.directory, remembered_max=remembered_max,
                                        remembered_s_max=remembered_s_max)
-            self._segments = Segments(private_directory(root / "segments"), quarantine, bytes_max=bytes_max,
+            self._segments = Segments(private_directory(root / "segments"), self._quarantine, bytes_max=bytes_max,
                                       segment_bytes=max(4096, min(segment_bytes, bytes_max // 4)), seed=self._ledger.seed)
             self._segments.load(self._ledger.highest_sequence() + 1)
             self._segments.mark_ranges_done(self._ledger.done())
             self._segments.trim()
+            self._quarantine.expire()
+            self._expired_s = time.monotonic()
         except BaseException:
             os.close(self._lock)
             raise
@@ -169,7 +174,12 @@ class Spool:
         return letter
 
     def expire(self) -> int:
-        """Removes dead letters that are too old, or too many for their bytes; how many. Raises OSError."""
+        """Removes dead letters that are too old, or too many for their bytes; how many. The quarantine has the same bounds, and is
+        looked at once an hour. Raises OSError.
+        """
+        if time.monotonic() - self._expired_s >= _QUARANTINE_SECONDS:
+            self._expired_s = time.monotonic()
+            self._quarantine.expire()
         return self._dead.expire()
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def read_index(segment: Path, seed: int) -> Scan | None:
     offsets, keys = _HEADER.size + count * _NUMBER_BYTES, _HEADER.size + count * 2 * _NUMBER_BYTES
     if (magic, good_bytes, sown, keys + count * KEY_BYTES) != (_MAGIC, size, seed, end):
         return None
-    return Scan(_numbers(raw[offsets:keys]), _numbers(raw[_HEADER.size : offsets]), bytearray(raw[keys:end]), good_bytes, "")
+    return Scan(_numbers(raw[offsets:keys]), _numbers(raw[_HEADER.size : offsets]), bytearray(raw[keys:end]), good_bytes)
 
 
 def _numbers(raw: bytes) -> array[int]:

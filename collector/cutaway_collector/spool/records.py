@@ -11,9 +11,9 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import xxhash
 
@@ -31,6 +31,21 @@ KEY_BYTES: Final = 16
 
 class CorruptRecord(Exception):
     """The bytes at this place are not a whole record: a torn tail, or a disk that changed them."""
+
+
+class CutShort(CorruptRecord):
+    """The file ends before the record does."""
+
+
+class _Head(NamedTuple):
+    """A record's header, without what only proves that it is one."""
+
+    sequence: int
+    received_ns: int
+    body_bytes: int
+    checksum: int
+    encoding: int
+    tenant_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,46 +84,88 @@ def header(sequence: int, received_ns: int, encoding: Encoding, tenant: bytes, p
 
 def read_record(file: BinaryIO, bytes_left: int) -> Record:
     """The record at the file's position. Raises CorruptRecord when fewer than `bytes_left` bytes make one."""
-    head = file.read(HEADER_BYTES)
-    if len(head) < HEADER_BYTES:
-        raise CorruptRecord("the header is cut short")
-    magic, sequence, received_ns, body_bytes, checksum, encoding, tenant_bytes = _HEADER.unpack_from(head)
-    if magic != MAGIC or _CHECK.unpack_from(head, _HEADER.size)[0] != zlib.crc32(head[: _HEADER.size]):
+    return _read_body(file, _read_head(file, bytes_left))
+
+
+def _read_head(file: BinaryIO, bytes_left: int) -> _Head:
+    raw = file.read(HEADER_BYTES)
+    if len(raw) < HEADER_BYTES:
+        raise CutShort("the header is cut short")
+    magic, *rest = _HEADER.unpack_from(raw)
+    head = _Head(*rest)
+    if magic != MAGIC or _CHECK.unpack_from(raw, _HEADER.size)[0] != zlib.crc32(raw[: _HEADER.size]):
         raise CorruptRecord("the header is damaged")
-    if body_bytes > bytes_left - HEADER_BYTES or tenant_bytes > body_bytes or encoding >= len(_ENCODINGS):
-        raise CorruptRecord("the body is cut short")
-    body = file.read(body_bytes)
-    if len(body) < body_bytes or zlib.crc32(body) != checksum:
+    if head.body_bytes > bytes_left - HEADER_BYTES:
+        raise CutShort("the body is cut short")
+    return head
+
+
+def _read_body(file: BinaryIO, head: _Head) -> Record:
+    body = file.read(head.body_bytes)
+    if len(body) < head.body_bytes or zlib.crc32(body) != head.checksum:
         raise CorruptRecord("the body is damaged")
-    return Record(sequence, received_ns, _ENCODINGS[encoding], body[:tenant_bytes].decode(), body[tenant_bytes:])
+    if head.encoding >= len(_ENCODINGS):
+        raise CorruptRecord("a newer version of cutaway wrote it, in an encoding that this one does not know")
+    raw_tenant = body[: head.tenant_bytes]
+    return Record(head.sequence, head.received_ns, _ENCODINGS[head.encoding], raw_tenant.decode(), body[head.tenant_bytes :])
 
 
 @dataclass(slots=True)
 class Scan:
-    """The good prefix of a segment: where each record begins, its number and key, and where trust ends ("" when at the end)."""
+    """What a segment holds: where each record begins, its number and key, up to `good_bytes`, where trust ends.
+
+    damage: why it ends before the file does, "" when it does not. torn: what follows `good_bytes` is what a write leaves that was
+    never finished, and so never acknowledged. unreadable: [start, stop) of records whose head is whole and whose body is not: they
+    have a number and stand in the arrays, for reading them tells what is wrong.
+    """
 
     offsets: array[int]
     sequences: array[int]
     keys: bytearray
     good_bytes: int
-    damage: str
+    damage: str = ""
+    torn: bool = False
+    unreadable: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, offset: int, sequence: int, key: bytes = bytes(KEY_BYTES)) -> None:
+        """One more record; the key of one that cannot be read is all zeros, and never that of a request."""
+        self.offsets.append(offset)
+        self.sequences.append(sequence)
+        self.keys += key
 
 
 def scan(path: Path, seed: int) -> Scan:
-    """Reads a segment from its start to its end or to the first bytes that are no record. Raises OSError."""
-    found = Scan(array("Q"), array("Q"), bytearray(), 0, "")
+    """Reads a segment from its start to its end, or to the first bytes that are no record's head: where the next record begins is
+    then unknown, and what looks like one further on may be part of what a sender wrote. Raises OSError.
+    """
+    found = Scan(array("Q"), array("Q"), bytearray(), 0)
     size = path.stat().st_size
     with path.open("rb") as file:
         while found.good_bytes < size:
             try:
-                record = read_record(file, size - found.good_bytes)
-                if found.sequences and record.sequence <= found.sequences[-1]:
+                head = _read_head(file, size - found.good_bytes)
+                if found.sequences and head.sequence <= found.sequences[-1]:
                     raise CorruptRecord("the sequence numbers do not rise")
             except CorruptRecord as error:
                 found.damage = str(error)
+                found.torn = isinstance(error, CutShort) or _only_zeros(file, found.good_bytes)
                 break
-            found.offsets.append(found.good_bytes)
-            found.sequences.append(record.sequence)
-            found.keys += request_key(record.payload, record.encoding, record.tenant, seed)
-            found.good_bytes = file.tell()
+            end = found.good_bytes + HEADER_BYTES + head.body_bytes
+            try:
+                record = _read_body(file, head)
+                found.add(found.good_bytes, head.sequence, request_key(record.payload, record.encoding, record.tenant, seed))
+            except CorruptRecord:
+                found.add(found.good_bytes, head.sequence)
+                found.unreadable.append((found.good_bytes, end))
+                file.seek(end)
+            found.good_bytes = end
     return found
+
+
+def _only_zeros(file: BinaryIO, start: int) -> bool:
+    """Whether the file goes on with nothing but zeros, as after a power cut: its length was on disk, its contents were not."""
+    file.seek(start)
+    while piece := file.read(1 << 20):
+        if piece.count(0) < len(piece):
+            return False
+    return True

@@ -18,6 +18,7 @@ from typing import Final
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.errors import Overloaded
 from cutaway_collector.spool.index import index_path, read_index, write_index
+from cutaway_collector.spool.quarantine import Quarantine
 from cutaway_collector.spool.records import (
     HEADER_BYTES,
     KEY_BYTES,
@@ -71,7 +72,7 @@ class Segments:
     seed: of the records' keys.
     """
 
-    def __init__(self, directory: Path, quarantine: Path, *, bytes_max: int, segment_bytes: int, seed: int) -> None:
+    def __init__(self, directory: Path, quarantine: Quarantine, *, bytes_max: int, segment_bytes: int, seed: int) -> None:
         self._directory = directory
         self._seed = seed
         self._quarantine = quarantine
@@ -91,19 +92,19 @@ class Segments:
         self.syncs = 0
 
     def load(self, next_sequence: int) -> None:
-        """Finds what an earlier run left. What cannot be trusted is moved to the quarantine and logged. Raises OSError.
+        """Finds what an earlier run left. What cannot be trusted goes to the quarantine and is logged. Raises OSError.
 
-        The last segment, which a crash may have torn, is read from end to end; the others only where their index does not fit them.
+        A segment is read from end to end where no index fits it: the last one after a crash, which may have torn it. Acknowledged
+        records that are damaged keep their numbers, so that they are offered like others and found unreadable, not forgotten.
         """
         paths = sorted(self._directory.glob("*.log"))
         for path in paths:
-            found = read_index(path, self._seed) if path != paths[-1] else None
+            found = read_index(path, self._seed)
             if found is None:
                 found = scan(path, self._seed)
-                if found.damage:
-                    self._set_aside(path, found.good_bytes, found.damage)
-                if path != paths[-1]:
-                    write_index(path, found, self._seed)
+                self._set_aside(path, found)
+                write_index(path, found, self._seed)
+                os.truncate(path, found.good_bytes)  # last: until then the index does not fit, and all this is done again
             segment = Segment(path)
             segment.sequences, segment.offsets, segment.keys = found.sequences, found.offsets, found.keys
             segment.size = segment.durable_size = found.good_bytes
@@ -307,7 +308,7 @@ class Segments:
             return
         self._old.append(segment)
         if not segment.finished:
-            write_index(segment.path, Scan(segment.offsets, segment.sequences, segment.keys, segment.size, ""), self._seed)
+            write_index(segment.path, Scan(segment.offsets, segment.sequences, segment.keys, segment.size), self._seed)
 
     def _write(self, segment: Segment, parts: list[bytes]) -> None:
         data = [part for part in parts if part]
@@ -373,17 +374,18 @@ class Segments:
         except OSError as error:
             _LOG.debug("the spool segment %s could not be cut back: %s", segment.path, error.strerror)
 
-    def _set_aside(self, path: Path, good_bytes: int, damage: str) -> None:
-        aside = self._quarantine / f"{path.stem}-{good_bytes}.bin"
-        with path.open("r+b") as file:
-            file.seek(good_bytes)
-            with os.fdopen(os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as out:
-                size = 0
-                while chunk := file.read(1 << 20):
-                    size += out.write(chunk)
-            file.truncate(good_bytes)
-        _LOG.warning("spool segment %s is good up to byte %d (%s): the remaining %d bytes were moved to %s",
-                     path.name, good_bytes, damage, size, aside)
+    def _set_aside(self, path: Path, found: Scan) -> None:
+        """Copies damaged bytes to the quarantine; one number stands for all that was lost at the end."""
+        for start, stop in found.unreadable:
+            _LOG.warning("spool segment %s has a damaged record of %d bytes at byte %d: they were copied to %s", path.name,
+                         stop - start, start, self._quarantine.copy(path, start, stop))
+        if found.damage:
+            size = path.stat().st_size
+            _LOG.warning("spool segment %s is good up to byte %d (%s): the remaining %d bytes were moved to %s", path.name,
+                         found.good_bytes, found.damage, size - found.good_bytes,
+                         self._quarantine.copy(path, found.good_bytes, size))
+            if not found.torn:
+                found.add(found.good_bytes, found.sequences[-1] + 1 if found.sequences else int(path.stem))
 
 
 def _unlink(segment: Path) -> None:
