@@ -300,5 +300,9 @@ EVALUATION_SOURCE: Final = "cutaway.evaluation.source"
 EVALUATION_OWN: Final = "cutaway."
 """Begins the names of the scores the SDK gives by itself. They repeat what is on the span, so they are not stored once more."""
 
+REFERENCE_TEXT: Final = "cutaway.reference.text"
+"""The answer that would have been right, put on the span of a generation by whoever knows it: one text, or a JSON list of one text a
+sequence. The collector compares the answers with it."""
+
 EVALUATION_LEFT_OUT: Final = "cutaway.evaluation.left_out"
 """On the last evaluation event of a call that has too many: how many more were not emitted. Their scores are on the span."""

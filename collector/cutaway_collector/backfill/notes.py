@@ -25,7 +25,7 @@ State = Literal["running", "stopped", "done"]
 SILENCE_SECONDS_MAX: Final = 30
 """A job that has noted nothing for so long belongs to nobody any more."""
 _HOST: Final = socket.gethostname()
-_PROCESS: Final = f"{_HOST}/{os.getpid()}/{uuid.uuid4().hex}"
+PROCESS: Final = f"{_HOST}/{os.getpid()}/{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,11 @@ def write(store: Store, job: Job) -> None:
     job.version += 1
     counts = json.dumps({"rows": job.rows, "scores": job.scores, "failures": job.failures})
     texts = {"JobId": job.id, "Fingerprint": job.fingerprint, "Request": json.dumps(asdict(job.request)), "State": job.state,
-             "Owner": _PROCESS, "Position": json.dumps(job.position) if job.position else "", "Counts": counts}
+             "Owner": PROCESS, "Position": json.dumps(job.position) if job.position else "", "Counts": counts}
     block = Block(BACKFILLS.name, 1, {
         **{name: Strings.of([text]) for name, text in texts.items()},
         "StartedMs": np.array([job.started_ms], np.uint64), "Version": np.array([job.version], np.uint64)})
-    store.insert(block, f"backfill:{job.id}:{_PROCESS}:{job.version}")
+    store.insert(block, f"backfill:{job.id}:{PROCESS}:{job.version}")
 
 
 def unfinished(store: Store, fingerprint: str = "") -> Job | None:
@@ -95,7 +95,7 @@ def unfinished(store: Store, fingerprint: str = "") -> Job | None:
 def running_elsewhere(store: Store) -> str:
     """Id of a job that another living process works on, "" for none. Raises StoreError."""
     for row in _read(store, "WHERE State = 'running' ORDER BY StartedMs DESC LIMIT 100", {}):
-        if _alive(owner=str(row[4]), silent_s=float(row[9])):
+        if alive(owner=str(row[4]), silent_s=float(row[9])):
             return str(row[0])
     return ""
 
@@ -108,8 +108,9 @@ def _read(store: Store, clauses: str, bound: Mapping[str, Any]) -> list[Any]:
         f"FINAL {clauses}", bound).rows)
 
 
-def _alive(*, owner: str, silent_s: float) -> bool:
-    if silent_s > SILENCE_SECONDS_MAX or owner == _PROCESS:
+def alive(*, owner: str, silent_s: float) -> bool:
+    """Whether another process that noted this owner so many seconds ago is still at work."""
+    if silent_s > SILENCE_SECONDS_MAX or owner == PROCESS:
         return False
     host, number, _ = owner.split("/", 2)
     if host != _HOST:
