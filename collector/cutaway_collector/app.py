@@ -5,17 +5,19 @@ Start: store, kernels warm, spool replayed, UI, receivers last. Stop: receivers 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from cutaway_collector import decode, score, ui_server
+from cutaway_collector import decode, judge, score, ui_server
 from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
 from cutaway_collector.errors import SettingsError
+from cutaway_collector.judging import Judging
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
@@ -25,6 +27,8 @@ from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app, sessions
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.readiness import Readiness
+from cutaway_collector.windowing import Windows
+from cutaway_collector.windows import corpora
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,11 @@ class Collector:
         self._stack.callback(draining.close)
         submit = redacting(pipeline.submit, redactor) if redactor else pipeline.submit
 
+        judging = _judging(store, settings, pipeline)
+
         def status() -> tuple[bool, dict[str, Any]]:
             ready, details = pipeline.status()
+            details |= {"judging": judging.status()} if judging else {}
             return ready, {**details, "keys": credentials.trouble or f"{credentials.count} known"} if credentials else details
 
         self._readiness = Readiness(status, store, away_s_max=settings.store_away_seconds_max,
@@ -90,6 +97,13 @@ class Collector:
                               stack=self._stack)
         self._stack.callback(draining.close)  # before the UI closes; the earlier one is for a start that fails
         self._stack.callback(backfills.close)
+        if judging:
+            self._stack.callback(judging.close)
+            judging.start()
+        if settings.windows_minutes:
+            windows = _windows(store, settings, pipeline)
+            self._stack.callback(windows.close)
+            windows.start()
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
                             concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
@@ -105,13 +119,38 @@ class Collector:
         return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
 
 
-def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
+def _give_way(settings: Settings, pipeline: Pipeline) -> Callable[[], bool]:
+    """True while fresh spans need the store: whoever reads it in the background then waits."""
+
     def give_way() -> bool:
         ready, details = pipeline.status()
         return not ready or details["store"] != "reachable" or details["queue_bytes"] > settings.queue_bytes_max // 4
 
+    return give_way
+
+
+def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
     return Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
-                     registry=pipeline.registry, give_way=give_way)
+                     registry=pipeline.registry, give_way=_give_way(settings, pipeline))
+
+
+def _windows(store: Store, settings: Settings, pipeline: Pipeline) -> Windows:
+    return Windows(store, minutes=settings.windows_minutes, answers_max=settings.windows_answers_max,
+                   groups_max=settings.windows_groups_max, folder=state_directory(settings) / corpora.FOLDER,
+                   registry=pipeline.registry, give_way=_give_way(settings, pipeline))
+
+
+def _judging(store: Store, settings: Settings, pipeline: Pipeline) -> Judging | None:
+    """The thread that judges texts, not started; None where it is off. Raises SettingsError for a scorer that there is not."""
+    broken: dict[str, Exception] = {}
+    models = judge.Models(device=settings.score_device, bytes_max=settings.judge_memory_bytes_max,
+                          embedding=settings.judge_embedding_model, reference=settings.judge_reference_model)
+    scorers = judge.text_scorers(settings.judge, models, on_failure=broken.__setitem__)
+    if not scorers and not broken:
+        return None
+    return Judging(store, scorers, broken=broken, registry=pipeline.registry, batch_rows_max=settings.judge_batch_rows_max,
+                   sample_per_mille=settings.judge_sample_per_mille, core_percent=settings.judge_core_percent_max,
+                   give_way=_give_way(settings, pipeline))
 
 
 def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:

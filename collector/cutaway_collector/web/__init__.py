@@ -27,7 +27,7 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.web import admin, errors, figures, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
-from cutaway_collector.web.pages import generation, guide, search, trace
+from cutaway_collector.web.pages import generation, guide, search, trace, windows
 from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
 from cutaway_collector.web.site import Site
 
@@ -153,6 +153,10 @@ def _pages(app: Flask, site: Site) -> None:
         return _render("generation.html", generation.page(site, span_id, request.args))
 
     @app.get("/help")
+    @app.get("/windows")
+    def windows_page() -> AnyResponse:
+        return _render("windows.html", windows.page(site, request.args))
+
     def help_page() -> AnyResponse:
         return _render("help.html", guide.page())
 
@@ -174,6 +178,10 @@ def _twins(app: Flask, site: Site) -> None:
         return _json(trace.twin(site, trace_id))
 
     @app.get("/gen/<span_id>.json")
+    @app.get("/windows.json")
+    def windows_twin() -> Response:
+        return _json(windows.twin(site, request.args))
+
     def generation_twin(span_id: str) -> Response:
         return _json(twin_of_generation(site, span_id, request.args))
 

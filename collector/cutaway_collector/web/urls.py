@@ -32,6 +32,19 @@ def generation(span_id: str, **parameters: object) -> str:
     return _with(f"/gen/{quote(span_id, safe='')}{twin}", parameters)
 
 
+def drift(**parameters: object) -> str:
+    """The drift page; parameters: baseline, at (end of a window), from_, to. `json=True` gives its twin."""
+    twin = ".json" if parameters.pop("json", False) else ""
+    return _with(f"/drift{twin}", {key.rstrip("_"): value for key, value in parameters.items()})
+
+
+def windows(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """The page of window scores, with parameters and changes as `search` takes them."""
+    merged: dict[str, object] = {**(parameters or {})}
+    merged.update({key.rstrip("_"): value for key, value in changes.items()})
+    return _with("/windows", merged)
+
+
 def sign_in(back: str = "") -> str:
     """The sign-in page, which leads back to `back`."""
     return _with("/sign-in", {"next": back if back not in ("/", "/search") else ""})

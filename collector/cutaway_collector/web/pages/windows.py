@@ -1,0 +1,160 @@
+"""The page of window scores: what the answers of a quarter of an hour say together, a row a window and group.
+
+Not the scores (the verb `windows` has their formulas) and not when they are made: this page reads what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cutaway_collector import windows as verb
+from cutaway_collector.search import windows as query
+from cutaway_collector.web import figures, times, urls
+from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.site import Arguments, Site, Tab
+
+LIMIT_DEFAULT: Final = 100
+VALUE_CHARACTERS_MAX: Final = 1000
+COLUMNS: Final[tuple[tuple[str, str], ...]] = (
+    ("vendi_share", "Different"), ("pairwise_cosine", "Cosine"), ("self_bleu", "Self-BLEU"), ("distinct_2", "Distinct-2"),
+    ("duplicate_share", "Duplicates"), ("surprisal_rise", "Surprisal rise"), ("memorised_share", "Memorised"),
+)
+"""Score name, heading. The twin has all of them."""
+_HELP: Final = {kind.name: kind.help + (f"; {kind.unit}" if kind.unit == "nats" else "") for kind in verb.KINDS}
+LABELS: Final = tuple(kind.label for kind in verb.KINDS if kind.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value as printed, what is said of it, and whether it is a bad one."""
+
+    text: str
+    title: str
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A label of the row, why, and links to example traces: (short id, address)."""
+
+    label: str
+    explanation: str
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a group's name; `url` shows this part alone."""
+
+    name: str
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRow:
+    """One window and group."""
+
+    start_ns: int
+    date: str
+    minutes: str
+    parts: tuple[Part, ...]
+    judged: int
+    answers: int
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsPage:
+    """Everything the template may use. filters: what narrows the page, each link taking it away."""
+
+    rows: tuple[WindowRow, ...]
+    headings: tuple[tuple[str, str], ...]
+    ranges: tuple[Tab, ...]
+    labels: tuple[Tab, ...]
+    filters: tuple[Tab, ...]
+    truncated: bool
+    limit: int
+    minutes: int
+    twin_url: str
+
+
+def twin(site: Site, args: Arguments) -> dict[str, Any]:
+    """The JSON twin: {"windows", "truncated", "stats"}. Raises BadParameter, StoreError."""
+    return _found(site, args)[0]
+
+
+def page(site: Site, args: Arguments) -> WindowsPage:
+    """The page. Raises BadParameter, StoreError."""
+    found, kept = _found(site, args)
+    current = "" if kept.get("to") else kept.get("from", "all")
+    return WindowsPage(
+        rows=tuple(_row(row, kept, site.now_ns()) for row in found["windows"]),
+        headings=tuple((heading, _HELP[name]) for name, heading in COLUMNS),
+        ranges=tuple(Tab(label, urls.windows(kept, from_=text, to=""), current == (text or "all")) for text, label in times.RANGES),
+        labels=tuple(Tab(label, urls.windows(kept, label="" if kept.get("label") == label else label), kept.get("label") == label)
+                     for label in LABELS),
+        filters=tuple(Tab(f"{name}: {kept[name] or 'none'}", urls.windows({key: kept[key] for key in kept if key != name}), True)
+                      for name in query.FILTERS if name in kept),
+        truncated=found["truncated"],
+        limit=len(found["windows"]),
+        minutes=site.settings.windows_minutes,
+        twin_url=urls.windows(kept).replace("/windows", "/windows.json", 1),
+    )
+
+
+def _found(site: Site, args: Arguments) -> tuple[dict[str, Any], dict[str, str]]:
+    now_ns = site.now_ns()
+    start_ns, end_ns = times.parse(args.get("from", ""), now_ns, "from"), times.parse(args.get("to", ""), now_ns, "to")
+    if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+        raise BadParameter("from lies before to, here it does not", hint="exchange the two")
+    kept = {key: args[key] for key in ("from", "to", "label", "limit") if args.get(key)}
+    kept.update({name: args[name] for name in query.FILTERS if name in args})
+    for name, value in kept.items():
+        if len(value) > VALUE_CHARACTERS_MAX:
+            raise BadParameter(f"{name} has at most {VALUE_CHARACTERS_MAX} characters, it has {len(value)}")
+    label = kept.get("label", "")
+    if label and label not in LABELS:
+        raise BadParameter(f"label is one of {', '.join(LABELS)}, it is {label[:40]!r}")
+    limit = _limit(kept.get("limit", ""), site.settings.page_rows_max)
+    filters = {name: kept[name] for name in query.FILTERS if name in kept}
+    return query.windows(site.store, start_ns=start_ns, end_ns=end_ns, filters=filters, label=label, limit=limit), kept
+
+
+def _limit(text: str, rows_max: int) -> int:
+    if not text:
+        return min(LIMIT_DEFAULT, rows_max)
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= rows_max:
+        raise BadParameter(f"limit is a number from 1 to {rows_max}, it is {text[:20]!r}", hint="narrow by time with from and to")
+    return int(text)
+
+
+def _row(row: Mapping[str, Any], kept: Mapping[str, str], now_ns: int) -> WindowRow:
+    scores = {score["name"]: score for score in row["scores"]}
+    findings = []
+    for score in row["scores"]:
+        if score["label"]:
+            said = score["explanation"]
+            if score["label"] == "memorised" and "memorised_words" in scores:
+                said = f"{said}; {scores['memorised_words']['explanation']}"
+            findings.append(Finding(score["label"], said, tuple((trace[:7], urls.trace(trace)) for trace in score["examples"])))
+    return WindowRow(
+        start_ns=row["start_ns"],
+        date=figures.day_unless_today(row["start_ns"], now_ns),
+        minutes=f"{row['seconds'] // 60} min",
+        parts=tuple(Part(name, row[name], urls.windows(kept, **{name: row[name]})) for name in query.FILTERS if row[name]),
+        judged=max((score["count"] for score in row["scores"]), default=0),
+        answers=row["answers"],
+        cells=tuple(_cell(scores.get(name)) for name, _ in COLUMNS),
+        findings=tuple(findings),
+    )
+
+
+def _cell(score: Mapping[str, Any] | None) -> Cell:
+    if score is None:
+        return Cell(figures.ABSENT, "does not apply: too few answers, nothing captured or nothing registered", False)
+    value = score["value"]
+    return Cell(figures.number(float(value)), f"{_HELP[score['name']]}; of {score['count']} answers", bool(score["label"]))
