@@ -98,9 +98,12 @@ def listed(store: Store, tenant: str | None = None) -> list[Baseline]:
                      end_ns=int(row[6]), spans=int(row[7]), pinned_ns=int(row[8])) for row in found.rows]
 
 
-def remove(store: Store, id: str) -> Baseline:
-    """Forgets a baseline; what was found with it stays. id: its id or the first eight digits. Raises SettingsError, StoreError."""
-    found = [one for one in listed(store) if one.id == id or (len(id) >= 8 and one.id.startswith(id))]
+def remove(store: Store, id: str, tenant: str | None = None) -> Baseline:
+    """Forgets a baseline, of that tenant unless None; what was found with it stays. id: its id, or its first eight digits or more.
+
+    Raises SettingsError (there is none) and StoreError.
+    """
+    found = [one for one in listed(store, tenant) if one.id == id or (len(id) >= 8 and one.id.startswith(id))]
     if len(found) != 1:
         raise SettingsError(f"there is no baseline {id[:40]!r}: `cutaway baselines list` shows them")
     store.insert(_header(found[0], deleted=True), f"baseline:{found[0].id}:removed")

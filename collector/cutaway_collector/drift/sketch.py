@@ -33,6 +33,12 @@ def representative(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return found
 
 
+def lower_edge(bin: int) -> float:
+    """Where a bin begins: the upper end of the one before it."""
+    place = bin - 1 if bin > 0 else bin
+    return math.copysign(SMALLEST * GAMMA ** abs(place), bin - 0.5)
+
+
 def bins_sql(value: str) -> str:
     """SQL of a finite number -> SQL of its bin, Int64."""
     size = f"greatest(abs({value}), {SMALLEST!r}) / {SMALLEST!r}"

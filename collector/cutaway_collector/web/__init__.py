@@ -24,7 +24,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import admin, errors, figures, security, urls
+from cutaway_collector.web import admin, drift_routes, errors, figures, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.pages import generation, guide, search, trace, windows
@@ -69,6 +69,7 @@ def create_app(
     _pages(app, site)
     _twins(app, site)
     admin.routes(app, backfills, _json)
+    drift_routes.routes(app, site, store, _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 
@@ -152,11 +153,11 @@ def _pages(app: Flask, site: Site) -> None:
     def generation_page(span_id: str) -> AnyResponse:
         return _render("generation.html", generation.page(site, span_id, request.args))
 
-    @app.get("/help")
     @app.get("/windows")
     def windows_page() -> AnyResponse:
         return _render("windows.html", windows.page(site, request.args))
 
+    @app.get("/help")
     def help_page() -> AnyResponse:
         return _render("help.html", guide.page())
 
@@ -177,11 +178,11 @@ def _twins(app: Flask, site: Site) -> None:
     def trace_twin(trace_id: str) -> Response:
         return _json(trace.twin(site, trace_id))
 
-    @app.get("/gen/<span_id>.json")
     @app.get("/windows.json")
     def windows_twin() -> Response:
         return _json(windows.twin(site, request.args))
 
+    @app.get("/gen/<span_id>.json")
     def generation_twin(span_id: str) -> Response:
         return _json(twin_of_generation(site, span_id, request.args))
 

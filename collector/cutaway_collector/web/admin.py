@@ -41,18 +41,18 @@ def routes(app: Flask, backfills: Backfills | None, answer: Callable[..., Respon
     def backfill_start() -> Response:
         service = ours()
         try:
-            return answer({"backfill": service.start(_asked(_body()))}, 202)
+            return answer({"backfill": service.start(_asked(body()))}, 202)
         except SettingsError as error:
             raise MalformedRequest(str(error)) from None
 
     @app.post(CANCEL_ROUTE)
     def backfill_cancel() -> Response:
         service = ours()
-        _body()
+        body()
         return answer({"backfill": service.cancel()}, 202)
 
 
-def _body() -> dict[str, Any]:
+def body() -> dict[str, Any]:
     """The JSON object sent. Its media type is demanded because no form of another site can send it."""
     if request.mimetype != "application/json":
         raise UnsupportedMedia(f"this route takes application/json, it was sent {request.mimetype[:40] or 'nothing'!r}")
