@@ -1,0 +1,282 @@
+"""From rules to SQL and back: what each rule measures in each window, many rules and many windows in one statement.
+
+A statement covers rules of one tenant that look at windows of one length, at one pace, grouped alike; a span is copied to each
+window that holds it, and each rule is a few `-If` aggregates. The past is judged by the very statements of the present, only over
+more windows: a back-test and a live evaluation cannot differ. What arrived after a window was due is left out of it, in both.
+
+Not the judging: an `Observation` says what was seen, not what that means.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from cutaway_collector.alerts import evidence
+from cutaway_collector.alerts.fields import NS
+from cutaway_collector.alerts.rules import OF_SCORES, SHARES, Rule, group_expression, number_of
+from cutaway_collector.columns import DRIFT, SCORES
+from cutaway_collector.contracts import Store
+from cutaway_collector.errors import StoreError
+from cutaway_collector.search import language, rows, sql
+from cutaway_collector.search.tenants import TenantStore
+
+RULES_PER_STATEMENT: Final = 50
+GROUPS_READ_MAX: Final = 1000
+"""Groups a window, the largest first: more are not watched, and said to be so."""
+STEPS_PER_STATEMENT: Final = 240
+GROUP_CHARS_MAX: Final = 200
+UNGROUPED: Final = "[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a rule saw in one window of one group. value: None where there is none. logs: growth of evidence, of an e-process.
+
+    opposite: growth of the evidence that the alert is over.
+    """
+
+    count: int
+    value: float | None
+    logs: tuple[float, ...] = ()
+    opposite: tuple[float, ...] = ()
+
+
+NOTHING: Final = Observation(0, None)
+
+
+class Seen(NamedTuple):
+    """All that a rule saw in the windows asked for: window number -> group -> observation; too_many: groups were left out."""
+
+    steps: Mapping[int, Mapping[str, Observation]]
+    too_many: bool
+
+
+class Batch(NamedTuple):
+    """What rules of one statement share."""
+
+    tenant: str
+    source: str
+    every_s: int
+    window_s: int
+    lateness_s: int
+    group_by: tuple[str, ...]
+
+
+def batch_of(rule: Rule, lateness_s: int) -> Batch:
+    """The batch a rule belongs to."""
+    source = "drift" if rule.condition.kind == "drift" else "scores" if rule.aggregate in OF_SCORES else "spans"
+    return Batch(rule.tenant, source, rule.every_s, rule.window_s, rule.lateness(lateness_s), rule.group_by)
+
+
+def observe(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last: int, *, late: bool = False,
+            on_failure: Callable[[Rule, str], None] = lambda rule, message: None) -> dict[tuple[str, str], Seen]:
+    """What the rules of a batch see in the windows that end at `first` to `last` times `every`: rule key -> Seen.
+
+    A rule whose statement fails is asked alone; if it fails again on_failure hears of it and it is left out. late: what arrived
+    after a window was due counts too. Raises StoreError when the store is away.
+    """
+    seen: dict[tuple[str, str], Seen] = {}
+    for chunk in _chunks(rules, RULES_PER_STATEMENT):
+        try:
+            seen.update(_measure(store, batch, chunk, first, last, late=late))
+        except StoreError as error:
+            if error.retryable:
+                raise
+            for rule in chunk:
+                try:
+                    seen.update(_measure(store, batch, [rule], first, last, late=late))
+                except StoreError as failure:
+                    if failure.retryable:
+                        raise
+                    on_failure(rule, str(failure))
+    return seen
+
+
+def _chunks(rules: Sequence[Rule], size: int) -> Iterator[Sequence[Rule]]:
+    """Rules with the same search side by side, so that a statement asks each search once."""
+    ordered = sorted(rules, key=lambda rule: (rule.query, rule.of))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _measure(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last: int, *,
+             late: bool) -> dict[tuple[str, str], Seen]:
+    statement = _Statement(store, batch, first, last, late=late)
+    parts = [statement.of(rule) for rule in rules]
+    mine = TenantStore(store, lambda: batch.tenant)
+    found = mine.query(statement.text(), statement.parameters.values).rows
+    steps: list[dict[int, dict[str, Observation]]] = [{} for _ in rules]
+    counts: dict[int, int] = {}
+    for step, group, *values in found:
+        counts[step] = counts.get(step, 0) + 1
+        key = json.dumps([_text(part) for part in group], ensure_ascii=False)
+        for index, rule in enumerate(rules):
+            observation = _observation(rule, batch, [values[position] for position in parts[index]])
+            if observation.count:
+                steps[index].setdefault(int(step), {})[key] = observation
+    too_many = any(count >= GROUPS_READ_MAX for count in counts.values())
+    return {rule.key: Seen(steps[index], too_many) for index, rule in enumerate(rules)}
+
+
+def _text(value: Any) -> str:
+    """A group's name, from a stranger's attribute: without what would move a terminal's cursor or break a line."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation:
+    count = int(values[0])
+    if rule.condition.kind in ("no_data", "drift"):
+        value = values[1] if rule.condition.kind == "drift" else count
+        return Observation(count, _finite(value))
+    if rule.aggregate in ("count", "rate"):
+        return Observation(count, count / (batch.window_s if rule.aggregate == "rate" else 1))
+    if count < rule.least and rule.condition.kind != "e_process":
+        return Observation(count, None)
+    condition = rule.condition
+    if rule.aggregate in SHARES:
+        hits = int(values[1])
+        value = hits / count if count else None
+        if condition.kind != "e_process":
+            return Observation(count, value)
+        against, back = (hits, count - hits) if condition.up else (count - hits, hits)
+        mean = condition.threshold if condition.up else 1 - condition.threshold
+        return Observation(count, value, tuple(evidence.of_rate(count, against, mean)),
+                           tuple(evidence.of_rate(count, back, 1 - mean)))
+    if condition.kind == "e_process":
+        return Observation(count, _finite(values[1]), tuple(values[2]), tuple(values[3]))
+    return Observation(count, _finite(values[1]))
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+class _Statement:
+    """One SELECT in the making. `of` adds a rule and says at which places of a row its numbers stand."""
+
+    def __init__(self, store: Store, batch: Batch, first: int, last: int, *, late: bool) -> None:
+        self.parameters = sql.Parameters()
+        self._store = store
+        self._batch = batch
+        self._first, self._last = first, last
+        self._late = late or batch.source != "spans"
+        self._inner: dict[str, str] = {}
+        self._outer: dict[str, int] = {}
+        self._asked: dict[tuple[str, str], str] = {}
+        self._searches: set[str] = set()
+        self._start_ns = first * batch.every_s * NS - batch.window_s * NS
+        self._end_ns = last * batch.every_s * NS
+
+    def of(self, rule: Rule) -> list[int]:
+        """Adds the rule's aggregates."""
+        if self._batch.source == "drift":
+            return self._of_drift(rule)
+        if self._batch.source == "scores":
+            return self._of_scores(rule)
+        found = self._search(rule.query)
+        self._searches.add(found)
+        if rule.condition.kind == "no_data" or rule.aggregate in ("count", "rate"):
+            return [self._place(f"countIf({found})")]
+        if rule.aggregate == "share":
+            return [self._place(f"countIf({found})"), self._place(f"countIf({found} AND {self._search(rule.of)})")]
+        value = self._once("field", rule.field, lambda: f"toFloat64({number_of(rule.field, self.parameters)})")
+        return self._of_numbers(rule, value, f"{found} AND isNotNull({value}) AND isFinite(ifNull({value}, nan))")
+
+    def _of_numbers(self, rule: Rule, value: str, condition: str) -> list[int]:
+        number = f"assumeNotNull({value})"
+        places = [self._place(f"countIf({condition})")]
+        if rule.aggregate == "quantile":
+            return [*places, self._place(f"quantileExactIf({rule.quantile!r})({number}, {condition})")]
+        places.append(self._place(f"avgIf({number}, {condition})"))
+        if rule.condition.kind == "e_process":
+            against = rule.condition
+            width = against.high - against.low
+            unit = f"least(1., greatest(0., ({number} - {against.low!r}) / {width!r}))"
+            mean = (against.threshold - against.low) / width
+            up, down = (unit, f"(1 - {unit})") if against.up else (f"(1 - {unit})", unit)
+            mean = mean if against.up else 1 - mean
+            places.append(self._place(f"sumForEachIf({evidence.sql_sums(up, mean)}, {condition})"))
+            places.append(self._place(f"sumForEachIf({evidence.sql_sums(down, 1 - mean)}, {condition})"))
+        return places
+
+    def _of_scores(self, rule: Rule) -> list[int]:
+        condition = self._once("score", rule.score, lambda: f"(ScoreName = {self.parameters.text(rule.score)})")
+        if rule.query:
+            condition += f" AND {self._once('of spans', rule.query, lambda: self._of_spans(rule.query))}"
+        self._searches.add(f"({condition})")
+        if rule.aggregate == "score_share":
+            over = self.parameters.bind(rule.over, "Float64")
+            return [self._place(f"countIf({condition})"), self._place(f"countIf({condition} AND score_value > {over})")]
+        return self._of_numbers(rule, "score_value", f"{condition} AND isFinite(score_value)")
+
+    def _of_drift(self, rule: Rule) -> list[int]:
+        about, below = rule.condition.attribute, rule.condition.q_below
+        name = self._once("attribute", about, lambda: f"(Attribute = {self.parameters.text(about)} AND Label != 'few')")
+        self._searches.add(name)
+        moved = self._once("below", repr(below), lambda: (
+            f"(Label = 'shifted' AND ifNull(Q, 0) <= {self.parameters.bind(below, 'Float64')})"))
+        return [self._place(f"countIf({name})"), self._place(f"maxIf(toFloat64({moved}), {name})")]
+
+    def _search(self, query: str) -> str:
+        return self._once("search", query, lambda: f"ifNull({sql.condition(language.parse(query), self.parameters)}, 0)")
+
+    def _of_spans(self, query: str) -> str:
+        found = sql.condition(language.parse(query), self.parameters)
+        return f"(TraceId, SpanId) IN (SELECT TraceId, SpanId FROM {rows.table(self._store)} WHERE {self._within()} AND {found})"
+
+    def _once(self, kind: str, about: str, expression: Callable[[], str]) -> str:
+        """The name of an expression over rows: the same search or field is written, bound and computed once."""
+        if (kind, about) not in self._asked:
+            name = self._asked[kind, about] = f"x{len(self._inner)}"
+            self._inner[name] = expression()
+        return self._asked[kind, about]
+
+    def _place(self, aggregate: str) -> int:
+        return self._outer.setdefault(aggregate, len(self._outer))
+
+    def _within(self) -> str:
+        return (f"Timestamp >= fromUnixTimestamp64Nano({self._start_ns}) AND "
+                f"Timestamp < fromUnixTimestamp64Nano({self._end_ns})")
+
+    def text(self) -> str:
+        """The SELECT: step, group, then the aggregates in the order of their places."""
+        batch, drift = self._batch, self._batch.source == "drift"
+        every_ns, windows = batch.every_s * NS, batch.window_s // batch.every_s
+        # A drift row belongs to the moment its own window ended: the bucket that this moment closes.
+        bucket = f"intDiv(toUnixTimestamp64Nano({'WindowEnd' if drift else 'Timestamp'}){' - 1' if drift else ''}, {every_ns})"
+        steps = f"arrayJoin(range(greatest({bucket} + 1, {self._first}), least({bucket} + {windows}, {self._last}) + 1)) AS step"
+        scored = batch.source != "spans"
+        names = [group_expression(name, self.parameters, scores=scored) for name in batch.group_by]
+        group = f"[{', '.join(f'substringUTF8(toString({name}), 1, {GROUP_CHARS_MAX})' for name in names)}] AS grp"
+        group = group if names else "CAST([], 'Array(String)') AS grp"
+        inner = [steps, group, *(["Value AS score_value"] if batch.source == "scores" else [])]
+        inner += [] if self._late else ["toUnixTimestamp64Milli(IngestedAt) AS arrived_ms"]
+        inner += [f"{expression} AS {name}" for name, expression in self._inner.items()]
+        table = rows.table(self._store, DRIFT.name if drift else SCORES.name if scored else "otel_traces")
+        due_ms = f"step * {batch.every_s * 1000} + {batch.lateness_s * 1000}"
+        within = self._within()
+        if drift:
+            within = within.replace("Timestamp >=", "WindowEnd >").replace("Timestamp <", "WindowEnd <=")
+        outer = ", ".join(self._outer)
+        asked = " OR ".join(sorted(self._searches))
+        return (
+            f"SELECT step, grp, {outer} FROM (SELECT {', '.join(inner)} FROM {table}{' FINAL' if scored else ''} WHERE {within}) "
+            f"WHERE ({asked}){'' if self._late else f' AND arrived_ms < {due_ms}'} "
+            f"GROUP BY step, grp ORDER BY step, count() DESC, grp LIMIT {GROUPS_READ_MAX} BY step"
+        )
+
+
+def steps_of(rule: Rule, lateness_s: int, now_ns: int) -> int:
+    """Number of the last window that is due: windows end at multiples of `every`."""
+    return (now_ns // NS - rule.lateness(lateness_s)) // rule.every_s
+
+
+def spans_of_steps(first: int, last: int, size: int = STEPS_PER_STATEMENT) -> Iterable[tuple[int, int]]:
+    """Ranges of at most `size` windows."""
+    for start in range(first, last + 1, size):
+        yield start, min(start + size - 1, last)

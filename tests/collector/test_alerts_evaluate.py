@@ -1,0 +1,298 @@
+"""Rules judged on real rows in a real store: planted failures fire once, healthy controls never, restarts change nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alerts_helpers import MINUTE, T0_S, Bench, document, put_scores, put_spans, rule, wipe
+from cutaway_collector.alerts import Desk
+from cutaway_collector.alerts.backtest import backtest
+from cutaway_collector.alerts.fields import NS
+from cutaway_collector.contracts import Store
+from cutaway_collector.errors import StoreError
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import open_store
+
+LOG = [{"name": "log", "kind": "log"}]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = open_store(Settings(data=str(tmp_path_factory.mktemp("alerts") / "data")))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Store) -> Store:
+    wipe(opened)
+    return opened
+
+
+def _apply(store: Store, *rules: dict[str, object]) -> None:
+    Desk(store, Settings(data="unused")).apply({"rules": list(rules), "channels": LOG})
+
+
+def _bench(store: Store, *rules: dict[str, object], start_s: int = T0_S) -> Bench:
+    """Rules applied and seen for the first time just before `start_s`."""
+    _apply(store, *rules)
+    bench = Bench(store)
+    assert [] == bench.evaluator.tick((start_s + 31) * NS).events
+    return bench
+
+
+def _minutes(store: Store, shares: list[float], *, service: str = "chat", start_s: int = T0_S) -> None:
+    """Twenty answers a minute, of which this share loops."""
+    for number, share in enumerate(shares):
+        loops = round(20 * share)
+        put_spans(store, start_s + number * MINUTE, [0.9] * loops + [0.05] * (20 - loops), service=service, every_s=3)
+
+
+def _said(events: list[object]) -> list[tuple[str, str]]:
+    return [(event.kind, event.group) for event in events]  # type: ignore[attr-defined]  # events of the book
+
+
+def test_a_looping_model_fires_once_and_ends_once(store: Store) -> None:
+    """Planted loops hold the alert for minutes: one beginning, one end, each delivered to its channel."""
+    bench = _bench(store, document(channels=["log"]))
+    _minutes(store, [0, 0.05, 0.5, 0.6, 0.5, 0.15, 0.5, 0.05, 0, 0])
+
+    events = bench.run(T0_S, 10)
+
+    assert [("firing", "[]"), ("resolved", "[]")] == _said(events)
+    assert (T0_S + 4 * MINUTE) * NS == events[0].end_ns  # the second minute in a row
+    assert 0.6 == pytest.approx(events[0].value)
+    assert (T0_S + 8 * MINUTE) * NS == events[1].end_ns  # 0.15 lies between clear and threshold: it goes on
+    assert [event.id for event in events] == [one.event for one in bench.sent]
+
+
+def test_healthy_answers_never_fire(store: Store) -> None:
+    """Shuffled controls about the healthy rate, for two hours."""
+    rng = random.Random(5)
+    bench = _bench(store, document(channels=["log"]), document("slow", aggregate="mean", of=None, field="repetition",
+                                                               condition={"above": 0.5}))
+    _minutes(store, [rng.choice([0, 0.05, 0.1]) for _ in range(120)])
+
+    assert [] == bench.run(T0_S, 120, every_s=600)
+
+
+def test_a_rise_of_toxic_scores_fires(store: Store) -> None:
+    """Score rows of planted toxicity: their mean and their share beyond a limit, grouped by service; the calm service is left alone."""
+    mean = document("toxic-mean", aggregate="score_mean", of=None, score="toxicity", group_by=["service"], condition={"above": 0.3})
+    share = document("toxic-share", aggregate="score_share", of=None, score="toxicity", over=0.5, group_by=["service"],
+                     query="service:chat", condition={"above": 0.3})
+    bench = _bench(store, mean, share)
+    for minute in range(6):
+        for service, toxic in (("chat", minute in (2, 3)), ("calm", False)):
+            ids = put_spans(store, T0_S + minute * MINUTE, [0.0] * 10, service=service)
+            put_scores(store, ids, T0_S + minute * MINUTE, "toxicity", [0.9 if toxic and i < 6 else 0.01 for i in range(10)],
+                       service=service)
+
+    events = bench.run(T0_S, 6)
+
+    assert {("toxic-mean", "firing", '["chat"]'), ("toxic-mean", "resolved", '["chat"]'), ("toxic-share", "firing", '["chat"]'),
+            ("toxic-share", "resolved", '["chat"]')} == {(event.rule, event.kind, event.group) for event in events}
+    assert 4 == len(events)
+
+
+def test_silence_fires_once_and_speech_ends_it(store: Store) -> None:
+    """No spans for three minutes; a group that was never seen is not missed."""
+    quiet = document("quiet", aggregate=None, of=None, group_by=["service"], condition={"kind": "no_data", "for": "3m"})
+    bench = _bench(store, quiet)
+    _minutes(store, [0, 0])
+    _minutes(store, [0] * 12, service="steady")
+    _minutes(store, [0], start_s=T0_S + 9 * MINUTE)
+
+    events = bench.run(T0_S, 11)
+
+    assert [("firing", '["chat"]'), ("resolved", '["chat"]')] == _said(events)
+    assert [(T0_S + 5 * MINUTE) * NS, (T0_S + 10 * MINUTE) * NS] == [event.end_ns for event in events]
+
+
+def test_evidence_fires_for_a_changed_rate_and_ends_when_it_is_back(store: Store) -> None:
+    """An e-process on the share of loops: calm at a twentieth, planted at two fifths, calm again."""
+    proven = document("proven", condition={"kind": "e_process", "above": 0.1, "alpha": 0.001})
+    bench = _bench(store, proven)
+    _minutes(store, [0.05] * 10 + [0.4] * 8 + [0.0] * 12)
+
+    events = bench.run(T0_S, 30)
+
+    assert ["firing", "resolved"] == [event.kind for event in events]
+    assert (T0_S + 10 * MINUTE) * NS < events[0].end_ns <= (T0_S + 18 * MINUTE) * NS
+
+
+def test_evidence_of_means_is_summed_by_the_store_as_numpy_does(store: Store) -> None:
+    """The store's sums of logarithms equal those of the values themselves."""
+    import numpy as np
+
+    from cutaway_collector.alerts import evidence
+    from cutaway_collector.alerts.observe import batch_of, observe
+
+    values = np.random.default_rng(1).uniform(-1, 5, 50)
+    put_spans(store, T0_S, values.tolist())
+    watched = rule(aggregate="mean", of=None, field="repetition", condition={"kind": "e_process", "below": 3, "range": [0, 4]})
+    step = T0_S // 60 + 1
+    seen = observe(store, batch_of(watched, 30), [watched], step, step)[watched.key].steps[step]["[]"]
+
+    unit = np.clip(values, 0, 4) / 4
+    assert 50 == seen.count
+    assert evidence.of_values(1 - unit, 0.25) == pytest.approx(np.array(seen.logs), rel=1e-9)
+    assert evidence.of_values(unit, 0.75) == pytest.approx(np.array(seen.opposite), rel=1e-9)
+
+
+def test_what_arrives_after_a_window_is_due_is_not_counted(store: Store) -> None:
+    """Live and back-test leave the same rows out; --late takes them in."""
+    _minutes(store, [0.0] * 5)
+    for minute in range(5):
+        put_spans(store, T0_S + minute * MINUTE, [0.9] * 20, every_s=1, delay_s=300)
+    watched = rule()
+
+    def kinds(late: bool) -> list[str]:
+        report = backtest(store, watched, T0_S * NS, (T0_S + 300) * NS, lateness_s=30, late=late)
+        return [change.kind for change in report.changes]
+
+    assert [] == kinds(False)
+    assert ["firing"] == kinds(True)
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_a_restart_at_any_minute_changes_nothing(store: Store, killed_after: int) -> None:
+    """What an uninterrupted run records and sends, an interrupted one does, also where the restart comes late."""
+    _minutes(store, [0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0])
+    bench = _bench(store, document(channels=["log"]))
+    events = bench.run(T0_S, killed_after)
+    bench.restart()
+    events += bench.run(T0_S + min(8, killed_after + 2) * MINUTE, 8 - min(8, killed_after + 2))
+
+    assert [("firing", "[]"), ("resolved", "[]")] == _said(events)
+    assert 2 == len({one.event for one in bench.sent}) == len(bench.sent)
+    assert 2 == len(bench.book.events())
+
+
+def test_a_write_that_fails_halfway_is_repeated_under_the_same_ids(store: Store) -> None:
+    """Events are stored, the states are not: judged again, nothing is doubled."""
+
+    class Failing:
+        """The store, whose inserts of states fail while `broken`."""
+
+        database = "otel"
+        broken = False
+
+        def insert(self, block: object, token: str) -> None:
+            if self.broken and block.table == "cutaway_alert_states":  # type: ignore[attr-defined]  # a block
+                raise StoreError("away", retryable=True)
+            store.insert(block, token)  # type: ignore[arg-type]  # handed on as it came
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    failing = Failing()
+    _minutes(store, [0.5] * 4)
+    bench = _bench(failing, document(channels=["log"]))  # type: ignore[arg-type]  # a store in all that is used
+    failing.broken = True
+    for _ in range(3):
+        with pytest.raises(StoreError, match="away"):
+            bench.run(T0_S + 4 * MINUTE, 0)
+    failing.broken = False
+    bench.run(T0_S + 4 * MINUTE, 1)
+
+    assert 1 == len(bench.book.events()) == len(bench.sent)
+
+
+def test_a_muted_alert_is_recorded_and_told_when_the_mute_ends(store: Store) -> None:
+    """Nobody is told while muted; an alert that still fires afterwards is told once, under the id it had."""
+    bench = _bench(store, document(channels=["log"]))
+    _minutes(store, [0.5] * 8)
+    Desk(store, Settings(data="unused")).mute("", "loops", (T0_S + 5 * MINUTE) * NS, now_ns=T0_S * NS)
+
+    early = bench.run(T0_S, 4)
+    assert [True] == [event.muted for event in early]
+    assert [] == bench.sent
+    bench.restart()
+    bench.run(T0_S + 5 * MINUTE, 3)
+
+    assert [early[0].id] == [one.event for one in bench.sent]
+    assert [(early[0].id, False)] == [(event.id, event.muted) for event in bench.book.events()]
+
+
+def test_groups_are_bounded_and_the_largest_are_judged(store: Store) -> None:
+    """Twelve services, five of them judged: those with the most spans; the others are counted as left out."""
+    bench = _bench(store, document(group_by=["service"], groups_max=5, aggregate="count", of=None, query="", condition={"above": 0}))
+    for number in range(12):
+        put_spans(store, T0_S, [0.0] * (number + 1), service=f"s{number:02}")
+
+    tally = bench.evaluator.tick((T0_S + MINUTE + 31) * NS)
+
+    assert [f'["s{number:02}"]' for number in (11, 10, 9, 8, 7)] == [event.group for event in tally.events]
+    assert {("", "loops"): 7} == tally.left_out
+
+
+def test_a_tenants_rule_sees_the_rows_of_its_tenant_alone(store: Store) -> None:
+    """The engine filters: a rule of one tenant counts none of another's spans."""
+    bench = _bench(store, *(document(f"count-{tenant or 'all'}", tenant=tenant, aggregate="count", of=None, query="", condition={"above": 0})
+                            for tenant in ("", "acme", "zoo")))
+    put_spans(store, T0_S, [0.0] * 3, tenant="acme")
+    put_spans(store, T0_S, [0.0] * 5, tenant="zoo")
+
+    events = bench.run(T0_S + MINUTE, 0)
+
+    assert {"count-all": 8, "count-acme": 3, "count-zoo": 5} == {event.rule: event.value for event in events}
+
+
+def test_a_changed_or_removed_rule_ends_what_it_fired(store: Store) -> None:
+    """Nothing fires for ever because its rule went away: the end is recorded, with its reason, and told."""
+    bench = _bench(store, document(channels=["log"]))
+    _minutes(store, [0.5] * 3)
+    assert ["firing"] == [event.kind for event in bench.run(T0_S, 3)]
+    Desk(store, Settings(data="unused")).remove("", ["loops"])
+
+    (event,) = bench.run(T0_S + 4 * MINUTE, 0)
+
+    assert "resolved" == event.kind
+    assert "changed or removed" in json.loads(event.body)["reason"]
+    assert ["firing", "resolved"] == [json.loads(one.body)["kind"] for one in bench.sent]
+    assert {} == bench.book.states()
+
+
+def test_a_broken_rule_does_not_keep_others_from_being_judged(store: Store) -> None:
+    """The engine refuses a pattern that only it can judge; the rule is named, its neighbours in the statement go on."""
+    bench = _bench(store, document(condition={"above": 0.2}), document("bad", query="name:/a(?=b)/", condition={"above": 0.2}))
+    _minutes(store, [0.5])
+
+    tally = bench.evaluator.tick((T0_S + MINUTE + 31) * NS)
+
+    assert ["loops"] == [event.rule for event in tally.events]
+    assert [("", "bad")] == list(tally.failed)
+
+
+def test_a_back_test_finds_what_live_judging_found(store: Store, tmp_path: Path) -> None:
+    """The same rows give the same events under the same ids, of every kind of rule, group by group."""
+    rng = random.Random(3)
+    rules = [
+        document(group_by=["service"]),
+        document("window", window="5m", aggregate="quantile", of=None, field="repetition", quantile=0.8, condition={"above": 0.5}),
+        document("few", aggregate="rate", of=None, condition={"below": 0.3}),
+        document("proven", condition={"kind": "e_process", "above": 0.1}),
+        document("quiet", aggregate=None, of=None, query="service:b", condition={"kind": "no_data", "for": "2m"}),
+    ]
+    bench = _bench(store, *rules)
+    for minute in range(40):
+        for service in ("a", "b"):
+            if service == "a" or minute % 10 < 6:
+                loops = rng.choice([0, 0, 6, 12]) if minute % 20 > 8 else 0
+                put_spans(store, T0_S + minute * MINUTE, [0.9] * loops + [0.0] * (20 - loops), service=service, every_s=2.5)
+
+    live = bench.run(T0_S, 40)
+    assert {"loops", "window", "few", "proven", "quiet"} == {event.rule for event in live}
+    for one in rules:
+        watched = rule(**one)
+        width = 0 if one["name"] != "window" else 4 * MINUTE  # the first live windows reach back before the first span
+        report = backtest(store, watched, (T0_S - width) * NS, (T0_S + 40 * MINUTE) * NS, lateness_s=30).shown()
+        assert [event.id for event in live if event.rule == one["name"]] == [event["event"] for event in report["events"]], one["name"]
