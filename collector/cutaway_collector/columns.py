@@ -324,7 +324,7 @@ JUDGING: Final = Table(
     columns=(
         Column("Name", "String", "", "what reads the store in the order of StoredAt"),
         Column("Position", "String", "", "where it begins and the key of the last span whose scores are stored, as JSON"),
-        Column("Missed", "String", "", "by scorer, the stretches of StoredAt on which it failed, as JSON"),
+        Column("Behind", "String", "", "by scorer that failed, the key of the last span it judged before, as JSON"),
         Column("Owner", "String", "", "host and process that work on it, empty when none does"),
         Column("UpdatedAt", "DateTime64(3)", "", "when this was written, by the store's clock", default="now64(3)"),
         Column("Version", "UInt64", "", "counts the notes: the last one wins"),

@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -69,12 +70,13 @@ class _Trouble:
 class Judging:
     """Judges in a thread from `start` to `close`. scorers: made before. give_way: true while fresh spans need the store.
 
-    core_percent: processor time of this thread, in percent of one core.
+    core_percent: processor time of this thread, in percent of one core. broken: plug-ins that could not be loaded, and why.
     """
 
     def __init__(self, store: Store, scorers: Sequence[TextScorer], *, registry: CollectorRegistry, batch_rows_max: int = 64,
                  sample_per_mille: int = 1000, core_percent: int = 100, give_way: Callable[[], bool] = lambda: False,
-                 settle_ms: int = 10_000, retry_s: float = RETRY_SECONDS, poll_s: float = POLL_SECONDS) -> None:
+                 broken: Mapping[str, Exception] = MappingProxyType({}), settle_ms: int = 10_000,
+                 retry_s: float = RETRY_SECONDS, poll_s: float = POLL_SECONDS) -> None:
         self._store = store
         self._scorers = list(scorers)
         self._spans = Spans(store, sample_per_mille=sample_per_mille, settle_ms=settle_ms)
@@ -87,6 +89,9 @@ class Judging:
         self._page: deque[Found] = deque()
         self._trouble: dict[str, _Trouble] = {}
         self._givers: dict[str, str] = {}
+        self._broken = {name: _said(error) for name, error in broken.items()}
+        for name, reason in self._broken.items():
+            _LOG.warning("the text scorer %s cannot be loaded and is left out: %s", name, reason)
         self._store_failure = ""
         self._metrics = _Metrics(registry, self._lag_s)
         self._stop = threading.Event()
@@ -105,7 +110,8 @@ class Judging:
     def status(self) -> dict[str, Any]:
         """Plain JSON values: which scorers there are, which are in trouble and why, how far behind the reading is."""
         return {"scorers": [scorer.name for scorer in self._scorers], "lag_s": round(self._lag_s(), 1),
-                "trouble": {name: trouble.reason for name, trouble in list(self._trouble.items())}, "store": self._store_failure}
+                "trouble": self._broken | {name: trouble.reason for name, trouble in list(self._trouble.items())},
+                "store": self._store_failure}
 
     # --- the thread -------------------------------------------------------------------------------------------------------
 
@@ -292,4 +298,4 @@ class Judging:
 
 def _said(error: Exception) -> str:
     """What went wrong, without a text: a plug-in's message may quote what it was given."""
-    return str(error) if isinstance(error, MissingExtra | StoreError) else type(error).__name__
+    return str(error) if isinstance(error, MissingExtra | StoreError | ImportError) else type(error).__name__
