@@ -72,12 +72,14 @@ def moments(rng: np.random.Generator, count: int, start_ns: int, end_ns: int) ->
     return np.sort(rng.integers(start_ns, end_ns, count))
 
 
-def scores_block(name: str, values: Sequence[float], labels: Sequence[str], at_ns: Sequence[int] | np.ndarray, *, first: int = 0) -> Block:
+def scores_block(name: str, values: Sequence[float] | np.ndarray, labels: Sequence[str], at_ns: Sequence[int] | np.ndarray, *,
+                 first: int = 0) -> Block:
     """gen_ai_scores rows of the generations of `block`."""
     count = len(at_ns)
     names = [f"{first + index + 1:016x}" for index in range(count)]
     return Block("gen_ai_scores", count, {
-        "Timestamp": np.asarray(at_ns, np.int64), "ServiceName": Strings.repeat(SERVICE, count), "GenAiModel": Strings.repeat(MODEL, count),
-        "TraceId": Strings.of([each * 2 for each in names]), "SpanId": Strings.of(names), "SeqIndex": np.zeros(count, np.uint16),
-        "ScoreName": Strings.repeat(name, count), "ScorerVersion": Strings.repeat("1", count), "Source": Strings.repeat("tests", count),
+        "Timestamp": np.asarray(at_ns, np.int64), "ServiceName": Strings.repeat(SERVICE, count),
+        "GenAiModel": Strings.repeat(MODEL, count), "TraceId": Strings.of([each * 2 for each in names]), "SpanId": Strings.of(names),
+        "SeqIndex": np.zeros(count, np.uint16), "ScoreName": Strings.repeat(name, count),
+        "ScorerVersion": Strings.repeat("1", count), "Source": Strings.repeat("tests", count),
         "Value": np.asarray(values, np.float64), "Label": Strings.of(list(labels))})

@@ -13,6 +13,7 @@ from typing import Any
 from cutaway_collector import decode, judge, score, ui_server
 from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
+from cutaway_collector.baselines import Watch
 from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
@@ -104,6 +105,7 @@ class Collector:
             windows = _windows(store, settings, pipeline)
             self._stack.callback(windows.close)
             windows.start()
+        self._stack.callback(_watch(store, settings, pipeline).close)
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
                             concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
@@ -132,6 +134,11 @@ def _give_way(settings: Settings, pipeline: Pipeline) -> Callable[[], bool]:
 def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
     return Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
                      registry=pipeline.registry, give_way=_give_way(settings, pipeline))
+
+
+def _watch(store: Store, settings: Settings, pipeline: Pipeline) -> Watch:
+    return Watch(store, interval_minutes=settings.drift_interval_minutes, registry=pipeline.registry,
+                 give_way=_give_way(settings, pipeline))
 
 
 def _windows(store: Store, settings: Settings, pipeline: Pipeline) -> Windows:

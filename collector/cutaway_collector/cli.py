@@ -9,13 +9,14 @@ import sys
 from importlib.metadata import version
 
 from cutaway_collector import settings
-from cutaway_collector.commands import backfill, corpus, doctor, keys, load, query, schema, serve
+from cutaway_collector.commands import backfill, baselines, corpus, doctor, keys, load, query, schema, serve
 from cutaway_collector.errors import CutawayError, SettingsError
 
 STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
 """What `schema` needs of the settings; `serve` and `doctor` take them all."""
 KEYS_SETTINGS = ("data", "keys")
 CORPUS_SETTINGS = ("data", "spool")
+BASELINES_SETTINGS = (*STORE_SETTINGS, "ui", "drift_interval_minutes")
 BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max")
 
 
@@ -53,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     backfill.add_arguments(one)
     _add_settings(one, BACKFILL_SETTINGS)
     one.set_defaults(run=lambda arguments: backfill.run(arguments, _settings(arguments)))
+
+    one = commands.add_parser("baselines", help="pin what is normal, and compare windows with it", description=baselines.__doc__)
+    baselines.add_arguments(one, lambda action: _add_settings(action, BASELINES_SETTINGS))
+    one.set_defaults(run=lambda arguments: baselines.run(arguments, _settings(arguments)))
 
     one = commands.add_parser("keys", help="add, list and remove API keys", description=keys.__doc__)
     keys.add_arguments(one, lambda action: _add_settings(action, KEYS_SETTINGS))

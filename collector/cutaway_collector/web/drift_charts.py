@@ -48,7 +48,7 @@ class Shape:
 
 def numbers(cells: Mapping[int, tuple[float, float]], unit: str) -> Shape | None:
     """Bin -> (reference, now); None where a side is empty. The half per cent at each end is counted in the last bar."""
-    order = sorted(cells)
+    order: list[int] = sorted(cells)
     bins = np.array(order, np.int64)
     values = sketch.representative(bins)
     sides = np.array([cells[each] for each in order], np.float64).T
@@ -57,7 +57,7 @@ def numbers(cells: Mapping[int, tuple[float, float]], unit: str) -> Shape | None
         return None
     shares = sides / totals[:, None]
     reach = np.cumsum(shares.mean(axis=0))
-    low, high = (float(values[min(np.searchsorted(reach, part), values.size - 1)]) for part in (_TAIL, 1 - _TAIL))
+    low, high = (float(values[min(int(np.searchsorted(reach, part)), values.size - 1)]) for part in (_TAIL, 1 - _TAIL))
     if low == high:
         low, high = low - 0.5, high + 0.5
     log = low > 0 and high / low > _LOG_RATIO
@@ -137,5 +137,6 @@ def marks(deployments: Sequence[tuple[int, str, str]], start_ns: int, end_ns: in
     for ns, version, previous in deployments:
         x = 100 * (ns - start_ns) / (end_ns - start_ns)
         words = f"{figures.day(ns)} {figures.clock(ns)[:5]} UTC: {version} takes over from {previous}"
-        out.append(Mark(x, version if len(version) <= VERSION_CHARACTERS else version[:VERSION_CHARACTERS - 1] + "…", words, x > 50))
+        shown = version if len(version) <= VERSION_CHARACTERS else version[: VERSION_CHARACTERS - 1] + "…"
+        out.append(Mark(x, shown, words, x > 50))
     return tuple(out)
