@@ -70,9 +70,10 @@ def test_a_label_alone_is_a_score() -> None:
 
 
 @pytest.mark.parametrize(("change", "rule"), [
-    ({"trace_id": "abc"}, "trace_id is 32 hex digits"), ({"trace_id": "0" * 32}, "not all zero"), ({"trace_id": None}, "trace_id is 32"),
+    ({"trace_id": "abc"}, "trace_id is 32 hex digits"), ({"trace_id": "0" * 32}, "not all zero"), ({"trace_id": None}, "trace_id"),
     ({"span_id": 5}, "span_id is 16 hex digits"), ({"name": ""}, "has a name"), ({"name": 5}, "name is a string"),
-    ({"name": "n" * 201}, "at most 200 characters, this one has 201"), ({"value": True}, "write 1 or 0"), ({"value": "1"}, "a number"),
+    ({"name": "n" * 201}, "at most 200 characters, this one has 201"), ({"value": True}, "write 1 or 0"),
+    ({"value": "1"}, "a number"),
     ({"value": None}, "finite number as value, or a label"), ({"sequence": -1}, "from 0 to"), ({"sequence": 65_535}, "from 0 to"),
     ({"sequence": 0.0}, "whole number"), ({"timestamp": "yesterday"}, "ISO 8601"), ({"timestamp": "2026-01-31T09:00:00"}, "offset"),
     ({"timestamp": 5}, "1971 to 2105"), ({"timestamp": "1890-01-01T00:00:00Z"}, "1971 to 2105"), ({"vaule": 1}, "no field 'vaule'"),
@@ -103,7 +104,7 @@ def test_a_body_that_is_not_json_is_refused(payload: bytes) -> None:
 
 def test_a_request_without_one_good_score_is_refused() -> None:
     """Nobody believes it was stored; many reasons are told in part."""
-    with pytest.raises(MalformedRequest, match="score 0: a score is a JSON object.*and 30 more"):
+    with pytest.raises(MalformedRequest, match=r"score 0: a score is a JSON object.*and 30 more"):
         sent([1] * 50)
 
 
@@ -164,11 +165,12 @@ _entry = st.fixed_dictionaries({}, optional={
     "span_id": st.sampled_from([SPAN, "", "0" * 16, SPAN + "0"]) | _any,
     "name": st.just("helpful") | _any, "value": st.just(0.5) | _any, "label": st.just("yes") | _any, "explanation": _any,
     "source": _any, "scorer_version": _any, "service": _any, "model": _any, "sequence": st.sampled_from([0, 65_534, 65_535]) | _any,
-    "timestamp": st.sampled_from([RECEIVED_NS, "2026-01-31", "2026-01-31T09:00Z", "1970-12-31T23:59:59Z", 2**63]) | _any, "other": _any,
+    "timestamp": st.sampled_from([RECEIVED_NS, "2026-01-31", "2026-01-31T09:00Z", "1970-12-31T23:59:59Z", 2**63]) | _any,
+    "other": _any,
 })
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.just(GOOD) | _entry.map(lambda entry: {**GOOD, **entry}) | _entry | _any, max_size=5))
 @example([{**GOOD, "trace_id": "0X" + "1" * 30}])
 def test_hostile_json_is_judged_by_the_rules_and_nothing_else(entries: list[Any]) -> None:
@@ -204,7 +206,8 @@ def spans(*events: tuple[str, dict[str, Any]], ahead: int = 0) -> Decoded:
                                 start_time_unix_nano=RECEIVED_NS + number)
         span.attributes.append(key_value("gen_ai.request.model", "gpt2"))
     for name, attributes in events:
-        span.events.add(name=name, time_unix_nano=RECEIVED_NS + 99).attributes.extend(key_value(*pair) for pair in attributes.items())
+        event = span.events.add(name=name, time_unix_nano=RECEIVED_NS + 99)
+        event.attributes.extend(key_value(*pair) for pair in attributes.items())
     return decode.decode(message.SerializeToString(), "protobuf", received_ns=RECEIVED_NS, tenant="team")
 
 

@@ -46,7 +46,10 @@ class Score:
     @property
     def name(self) -> str:
         """As the user may write it."""
-        return f"{SCOPE}.{self.key}" if _PLAIN.fullmatch(self.key) else f'{SCOPE}."{self.key}"'
+        if _PLAIN.fullmatch(self.key):
+            return f"{SCOPE}.{self.key}"
+        escaped = self.key.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{SCOPE}."{escaped}"'
 
     def where(self, parameters: Parameters, condition: str) -> str:
         """SQL condition over otel_traces: some sequence of the span has a score whose `newest` fulfils the condition.

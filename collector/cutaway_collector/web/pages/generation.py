@@ -16,6 +16,7 @@ from cutaway_collector.web import figures, steps, tokens, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, length, sequence_scores, tiles
 from cutaway_collector.web.pages.generation_twin import HEADS_MAX, TOKENS_SHOWN_MAX, fetch, whole
+from cutaway_collector.web.pages.score_lines import ScoreLine, lines
 from cutaway_collector.web.pages.trace import Property, properties, spoken
 from cutaway_collector.web.site import Arguments, Site, Tab
 
@@ -102,7 +103,7 @@ class GenerationPage:
     steps: steps.Steps | None
     sequence_scores: tuple[Score, ...]
     text_captured: bool
-    scores: tuple[Mapping[str, Any], ...]
+    scores: tuple[ScoreLine, ...]
     messages: tuple[Property, ...]
     attributes: tuple[Property, ...]
     twin_url: str
@@ -185,7 +186,7 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         steps=steps.steps(found["diffusion"]) if found["diffusion"] else None,
         sequence_scores=sequence_scores(sequence.get("scores") or {}),
         text_captured=bool(sequence.get("tokens")),
-        scores=tuple(found["scores"]),
+        scores=lines(found["scores"]),
         messages=spoken(found["attributes"]),
         attributes=properties(found["attributes"], linked=False),
         twin_url=urls.generation(found["span_id"], json=True),

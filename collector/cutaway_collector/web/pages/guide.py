@@ -16,6 +16,7 @@ EXAMPLES: Final[tuple[tuple[str, str], ...]] = (
     ("ttft:>500ms -service:batch", "slow first tokens, but not of the batch service"),
     ("model:smollm2* status:error", "failed calls of one family of models"),
     ("surprisal.max:>8 tokens.out:>100", "long answers with at least one very unexpected token"),
+    ("score.toxicity:>0.5", "spans with this score, whoever gave it; a word finds its label"),
     ('"out of memory"', "spans that mention these words"),
 )
 KEYS: Final[tuple[tuple[str, str], ...]] = (

@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from cutaway_collector import search as verb
+from cutaway_collector.search.scores import twin as twin_of_score
 from cutaway_collector.web import charts, query_edit, tokens, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
+from cutaway_collector.web.pages.score_lines import ScoreLine, lines
 from cutaway_collector.web.site import Arguments, Site
 
 ROWS_SHOWN_MAX: Final = 1000
@@ -73,6 +75,7 @@ class Opened:
     events: tuple[Event, ...]
     links: tuple[tuple[str, str, str], ...]
     generation_url: str
+    scores: tuple[ScoreLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,12 @@ def checked_id(text: str, digits: int, what: str) -> str:
 
 
 def twin(site: Site, trace_id: str) -> dict[str, Any]:
-    """The JSON twin: trace_id, spans, truncated. Raises BadParameter, Missing, StoreError."""
+    """The JSON twin: trace_id, spans, truncated, scores. Raises BadParameter, Missing, StoreError."""
+    found = _fetch(site, trace_id)
+    return {**found, "scores": [twin_of_score(score) for score in found["scores"]]}
+
+
+def _fetch(site: Site, trace_id: str) -> dict[str, Any]:
     trace_id = checked_id(trace_id, 32, "trace")
     found = verb.trace(site.store, trace_id, spans_max=site.settings.trace_spans_max)
     if found is None or not found["spans"]:
@@ -147,7 +155,7 @@ def twin(site: Site, trace_id: str) -> dict[str, Any]:
 
 def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     """The page; `span` opens a span, `rows` starts the waterfall further down. Raises BadParameter, Missing, StoreError."""
-    found = twin(site, trace_id)
+    found = _fetch(site, trace_id)
     tree = waterfall.build(found["spans"])
     chosen = _chosen(tree, args.get("span", "").lower())
     first = _first_row(args.get("rows", ""), tree, chosen if args.get("span") else "")
@@ -186,7 +194,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
         next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
         ticks=charts.duration_ticks(tree.total_ns),
-        opened=_opened(tree, chosen),
+        opened=_opened(tree, chosen, found["scores"]),
         search_url=urls.search(q=f"trace:{identity}", from_="all"),
         twin_url=f"/trace/{identity}.json",
     )
@@ -250,7 +258,7 @@ def _first_row(text: str, tree: waterfall.Waterfall, chosen: str) -> int:
     return position // ROWS_SHOWN_MAX * ROWS_SHOWN_MAX
 
 
-def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
+def _opened(tree: waterfall.Waterfall, chosen: str, scores: Sequence[Mapping[str, Any]]) -> Opened | None:
     row = next((row for row in tree.rows if row.span["span_id"] == chosen), None)
     if row is None:
         return None
@@ -264,6 +272,7 @@ def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
         )
         for event in span["events"]
     )
+    judged = {span["span_id"]} if span["parent_span_id"] else {span["span_id"], ""}
     is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"] or span.get("diffusion")
     return Opened(
         span=span,
@@ -276,6 +285,7 @@ def _opened(tree: waterfall.Waterfall, chosen: str) -> Opened | None:
             (link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]
         ),
         generation_url=urls.generation(span["span_id"]) if is_generation else "",
+        scores=lines(score for score in scores if score["span_id"] in judged),
     )
 
 

@@ -1,0 +1,101 @@
+"""Scores on the pages: with the span, with the generation, of the whole trace, and in the JSON twin."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from cutaway_collector.settings import Settings
+from cutaway_collector.web import create_app
+from scores_helpers import ScoreRow, score_of, scores_block
+from search_helpers import MODEL, OUTPUT, START_NS, Span, stored
+from web_helpers import XSS
+
+ROOT, CHAT, PLAIN = Span(1, "answer", trace=3), Span(2, "chat", trace=3, parent=1, attributes={MODEL: "gpt2", OUTPUT: "5"}), Span(
+    9, "alone", trace=4)
+ROWS = [
+    score_of(CHAT, "toxicity", 0.125, explanation="polite", source="judge", version="7"),
+    score_of(CHAT, "toxicity", 0.5, source="judge", version="8", arrived_ms=2, sequence=1),
+    score_of(CHAT, "toxicity", 0.75, source="judge", version="6", arrived_ms=0),
+    score_of(CHAT, "gone", 1.0, deleted=True),
+    score_of(CHAT, "tone", math.nan, label="kind", time_ns=START_NS + 26 * 3600 * 10**9, source="user", arrived_ms=5),
+    ScoreRow(3, None, "solved", 1.0, label="yes", source="api"),
+    *(score_of(PLAIN, text.replace("\0", ""), 1.0, label=text, explanation=text, source=text, version=text, sequence=place)
+      for place, text in enumerate(XSS)),
+]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    folder = Path(tmp_path_factory.mktemp("web-scores"))
+    with stored(folder, [ROOT, CHAT, PLAIN], scores_block(ROWS)) as store:
+        yield create_app(store, Settings(data=str(folder))).test_client()
+
+
+def text_of(client: FlaskClient, path: str) -> str:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_the_twin_of_a_trace_lists_its_scores(client: FlaskClient) -> None:
+    """Exactly these keys; the newest of each span, sequence, name and source; a label alone has no value."""
+    found = client.get(f"/trace/{CHAT.trace_id}.json").get_json()["scores"]
+    keys = ("span_id", "sequence", "name", "value", "label", "scorer_version", "source")
+    assert found == [dict(zip(keys, row, strict=True)) for row in (
+        ("", 0, "solved", 1.0, "yes", "1", "api"), (CHAT.span_id, 0, "tone", None, "kind", "1", "user"),
+        (CHAT.span_id, 0, "toxicity", 0.125, "", "7", "judge"), (CHAT.span_id, 1, "toxicity", 0.5, "", "8", "judge"),
+    )]
+    assert client.get(f"/trace/{PLAIN.trace_id}.json").get_json()["spans"]
+
+
+def test_a_span_shows_its_scores(client: FlaskClient) -> None:
+    """Name, value, label, explanation, version and source, and nothing that was replaced or deleted."""
+    page = text_of(client, f"/trace/{CHAT.trace_id}?span={CHAT.span_id}")
+    for said in ("toxicity", "0.125", "polite", "judge", "sequence 2", "tone", "kind", "user"):
+        assert said in page
+    for hidden in ("0.75", "gone", "solved"):
+        assert hidden not in page
+
+
+def test_scores_of_the_trace_stand_with_its_root(client: FlaskClient) -> None:
+    """For that is what a search finds by them."""
+    page = text_of(client, f"/trace/{ROOT.trace_id}?span={ROOT.span_id}")
+    assert "solved" in page
+    assert "whole trace" in page
+    assert "toxicity" not in page
+
+
+def test_a_generation_shows_its_scores(client: FlaskClient) -> None:
+    """The same table, and in its twin with the explanation."""
+    page = text_of(client, f"/gen/{CHAT.span_id}")
+    assert "toxicity" in page
+    assert "polite" in page
+    scores = client.get(f"/gen/{CHAT.span_id}.json").get_json()["scores"]
+    assert {score["explanation"] for score in scores} == {"polite", ""}
+
+
+def test_a_score_leads_to_spans_scored_alike(client: FlaskClient) -> None:
+    """Largest first; the link finds the span it stands with, also for names that need quoting."""
+    page = text_of(client, f"/trace/{CHAT.trace_id}?span={CHAT.span_id}")
+    (link,) = set(re.findall(r'href="(/search\?[^"]*toxicity[^"]*)"', page))
+    assert CHAT.span_id in text_of(client, link.replace("&amp;", "&"))
+    hostile = text_of(client, f"/trace/{PLAIN.trace_id}?span={PLAIN.span_id}")
+    links = re.findall(r'href="(/search\?[^"]*sort=-score[^"]*)"', hostile)
+    assert len(links) == len(XSS)
+    for link in links:
+        assert PLAIN.span_id in text_of(client, link.replace("&amp;", "&"))
+
+
+def test_hostile_names_and_words_stay_text(client: FlaskClient) -> None:
+    """Of the name, the label, the explanation, the scorer: nothing becomes markup."""
+    page = text_of(client, f"/trace/{PLAIN.trace_id}?span={PLAIN.span_id}")
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "<svg/onload" not in page
+    assert "&lt;script&gt;" in page
