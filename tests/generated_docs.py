@@ -8,6 +8,7 @@ from cutaway import conventions
 from cutaway import settings as sdk_settings
 from cutaway_collector import columns, dialects
 from cutaway_collector import settings as collector_settings
+from cutaway_collector.score import catalogue
 
 ROOT = Path(__file__).parent.parent
 MIB = 1024 * 1024
@@ -55,6 +56,13 @@ def foreign_attributes() -> str:
     return "\n".join(rows)
 
 
+def scores() -> str:
+    """Every score of ours."""
+    rows = ["| score | scorer | unit | what it says | formula |", "|---|---|---|---|---|"]
+    rows += [f"| `{s.name}` | `{s.scorer}` | {s.unit} | {s.meaning} | {s.source} |" for s in catalogue.SCORES]
+    return "\n".join(rows)
+
+
 def _own(name: str) -> str:
     return "cutaway" if name.startswith("cutaway.") else "OpenTelemetry, cutaway"
 
@@ -82,6 +90,7 @@ TABLES = {
     "collector-settings": settings_of_the_collector,
     "columns": stored_columns,
     "dialects": foreign_attributes,
+    "scores": scores,
 }
 """Marker name -> what stands between `<!-- name -->` and `<!-- /name -->`."""
 

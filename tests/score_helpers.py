@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
+from cutaway import sequences
 from cutaway_collector.blocks import Block, Lists, Strings
 
 NAN, INF = math.nan, math.inf
 
 
 def ragged(rows: Sequence[Sequence[float]], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Rows -> (values end to end, offsets)."""
+    """Rows -> (values end to end, offsets), read-only as the scorers make them: numba compiles anew for arrays that are not."""
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return np.array([value for row in rows for value in row], dtype), offsets
+    values = np.array([value for row in rows for value in row], dtype)
+    return fixed(values), fixed(offsets)
+
+
+def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, read-only."""
+    array.flags.writeable = False
+    return array
 
 
 def surprisal_rows(seed: int, longest: int = 700) -> list[list[float]]:
@@ -58,25 +68,93 @@ def seq_rep_4_oracle(row: Sequence[int]) -> float:
 
 
 def quarters_oracle(row: Sequence[float]) -> list[float]:
-    """Four lists and the normal equations, in exact fractions."""
+    """Four lists, in exact fractions."""
     parts: list[list[Fraction]] = [[], [], [], []]
-    points = [(Fraction(i), Fraction(value)) for i, value in enumerate(row) if math.isfinite(value)]
-    for i, value in points:
-        parts[int(4 * i / len(row))].append(value)
-    means = [float(sum(part, Fraction()) / len(part)) if part and len(row) >= 4 else NAN for part in parts]
-    if len(points) < 2:
-        return [*means, NAN]
-    n, sx, sy = len(points), sum(x for x, _ in points), sum(y for _, y in points)
-    sxx, sxy = sum(x * x for x, _ in points), sum(x * y for x, y in points)
-    return [*means, float((n * sxy - sx * sy) / (n * sxx - sx * sx))]
+    for i, value in enumerate(row):
+        if math.isfinite(value):
+            parts[int(4 * i / len(row))].append(Fraction(value))
+    return [float(sum(part, Fraction()) / len(part)) if part and len(row) >= 8 else NAN for part in parts]
 
 
-def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[int]]) -> Block:
-    """A gen_ai_tokens block as the decoder makes it, with the columns that scorers read and those that name a sequence."""
+def quantile_oracle(row: Sequence[float], q: Fraction) -> float:
+    """Sorted, and interpolated in exact fractions."""
+    kept = sorted(Fraction(value) for value in row if math.isfinite(value))
+    if not kept:
+        return NAN
+    position = q * (len(kept) - 1)
+    low = kept[int(position)]
+    return float(low + (position - int(position)) * (kept[min(int(position) + 1, len(kept) - 1)] - low))
+
+
+def surprisal_oracle(row: Sequence[float]) -> list[float]:
+    """The twelve figures of a row in the order of surprisal.NAMES."""
+    kept = [value for value in row if math.isfinite(value)]
+    whole = bool(kept) and len(kept) == len(row)
+    bursts = sum(high and len(list(run)) >= 3 for high, run in itertools.groupby(kept, key=lambda value: value > 5))
+    quarters = quarters_oracle(row)
+    return [
+        math.exp(math.fsum(kept) / len(kept)) if whole else NAN,
+        math.fsum(kept) / math.pow((5 + len(kept)) / 6, 0.6) if whole else NAN,
+        *(quantile_oracle(row, Fraction(percent, 100)) for percent in (50, 90, 99)),
+        worst_window_oracle(row), float(bursts) if kept else NAN, *quarters, quarters[3] - quarters[0],
+    ]
+
+
+def trend_oracle(table: Sequence[Sequence[float]]) -> float:
+    """SciPy's regression over the tokens' means."""
+    points = [(i, float(np.mean([value for value in token if math.isfinite(value)])))
+              for i, token in enumerate(table) if any(map(math.isfinite, token))]
+    return float(stats.linregress(*zip(*points, strict=True)).slope) if len(points) >= 8 else NAN
+
+
+def loop_oracle(row: Sequence[int]) -> float:
+    """Every period tried, in the words of the definition."""
+    for period in range(1, len(row) // 3 + 1):
+        last, before, first = row[-period:], row[-2 * period : -period], row[-3 * period : -2 * period]
+        if last == before == first:
+            return period
+    return 0.0 if row else NAN
+
+
+def distinct_oracle(row: Sequence[int], n: int) -> float:
+    """Sets of tuples."""
+    grams = [tuple(row[i : i + n]) for i in range(len(row) - n + 1)]
+    return float(Fraction(len(set(grams)), len(grams))) if grams else NAN
+
+
+def repetition_oracle(row: Sequence[int]) -> list[float]:
+    """The four figures of a row in the order of repetition.NAMES."""
+    return [distinct_oracle(row, 1), distinct_oracle(row, 2), seq_rep_4_oracle(row), loop_oracle(row)]
+
+
+def share_oracle(table: Sequence[Sequence[float]], beyond: Callable[[float], bool]) -> float:
+    """Head by head."""
+    columns = [[value for value in column if math.isfinite(value)] for column in zip(*table, strict=True)]
+    means = [math.fsum(column) / len(column) for column in columns if column]
+    return sum(map(beyond, means)) / len(means) if means else NAN
+
+
+def rauq_oracle(surprisals: Sequence[float], weights: npt.NDArray[Any]) -> float:
+    """The SDK's own, of the middle third. weights [token, layer, head]."""
+    middle = sequences.middle_third(weights.shape[1])
+    value = sequences.rauq(np.array(surprisals, np.float32), weights[:, middle.start : middle.stop].astype(np.float32), 0.2)
+    return value if math.isfinite(value) else NAN
+
+
+def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[int]], **others: Any) -> Block:
+    """A gen_ai_tokens block as the decoder makes it, with the columns that scorers read and those that name a sequence.
+
+    others: columns that are to hold something else than nothing.
+    """
     rows = len(surprisals)
     values, offsets = ragged(surprisals, np.float32)
     token_ids, id_offsets = ragged(ids, np.uint32)
     lengths = np.array([len(row) for row in surprisals], np.uint32)
+    nothing = {
+        name: Lists(np.zeros(rows + 1, np.int64), np.zeros(0, np.float32)) for name in (
+            "Entropies", "AttentionNormalizedEntropies", "AttentionNormalizedEntropyHeads", "AttentionSinks", "AttentionSinkHeads",
+            "AttentionLastKeyHeads", "AttentionLookbacks")
+    } | {name: np.zeros(rows, np.uint16) for name in ("AttentionLayers", "AttentionHeads", "AttentionModelLayers")}
     return Block("gen_ai_tokens", rows, {
         "Timestamp": np.arange(rows, dtype=np.int64) + 1_800_000_000_000_000_000,
         "TenantId": Strings.repeat("", rows),
@@ -90,4 +168,5 @@ def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[in
         "OutputTokens": lengths,
         "TokenIds": Lists(id_offsets, token_ids),
         "Surprisals": Lists(offsets, values),
+        **nothing, **others,
     })

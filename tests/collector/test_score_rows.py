@@ -9,12 +9,30 @@ import numpy as np
 import pytest
 
 from cutaway_collector import columns
-from cutaway_collector.blocks import Block, Strings
+from cutaway_collector.blocks import Block, Lists, Strings
 from cutaway_collector.errors import SettingsError
-from cutaway_collector.score import device, registry, rows, score_block, scorers, warm_up
+from cutaway_collector.score import (
+    attention,
+    catalogue,
+    device,
+    embedding,
+    histogram,
+    length,
+    rauq,
+    registry,
+    repetition,
+    rows,
+    score_block,
+    scorers,
+    surprisal,
+    tdigest,
+    trend,
+    warm_up,
+)
 from score_helpers import id_rows, seq_rep_4_oracle, surprisal_rows, token_block, worst_window_oracle
 
-ALL_NAMES = ["worst_window_surprisal", "seq_rep_4", *(f"surprisal_q{quarter}" for quarter in (1, 2, 3, 4)), "surprisal_slope"]
+ALL_NAMES = [entry.name for entry in catalogue.SCORES]
+WITHOUT_ATTENTION = [*surprisal.NAMES, "surprisal_trend", *repetition.NAMES]
 
 
 class Length:
@@ -87,10 +105,61 @@ def test_every_row_carries_its_sequence_and_its_score():
 
 
 def test_all_names_appear_for_an_ordinary_sequence():
-    """A sequence of a hundred tokens gets all seven scores."""
+    """A sequence of a hundred tokens gets all scores that surprisals and ids give."""
     block = token_block([[1.0, 2.0] * 50], [list(range(100))])
     scored = score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]] == ALL_NAMES
+    assert [name.decode() for name in scored.columns["ScoreName"]] == WITHOUT_ATTENTION
+
+
+def test_the_catalogue_names_what_the_scorers_give():
+    """The documented names are those of our scorers, in their order and with their scorer, and nothing else."""
+    given = [(name, scorer.name) for scorer in registry._ours(device.Device("cpu")) for name in scorer.score(tokens(1))]
+    assert given == [(entry.name, entry.scorer) for entry in catalogue.SCORES]
+
+
+def whole_block(layers_of_the_model=3):
+    """Two sequences of ten tokens with every series, of three layers and two heads, as `attention` full makes them."""
+    random = np.random.default_rng(1)
+
+    def lists(entries):
+        return Lists(np.array([0, 10 * entries, 20 * entries]), random.beta(0.5, 1.0, 20 * entries).astype(np.float32))
+
+    return token_block([[1.0] * 10] * 2, [list(range(10))] * 2, Entropies=lists(1), AttentionLayers=np.full(2, 3, np.uint16),
+                       AttentionHeads=np.full(2, 2, np.uint16), AttentionModelLayers=np.full(2, layers_of_the_model, np.uint16),
+                       AttentionNormalizedEntropies=lists(3), AttentionNormalizedEntropyHeads=lists(6), AttentionSinks=lists(3),
+                       AttentionSinkHeads=lists(6), AttentionLastKeyHeads=lists(6), AttentionLookbacks=lists(3))
+
+
+def test_with_every_series_there_is_every_score():
+    """A generation whose attention was recorded as a whole gets every score of the catalogue."""
+    scored = score_block(whole_block(), scorers("cpu"), now_ms=0, on_failure=never)
+    assert [name.decode() for name in scored.columns["ScoreName"]][::2] == ALL_NAMES
+
+
+def test_rauq_needs_every_layer():
+    """Where only some layers were recorded, RAUQ does not apply, and the shares still do."""
+    scored = score_block(whole_block(layers_of_the_model=0), scorers("cpu"), now_ms=0, on_failure=never)
+    assert [name.decode() for name in scored.columns["ScoreName"]][::2] == [name for name in ALL_NAMES if name != "rauq"]
+
+
+def test_shares_are_of_heads_where_there_are_heads_and_of_layers_where_not():
+    """A row with heads is judged by its heads, its neighbour without by its layers."""
+    heads = Lists(np.array([0, 24, 24]), np.tile(np.array([0.9, 0.9, 0.9, 0.1], np.float32), 6))
+    layers = Lists(np.array([0, 12, 24]), np.tile(np.array([0.1, 0.9], np.float32), 12))
+    block = token_block([[1.0] * 6] * 2, [[]] * 2, AttentionLayers=np.full(2, 2, np.uint16),
+                        AttentionHeads=np.array([2, 0], np.uint16), AttentionSinkHeads=heads, AttentionSinks=layers)
+    found = registry._ours(device.Device("cpu"))[3].score(block)
+    np.testing.assert_array_equal(found["attention_sink_share"], [0.75, 0.5])
+
+
+def test_values_that_are_no_whole_number_of_tokens_are_refused():
+    """Attention of seven values in three layers is an error in words, before a kernel reads it."""
+    block = token_block([[1.0] * 2], [[]], AttentionLayers=np.full(1, 3, np.uint16),
+                        AttentionLookbacks=Lists(np.array([0, 7]), np.zeros(7, np.float32)))
+    failures = []
+    score_block(block, scorers("cpu"), now_ms=0, on_failure=lambda name, error: failures.append(f"{name}: {error}"))
+    assert len(failures) == 1
+    assert "trend: a token has the same number of entries everywhere: 7 values in a row of 3" in failures[0]
 
 
 def test_what_does_not_apply_makes_no_row():
@@ -104,7 +173,7 @@ def test_what_does_not_apply_makes_no_row():
 def test_numbers_only_capture_leaves_repetition_out():
     """Without token ids the surprisal scores are still there, and repetition is not reported as broken."""
     scored = score_block(token_block([[1.0] * 20], [[]]), scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]] == [name for name in ALL_NAMES if name != "seq_rep_4"]
+    assert [name.decode() for name in scored.columns["ScoreName"]] == [*surprisal.NAMES, "surprisal_trend"]
 
 
 def test_a_failing_scorer_harms_no_other():
@@ -127,7 +196,7 @@ def test_a_block_without_series_is_a_reported_failure():
     scored = score_block(Block("gen_ai_tokens", 2, identity), scorers("cpu"), now_ms=0,
                          on_failure=lambda name, error: failures.append(str(error)))
     assert scored.rows == 0
-    assert len(failures) == 3
+    assert len(failures) == 5
     assert "gen_ai_tokens.Surprisals" in failures[0]
 
 
@@ -159,7 +228,7 @@ def test_a_broken_plug_in_is_reported_and_left_out(monkeypatch):
             EntryPoint("wrong", "types:SimpleNamespace", registry.ENTRY_POINT_GROUP))
     failures = {}
     found = scorers("cpu", on_failure=lambda name, error: failures.update({name: error}))
-    assert [scorer.name for scorer in found] == ["worst_window", "repetition", "quarters"]
+    assert [scorer.name for scorer in found] == ["surprisal", "trend", "repetition", "attention", "rauq"]
     assert isinstance(failures["gone"], ModuleNotFoundError)
     assert "a scorer has a `name`" in str(failures["wrong"])
 
@@ -190,15 +259,21 @@ def test_cuda_without_a_gpu_is_a_settings_error(monkeypatch):
 
 def test_warm_up_compiles_what_scoring_uses():
     """After warm_up, scoring compiles nothing more, whether the arrays are writable or not."""
-    from cutaway_collector.score import quarters, repetition, worst_window
-
-    kernels = [worst_window._cpu, repetition._cpu, quarters._cpu]
+    kernels = [attention._cpu, embedding._exp_sums, histogram._cpu, length._cpu, rauq._cpu, repetition._cpu, surprisal._cpu,
+               tdigest._cpu, trend._cpu]
     warm_up()
     before = [len(kernel.signatures) for kernel in kernels]
-    block = tokens()
-    score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
-    block.columns["Surprisals"].values.flags.writeable = False
-    score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
+    assert min(before) > 0
+    block, place = whole_block(), device.Device("cpu")
+    for writeable in (True, False):
+        for column in block.columns.values():
+            if isinstance(column, Lists) and not writeable:
+                column.values.flags.writeable = False
+        score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
+    embedding.rbf_mmd2(np.ones((4, 2), np.float32), np.zeros((3, 2)), 2.0, place)
+    histogram.histogram([1, 2, 3], [0, 2], place)
+    length.length_adjusted([1, 2, 3], [3, 4, 5], [0, 3], place)
+    tdigest.digest(np.ones(5, np.float32), place)
     assert [len(kernel.signatures) for kernel in kernels] == before
 
 

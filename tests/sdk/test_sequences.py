@@ -126,8 +126,8 @@ def test_the_slope_is_the_last_quarter_minus_the_first() -> None:
 
 
 def test_the_sdk_and_the_collector_give_one_figure() -> None:
-    """The collector scores the series it received: worst window, quarters and seq-rep-4 are those on the span."""
-    from cutaway_collector.score import quarters, repetition, worst_window
+    """The collector scores the series it received: what both name alike is one figure, the same on the span and in the store."""
+    from cutaway_collector.score import repetition, surprisal
 
     random = np.random.default_rng(5)
     lengths = [0, 1, 8, 15, 16, 17, 130]
@@ -136,10 +136,16 @@ def test_the_sdk_and_the_collector_give_one_figure() -> None:
     values[[3, 90]] = NAN, INF
     found = attributes(lengths, values, ids)
 
-    np.testing.assert_allclose(found[c.SEQUENCE_WORST_WINDOW], worst_window.reference(values, offsets), rtol=1e-12)
-    np.testing.assert_allclose(found[c.SEQUENCE_REPETITION], repetition.reference(ids, offsets), rtol=1e-12)
-    theirs = quarters.reference(values, offsets)[:4].T[2:]  # from 8 tokens up: the SDK gives no quarters of fewer
-    np.testing.assert_allclose(np.reshape(found[c.SEQUENCE_SURPRISAL_QUARTERS], (-1, 4))[2:], theirs, rtol=1e-12)
+    theirs = surprisal.reference(values, offsets)
+    counts = repetition.reference(ids, offsets)
+    np.testing.assert_allclose(found[c.SEQUENCE_WORST_WINDOW], theirs[surprisal.WORST], rtol=1e-12)
+    np.testing.assert_allclose(found[c.SEQUENCE_REPETITION], counts[repetition.SEQ_REP], rtol=1e-12)
+    np.testing.assert_allclose(np.where(lengths, found[c.SEQUENCE_LOOP_PERIOD], NAN), counts[repetition.LOOP_PERIOD])
+    ours = np.reshape(found[c.SEQUENCE_SURPRISAL_QUARTERS], (-1, 4))
+    np.testing.assert_allclose(ours.T, theirs[surprisal.FIRST_QUARTER : surprisal.SLOPE], rtol=1e-12)
+    assert found[c.OUTPUT_SURPRISAL_SLOPE] == pytest.approx(np.nanmax(theirs[surprisal.SLOPE]), rel=1e-12)
+    storable = np.where(np.isfinite(found[c.SEQUENCE_PERPLEXITY]), found[c.SEQUENCE_PERPLEXITY], NAN)  # no infinite score is stored
+    np.testing.assert_allclose(storable, theirs[surprisal.PERPLEXITY], rtol=1e-12)
 
 
 # --- RAUQ -----------------------------------------------------------------------------------------------------------------

@@ -1,14 +1,24 @@
-"""Judges what was generated: one number a sequence, from its token series. Not a place for rules or alerts.
+"""Judges what was generated: numbers a sequence, from its token series. Not a place for rules or alerts.
 
-    worst_window   where was the model least sure?        worst_window_surprisal
-    repetition     did it go round in circles?            seq_rep_4
-    quarters       did it get worse as it went on?        surprisal_q1 .. surprisal_q4, surprisal_slope
+On the ingest road, one file a family, one `contracts.Scorer` each (what the scores mean is in `catalogue`):
 
-The name is the address: each file holds one kernel family, written three times (readable NumPy reference, CPU, CUDA) and wrapped
-in one `contracts.Scorer`. `registry` chooses the device and finds plug-ins, `rows` turns scores into rows of gen_ai_scores.
+    surprisal      how unlikely was it, where least sure?   perplexity, quantiles, worst window, bursts, quarters
+    trend          did it rise or fall on the way?          surprisal, entropy, lookback ratio
+    repetition     did it go round in circles?              seq-rep-4, distinct-n, loop period
+    attention      which heads stopped working?             collapsed share, sink share
+    rauq           did doubt spread from token to token?    RAUQ
+
+For windows of many generations, plain functions that flows call:
+
+    embedding      pairwise_cosine, rbf_mmd2                 histogram    histogram: counts that add up
+    length         length_adjusted: residuals (LINE)         tdigest      digest, merge: quantiles that add up
+
+Every file holds its kernels three times: `reference` (readable NumPy), `on_cpu` and `on_cuda`. `device` chooses between the two and
+falls back, `ragged` is their food, `registry` finds plug-ins, `rows` turns scores into rows of gen_ai_scores.
 """
 
+from cutaway_collector.score.device import Device
 from cutaway_collector.score.registry import ENTRY_POINT_GROUP, scorers, warm_up
 from cutaway_collector.score.rows import score_block
 
-__all__ = ["ENTRY_POINT_GROUP", "score_block", "scorers", "warm_up"]
+__all__ = ["ENTRY_POINT_GROUP", "Device", "score_block", "scorers", "warm_up"]

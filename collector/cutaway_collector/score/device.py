@@ -82,6 +82,24 @@ def block_max(shared: Any, thread: int) -> Any:
     return largest
 
 
+@cuda_helper
+def block_sort(values: Any, start: int, size: int, thread: int) -> None:
+    """Sorts `values[start:start + size]` upwards, `size` a power of two: a bitonic network, a pair a thread."""
+    cuda.syncthreads()
+    width = 2
+    while width <= size:
+        step = width // 2
+        while step > 0:
+            for pair in range(thread, size // 2, THREADS):
+                low = start + 2 * step * (pair // step) + pair % step
+                a, b = values[low], values[low + step]
+                if (a > b) == ((low - start) & width == 0):
+                    values[low], values[low + step] = b, a
+            cuda.syncthreads()
+            step //= 2
+        width *= 2
+
+
 class Device:
     """The chosen place, "cpu" or "cuda", shared by the scorers. Thread-safe.
 

@@ -50,3 +50,32 @@ def measured(values: npt.NDArray[Any], offsets: Offsets) -> tuple[npt.NDArray[An
     before = np.zeros(values.size + 1, np.int64)
     np.cumsum(keep, out=before[1:])
     return read_only(values[keep], values.dtype), read_only(before[offsets], np.int64)
+
+
+def powers_of_two(lengths: Offsets) -> Offsets:
+    """Offsets of rooms that hold these many entries each, rounded up to a power of two; none for none."""
+    sizes = np.where(lengths > 0, 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64), 0)
+    starts = np.zeros(lengths.size + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
+
+
+def whole_numbers(tokens: Block, name: str) -> Offsets:
+    """One plain column of a gen_ai_tokens block as int64 [rows]. Raises ValueError when the block has none."""
+    column = tokens.columns.get(name)
+    if not isinstance(column, np.ndarray) or column.size != tokens.rows:
+        raise ValueError(f"a scorer reads numbers, one a row: {tokens.table}.{name} is {type(column).__name__}")
+    return read_only(column, np.int64)
+
+
+def shaped(offsets: Offsets, widths: Offsets) -> Offsets:
+    """Entries a token of each row [n] as a kernel takes them: 0 for a row without values.
+
+    Raises ValueError when a row's values are no whole number of tokens: a kernel checks no bounds.
+    """
+    lengths = np.diff(offsets)
+    wrong = (lengths > 0) & ((widths <= 0) | (lengths % np.maximum(widths, 1) != 0))
+    if bool(wrong.any()):
+        row = int(np.argmax(wrong))
+        raise ValueError(f"a token has the same number of entries everywhere: {lengths[row]} values in a row of {widths[row]}")
+    return read_only(np.where(lengths > 0, widths, 0), np.int64)

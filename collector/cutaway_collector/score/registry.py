@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from cutaway_collector.blocks import Block, Column, Lists
+from cutaway_collector.columns import TOKENS
 from cutaway_collector.contracts import Scorer
-from cutaway_collector.score import quarters, repetition, worst_window
+from cutaway_collector.score import attention, embedding, histogram, length, rauq, repetition, surprisal, tdigest, trend
 from cutaway_collector.score.device import Choice, Device
-from cutaway_collector.score.ragged import read_only
 
 ENTRY_POINT_GROUP: Final = "cutaway.scorers"
 
@@ -38,13 +39,18 @@ def scorers(device: Choice = "auto", *, on_failure: Callable[[str, Exception], N
     SettingsError for device "cuda" without a GPU.
     """
     place = Device(device)
-    found: list[Scorer] = [worst_window.WorstWindow(place), repetition.Repetition(place), quarters.Quarters(place)]
+    found = _ours(place)
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         try:
             found.append(_checked(point.load()(), point.value))
         except Exception as error:
             on_failure(point.name, error)
     return found
+
+
+def _ours(place: Device) -> list[Scorer]:
+    return [surprisal.Surprisal(place), trend.Trend(place), repetition.Repetition(place), attention.Attention(place),
+            rauq.Rauq(place)]
 
 
 def _checked(candidate: Any, origin: str) -> Scorer:
@@ -57,11 +63,32 @@ def _checked(candidate: Any, origin: str) -> Scorer:
     return scorer
 
 
-def warm_up() -> None:
-    """Compiles the CPU kernels (seconds the first time, then read from numba's cache), so that no request waits for it."""
-    offsets = read_only(np.array([0, 5]), np.int64)
-    place = Device("cpu")
-    surprisals = read_only(np.ones(5), np.float32)
-    place.run(worst_window.on_cpu, worst_window.on_cuda, surprisals, offsets)
-    place.run(quarters.on_cpu, quarters.on_cuda, surprisals, offsets)
-    place.run(repetition.on_cpu, repetition.on_cuda, read_only(np.ones(5), np.uint32), offsets)
+def warm_up(device: Choice = "auto") -> None:
+    """Compiles every kernel (half a minute the first time on the CPU, then read from numba's cache), so that no request waits.
+
+    device: as in the settings; the CPU's kernels are compiled in any case, for a GPU may be lost.
+    """
+    for place in {found.name: found for found in (Device("cpu"), Device(device))}.values():
+        block = _small_block()
+        for scorer in _ours(place):
+            scorer.score(block)
+        vectors = np.eye(3)
+        embedding.pairwise_cosine(vectors, vectors, place)
+        embedding.rbf_mmd2(vectors, vectors, 1.0, place)
+        histogram.histogram(vectors, [0.0, 1.0], place)
+        tdigest.digest([0.0, 1.0], place)
+        length.length_adjusted([0.0, 1.0], [1, 2], [0, 2], place)
+
+
+def _small_block() -> Block:
+    """One sequence with every series that a scorer of ours reads: 9 tokens, 3 layers, 1 head."""
+    tokens, layers = 9, 3
+    made: dict[str, Column] = {}
+    for column in TOKENS.columns:
+        count = tokens * (layers if column.axes and column.axes.layers else 1)
+        if column.type in ("Array(Float32)", "Array(UInt32)"):
+            dtype = np.float32 if column.type == "Array(Float32)" else np.uint32
+            made[column.name] = Lists(np.array([0, count], np.int64), np.ones(count, dtype))
+        elif column.type == "UInt16":
+            made[column.name] = np.array([1 if column.name.endswith("Heads") else layers], np.uint16)
+    return Block(TOKENS.name, 1, made)

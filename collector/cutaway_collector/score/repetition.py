@@ -1,10 +1,13 @@
-"""Repetition: did the model go round in circles? seq-rep-4, the share of 4-grams of token ids that were there before.
+"""Did the model go round in circles? All that token ids say alone. Not a judgement of meaning: a paraphrase is no repeat.
 
-    seq-rep-4 = 1 - unique 4-grams / 4-grams          (Welleck et al. 2019, arXiv 1908.04319, equation 9)
+    seq_rep_4                1 - unique 4-grams / 4-grams (Welleck et al. 2019, arXiv 1908.04319, equation 9): 0 for a text that
+                             never repeats four tokens, towards 1 in a loop
+    distinct_1, distinct_2   unique n-grams / n-grams (Li et al. 2016, arXiv 1510.03055, who divide by the words)
+    loop_period              shortest period, up to 16 384 tokens, whose last three repetitions end the sequence, 0 without one (a
+                             model that loops reinforces the loop: Xu et al. 2022, arXiv 2206.02369)
 
-0 for a text that never repeats four tokens, towards 1 in a loop. Not a judgement of meaning: a paraphrase does not count.
-A sequence of fewer than four ids has no 4-gram: NaN, "does not apply". The counts are exact (grams are compared, a hash only
-finds the candidates), so CPU, CUDA and reference agree to the last bit of one float64 division.
+A sequence with fewer than n ids has no n-gram, one without ids no period: NaN, "does not apply". Everything is exact (grams are
+compared, a hash only finds the candidates), so CPU, CUDA and reference agree to the last bit of one float64 division.
 """
 
 from __future__ import annotations
@@ -16,13 +19,20 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
+from numba import float64, int32, prange
 
 from cutaway_collector.blocks import Block, Offsets
-from cutaway_collector.score.device import THREADS, Device, cpu_helper, cpu_kernel, cuda, cuda_helper, cuda_kernel
-from cutaway_collector.score.ragged import Floats, series
+from cutaway_collector.score.device import THREADS, Device, block_sum, cpu_helper, cpu_kernel, cuda, cuda_helper, cuda_kernel
+from cutaway_collector.score.ragged import Floats, powers_of_two, series
 
-GRAM: Final = 4
+NAMES: Final = ("distinct_1", "distinct_2", "seq_rep_4", "loop_period")
+GRAMS: Final = (1, 2, 4)
+SEQ_REP, LOOP_PERIOD = 2, 3
+"""Rows of the result; the first rows are those of GRAMS."""
+LOOP_REPETITIONS: Final = 3
+"""Said twice is emphasis, said three times is a loop."""
+LOOP_PERIOD_MAX: Final = 16_384
+"""As in the SDK: a longer text said three times is found by `seq_rep_4`."""
 
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(32)
@@ -31,115 +41,169 @@ _SEED: Final = np.uint64(secrets.randbits(64))
 
 
 def reference(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
-    """Token ids [total], offsets [n + 1] -> seq-rep-4 [n]. The readable one."""
-    out = np.full(offsets.size - 1, np.nan)
-    for row in range(out.size):
+    """Token ids [total], offsets [n + 1] -> [4, n] in the order of NAMES. The readable one."""
+    out = np.full((len(NAMES), offsets.size - 1), np.nan)
+    for row in range(out.shape[1]):
         sequence = ids[offsets[row] : offsets[row + 1]]
-        if sequence.size >= GRAM:
-            grams = np.lib.stride_tricks.sliding_window_view(sequence, GRAM)
-            out[row] = 1.0 - len(np.unique(grams, axis=0)) / len(grams)
+        for index, gram in enumerate(GRAMS):
+            if sequence.size >= gram:
+                grams = np.lib.stride_tricks.sliding_window_view(sequence, gram)
+                out[index, row] = len(np.unique(grams, axis=0)) / len(grams)
+        longest = min(sequence.size // LOOP_REPETITIONS, LOOP_PERIOD_MAX)
+        if sequence.size:
+            loops = (r for r in range(1, longest + 1) if np.array_equal(sequence[-3 * r : -r], sequence[sequence.size - 2 * r :]))
+            out[LOOP_PERIOD, row] = next(loops, 0)
+    out[SEQ_REP] = 1.0 - out[SEQ_REP]
     return out
 
 
-def _slot(ids: Any, first: int, seed: Any, mask: Any) -> Any:
-    """Where in its table the gram ids[first:first + 4] is looked for first: a multiply and a fold a token."""
+def _slot(ids: Any, first: int, gram: int, seed: Any, mask: Any) -> Any:
+    """Where in its table the gram ids[first:first + gram] is looked for first: a multiply and a fold a token."""
     state = seed
-    for token in range(first, first + GRAM):
+    for token in range(first, first + gram):
         state = (state ^ np.uint64(ids[token])) * _MULTIPLIER
         state = state ^ (state >> _SHIFT)
-    return np.int64(state & mask)
+    return np.int64(state & np.uint64(mask))
 
 
-def _same(ids: Any, a: int, b: int) -> bool:
-    return bool(ids[a] == ids[b] and ids[a + 1] == ids[b + 1] and ids[a + 2] == ids[b + 2] and ids[a + 3] == ids[b + 3])
+def _same(ids: Any, a: int, b: int, gram: int) -> bool:
+    same = 0
+    while same < gram and ids[a + same] == ids[b + same]:
+        same += 1
+    return same == gram
 
 
 _slot_on_cpu, _same_on_cpu = cpu_helper(_slot), cpu_helper(_same)
 _slot_on_cuda, _same_on_cuda = cuda_helper(_slot), cuda_helper(_same)
 
 
-def _tables(offsets: Offsets) -> Offsets:
-    """Start of each row's hash table: a power of two of slots, at most half of them full, so every search ends at an empty one."""
-    grams = np.maximum(np.diff(offsets) - (GRAM - 1), 0)
-    slots = np.where(grams > 0, 2 ** np.ceil(np.log2(np.maximum(2 * grams, 1))).astype(np.int64), 0)
-    starts = np.zeros(offsets.size, np.int64)
-    np.cumsum(slots, out=starts[1:])
-    return starts
+@cpu_helper
+def _unique(ids: Any, start: int, grams: int, gram: int, table: Any, seed: Any) -> int:
+    """How many different grams begin in ids[start:start + grams]. table: int32, a power of two of slots, at least twice as many."""
+    table[:] = -1
+    mask = table.size - 1
+    unique = 0
+    for first in range(grams):
+        slot = _slot_on_cpu(ids, start + first, gram, seed, mask)
+        while table[slot] >= 0 and not _same_on_cpu(ids, start + table[slot], start + first, gram):
+            slot = (slot + 1) & mask
+        if table[slot] < 0:
+            table[slot] = first
+            unique += 1
+    return unique
+
+
+@cpu_helper
+def _loop(ids: Any, start: int, stop: int, same: Any) -> int:
+    """The shortest period, 0 without one. same: int32 scratch, an entry a third of the tokens.
+
+    Read backwards, a sequence has period r over 3 r tokens when from r on it agrees with itself for 2 r tokens. How far it agrees
+    from every r on, in linear time, is the Z function (Gusfield 1997).
+    """
+    tokens = min(stop - start, LOOP_REPETITIONS * LOOP_PERIOD_MAX)
+    last, left, right = stop - 1, 0, 0
+    for period in range(1, tokens // LOOP_REPETITIONS + 1):
+        agree = min(right - period, same[period - left]) if period < right else 0
+        while period + agree < tokens and ids[last - agree] == ids[last - period - agree]:
+            agree += 1
+        if agree >= 2 * period:
+            return period
+        if period + agree > right:
+            left, right = period, period + agree
+        same[period] = agree
+    return 0
 
 
 @cpu_kernel
-def _cpu(ids: npt.NDArray[Any], offsets: Offsets, starts: Offsets, table: npt.NDArray[np.int32], seed: Any, out: Floats) -> None:
-    for row in prange(out.size):
-        start, base = offsets[row], starts[row]
-        grams = offsets[row + 1] - start - (GRAM - 1)
-        if grams <= 0:
-            out[row] = math.nan
-            continue
-        mask = starts[row + 1] - base - 1
-        unique = 0
-        for gram in range(grams):
-            slot = _slot_on_cpu(ids, start + gram, seed, np.uint64(mask))
-            seen = table[base + slot]
-            while seen >= 0 and not _same_on_cpu(ids, start + seen, start + gram):
-                slot = (slot + 1) & mask
-                seen = table[base + slot]
-            if seen < 0:
-                table[base + slot] = gram
-                unique += 1
-        out[row] = 1.0 - unique / grams
+def _cpu(ids: npt.NDArray[Any], offsets: Offsets, rooms: Offsets, tables: npt.NDArray[np.int32], seed: Any, out: Floats) -> None:
+    for row in prange(out.shape[1]):
+        start, tokens = offsets[row], offsets[row + 1] - offsets[row]
+        table = tables[rooms[row] : rooms[row + 1]]
+        for index in range(len(GRAMS)):
+            grams = tokens - GRAMS[index] + 1
+            out[index, row] = _unique(ids, start, grams, GRAMS[index], table, seed) / grams if grams > 0 else math.nan
+        out[SEQ_REP, row] = 1.0 - out[SEQ_REP, row]
+        out[LOOP_PERIOD, row] = _loop(ids, start, start + tokens, table) if tokens > 0 else math.nan
 
 
 @cuda_kernel
-def _cuda(ids: Any, offsets: Any, starts: Any, table: Any, seed: Any, unique: Any) -> None:
+def _cuda(ids: Any, offsets: Any, rooms: Any, tables: Any, sizes: Any, seed: Any, out: Any) -> None:
     row, thread = cuda.blockIdx.x, cuda.threadIdx.x
-    start, base = offsets[row], starts[row]
-    mask = starts[row + 1] - base - 1
-    found = 0
-    for gram in range(thread, offsets[row + 1] - start - (GRAM - 1), THREADS):
-        slot = _slot_on_cuda(ids, start + gram, seed, np.uint64(mask))
-        # Whoever finds the slot empty owns the gram: taking it is one atomic step, so equal grams are counted once in any order.
-        seen = cuda.atomic.cas(table, base + slot, np.int32(-1), np.int32(gram))
-        while seen >= 0 and not _same_on_cuda(ids, start + seen, start + gram):
-            slot = (slot + 1) & mask
-            seen = cuda.atomic.cas(table, base + slot, np.int32(-1), np.int32(gram))
-        if seen < 0:
-            found += 1
-    cuda.atomic.add(unique, row, found)
+    shared = cuda.shared.array(THREADS, float64)
+    shortest = cuda.shared.array(1, int32)
+    start, tokens = offsets[row], offsets[row + 1] - offsets[row]
+    base, mask = rooms[row], rooms[row + 1] - rooms[row] - 1
+    for index in range(sizes.size):
+        gram = sizes[index]
+        grams = tokens - gram + 1
+        for slot in range(thread, mask + 1, THREADS):
+            tables[base + slot] = -1
+        cuda.syncthreads()
+        found = 0.0
+        for first in range(thread, grams, THREADS):
+            slot = _slot_on_cuda(ids, start + first, gram, seed, mask)
+            # Whoever finds the slot empty owns the gram: taking it is one atomic step, so equal grams are counted once.
+            seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(first))
+            while seen >= 0 and not _same_on_cuda(ids, start + seen, start + first, gram):
+                slot = (slot + 1) & mask
+                seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(first))
+            if seen < 0:
+                found += 1.0
+        shared[thread] = found
+        unique = block_sum(shared, thread)
+        if thread == 0:
+            out[index, row] = unique / grams if grams > 0 else math.nan
+    if thread == 0:
+        out[SEQ_REP, row] = 1.0 - out[SEQ_REP, row]
+        shortest[0] = LOOP_PERIOD_MAX + 1
+    cuda.syncthreads()
+    last, longest = start + tokens - 1, tokens // LOOP_REPETITIONS
+    period = thread + 1
+    while period <= longest and period < shortest[0]:
+        agree = 0
+        while agree < 2 * period and ids[last - agree] == ids[last - period - agree]:
+            agree += 1
+        if agree == 2 * period:
+            cuda.atomic.min(shortest, 0, period)
+        period += THREADS
+    cuda.syncthreads()
+    if thread == 0:
+        out[LOOP_PERIOD, row] = math.nan if tokens == 0 else float64(shortest[0]) if shortest[0] <= LOOP_PERIOD_MAX else 0.0
 
 
 def on_cpu(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
     """As `reference`, on all cores: a row a core. Takes at most 16 bytes of scratch a token."""
-    starts = _tables(offsets)
-    out = np.empty(offsets.size - 1)
-    _cpu(ids, offsets, starts, np.full(int(starts[-1]), -1, np.int32), _SEED, out)
+    rooms = powers_of_two(2 * np.diff(offsets))
+    out = np.empty((len(NAMES), offsets.size - 1))
+    _cpu(ids, offsets, rooms, np.empty(int(rooms[-1]), np.int32), _SEED, out)
     return out
 
 
 def on_cuda(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
-    """As `reference`, on the GPU: a row a block, a gram a thread. Takes at most 16 bytes of scratch a token."""
-    grams = np.diff(offsets) - (GRAM - 1)
-    out = np.full(grams.size, np.nan)
-    if not bool((grams > 0).any()):
-        return out
-    starts = _tables(offsets)
-    unique = cuda.to_device(np.zeros(grams.size, np.int32))
-    table = cuda.to_device(np.full(int(starts[-1]), -1, np.int32))
-    _cuda[grams.size, THREADS](cuda.to_device(ids), cuda.to_device(offsets), cuda.to_device(starts), table, _SEED, unique)
-    np.divide(unique.copy_to_host(), grams, out=out, where=grams > 0)
-    return 1.0 - out
+    """As `reference`, on the GPU: a row a block, a gram or a period a thread. Takes at most 16 bytes of scratch a token."""
+    out = np.empty((len(NAMES), offsets.size - 1))
+    if out.size:
+        rooms = powers_of_two(2 * np.diff(offsets))
+        out_there = cuda.device_array(out.shape, np.float64)
+        _cuda[out.shape[1], THREADS](
+            cuda.to_device(ids), cuda.to_device(offsets), cuda.to_device(rooms), cuda.device_array(int(rooms[-1]) + 1, np.int32),
+            cuda.to_device(np.array(GRAMS)), _SEED, out_there,
+        )
+        out_there.copy_to_host(out)
+    return out
 
 
 class Repetition:
-    """Scorer of `seq_rep_4` (0 to 1), from the TokenIds of a gen_ai_tokens block."""
+    """Scorer of `distinct_1`, `distinct_2`, `seq_rep_4` (0 to 1) and `loop_period` (tokens), from the TokenIds of a block."""
 
     name = "repetition"
-    version = "1"
+    version = "2"
     columns = ("TokenIds",)
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def score(self, tokens: Block) -> Mapping[str, Floats]:
-        """tokens: n rows -> {"seq_rep_4": [n]}, NaN below four ids (also when the sender captures numbers only)."""
+        """tokens: n rows -> the four NAMES, each [n], NaN without ids (also when the sender captures numbers only)."""
         ids, offsets = series(tokens, "TokenIds", np.uint32)
-        return {"seq_rep_4": self._device.run(on_cpu, on_cuda, ids, offsets)}
+        return dict(zip(NAMES, self._device.run(on_cpu, on_cuda, ids, offsets), strict=True))
