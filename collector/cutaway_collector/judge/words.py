@@ -10,12 +10,12 @@ CHARACTERS_MAX: Final = 20_000
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 _END: Final = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]{0,3}(?:\s+|(?<=[。！？]))|\n\s*\n")
-_ABBREVIATION: Final = re.compile(r"(?:^|[\s(])(?:[A-Z]|[Mm]rs?|[Dd]r|[Pp]rof|[Ss]t|vs|etc|e\.g|i\.e|[Nn]o|[Ff]ig|approx)\.$")
+_ABBREVIATION: Final = re.compile(r"(?:^|[\s(])(?:[A-Z]|[Mm]rs?|[Dd]r|[Pp]rof|[Ss]t|vs|etc|e\.g|i\.e|[Nn]o|[Ff]ig|approx|[ap]\.m)\.$")
 
 
 def cut(text: str) -> str:
-    """What of a text is judged."""
-    return text[:CHARACTERS_MAX]
+    """What of a text is judged. Halves of surrogate pairs, which are no text, become question marks."""
+    return text[:CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
 def words(text: str) -> list[str]:
