@@ -5,12 +5,13 @@ Start: store, kernels warm, spool replayed, UI, receivers last. Stop: receivers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from cutaway_collector import decode, judge, score, ui_server
+from cutaway_collector.alerts import Alerts
 from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.baselines import Watch
@@ -18,6 +19,7 @@ from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
 from cutaway_collector.errors import SettingsError
+from cutaway_collector.judge import relevance
 from cutaway_collector.judging import Judging
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
@@ -29,7 +31,7 @@ from cutaway_collector.web import create_app, sessions
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.readiness import Readiness
 from cutaway_collector.windowing import Windows
-from cutaway_collector.windows import corpora
+from cutaway_collector.windows import Floats, corpora
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ class Collector:
         self._stack.callback(draining.close)
         submit = redacting(pipeline.submit, redactor) if redactor else pipeline.submit
 
-        judging = _judging(store, settings, pipeline)
+        models = judge.Models(device=settings.score_device, bytes_max=settings.judge_memory_bytes_max,
+                              embedding=settings.judge_embedding_model, reference=settings.judge_reference_model)
+        judging = _judging(store, settings, pipeline, models)
 
         def status() -> tuple[bool, dict[str, Any]]:
             ready, details = pipeline.status()
@@ -102,10 +106,13 @@ class Collector:
             self._stack.callback(judging.close)
             judging.start()
         if settings.windows_minutes:
-            windows = _windows(store, settings, pipeline)
+            windows = _windows(store, settings, pipeline, models)
             self._stack.callback(windows.close)
             windows.start()
         self._stack.callback(_watch(store, settings, pipeline).close)
+        alerts = Alerts(store, settings, registry=pipeline.registry, caught_up=lambda: not _give_way(settings, pipeline)())
+        self._stack.callback(alerts.close)
+        alerts.start()
         host, port = split_address("otlp_http", settings.otlp_http)
         http = HttpReceiver(submit, host, port, body_bytes_max=settings.request_bytes_max,
                             concurrency_max=settings.http_concurrency_max, threads=settings.receiver_threads,
@@ -141,17 +148,19 @@ def _watch(store: Store, settings: Settings, pipeline: Pipeline) -> Watch:
                  give_way=_give_way(settings, pipeline))
 
 
-def _windows(store: Store, settings: Settings, pipeline: Pipeline) -> Windows:
+def _windows(store: Store, settings: Settings, pipeline: Pipeline, models: judge.Models) -> Windows:
+    def embed(texts: Sequence[str]) -> Floats:
+        return relevance.embed(models.embedding("windows_semantic"), texts)
+
     return Windows(store, minutes=settings.windows_minutes, answers_max=settings.windows_answers_max,
                    groups_max=settings.windows_groups_max, folder=state_directory(settings) / corpora.FOLDER,
-                   registry=pipeline.registry, give_way=_give_way(settings, pipeline))
+                   registry=pipeline.registry, give_way=_give_way(settings, pipeline),
+                   embed=embed if settings.windows_semantic else None)
 
 
-def _judging(store: Store, settings: Settings, pipeline: Pipeline) -> Judging | None:
+def _judging(store: Store, settings: Settings, pipeline: Pipeline, models: judge.Models) -> Judging | None:
     """The thread that judges texts, not started; None where it is off. Raises SettingsError for a scorer that there is not."""
     broken: dict[str, Exception] = {}
-    models = judge.Models(device=settings.score_device, bytes_max=settings.judge_memory_bytes_max,
-                          embedding=settings.judge_embedding_model, reference=settings.judge_reference_model)
     scorers = judge.text_scorers(settings.judge, models, on_failure=broken.__setitem__)
     if not scorers and not broken:
         return None

@@ -83,6 +83,7 @@ class Settings:
     windows_minutes: int = _setting(15, "minutes of the windows whose answers are judged together, for collapse, duplicates, memorisation; 0 judges none", "long enough for the answers of a route to be many, short enough to act on", least=0, most=1440)
     windows_answers_max: int = _setting(200, "answers of a group and window that are judged, sampled by their ids", "a second of one core for a thousand answers", least=8, most=2000)
     windows_groups_max: int = _setting(50, "groups (service, model, route, prompt template) of a window and tenant that are judged, the largest first", "bounds the work of a window together with windows_answers_max", most=10_000)
+    windows_semantic: bool = _setting(False, "whether windows are also judged by the sentence embedder of the scorer relevance", "tens of milliseconds an answer; diversity of words needs no model")
     drift_interval_minutes: int = _setting(60, "minutes of the windows that are compared with pinned baselines; 0 compares none", "an hour holds enough generations to judge; without a baseline nothing is done", least=0, most=10_080)
     alerts_interval_seconds: int = _setting(15, "seconds between looks for windows that alert rules can judge; 0 judges none", "a fraction of the shortest window in use", least=0, most=3600)
     alerts_lateness_seconds: int = _setting(60, "seconds after its end at which a window is judged, unless its rule says otherwise; what arrives later is not counted", "a span is sent when it has ended, and counts from when it began", least=0, most=86_400)

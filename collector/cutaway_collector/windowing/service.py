@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from cutaway_collector.columns import WINDOW_SCORES
 from cutaway_collector.contracts import Store
-from cutaway_collector.errors import SettingsError, StoreError
+from cutaway_collector.errors import CutawayError, SettingsError, StoreError
 from cutaway_collector.windowing.reader import Group, Reader, Window
 from cutaway_collector.windowing.rows import block
-from cutaway_collector.windows import KINDS, VERSION, Embed, Index, WindowScore, corpora, window_scores
+from cutaway_collector.windows import KINDS, VERSION, Embed, Floats, Index, WindowScore, corpora, window_scores
 
 _LOG: Final = logging.getLogger(__name__)
 LATENESS_SECONDS: Final = 120
@@ -118,7 +118,7 @@ class Windows:
                 return False
             answers = self._reader.answers(window, group)
             mine = [index for index in indexes if index.tenant in ("", group.tenant)]
-            judged += [(group, score) for score in window_scores(answers, corpora=mine, embed=self._embed)]
+            judged += [(group, score) for score in window_scores(answers, corpora=mine, embed=self._meaning)]
             self._answers.inc(len(answers))
         if judged:
             token = f"windows:{VERSION}:{window.seconds}:{window.start_s}"
@@ -127,6 +127,19 @@ class Windows:
         self._took.set(time.monotonic() - began_s)
         self._tell([score for _, score in judged])
         return True
+
+    def _meaning(self, texts: Sequence[str]) -> Floats | None:
+        """The sentence model's vectors; None without one. What it cannot do it is asked once: the rest goes on without it."""
+        if self._embed is None:
+            return None
+        try:
+            return self._embed(texts)
+        except Exception as error:
+            self._failures.inc()
+            self._embed = None
+            said = str(error) if isinstance(error, CutawayError) else type(error).__name__
+            _LOG.warning("no window is judged by a sentence model until the next start: %s", said)
+            return None
 
     def _corpora(self) -> list[Index]:
         """The registered corpora; none when one cannot be read, which is said and keeps no other score back."""

@@ -30,8 +30,11 @@ DUPLICATES_SHARE: Final = 0.2
 EXAMPLES_MAX: Final = 5
 CLUSTERS_MAX: Final = 3
 
-Embed = Callable[[Sequence[str]], Floats]
-"""Texts -> one vector each, [n, d]: a sentence model, where somebody has one."""
+SEMANTIC_ANSWERS_MAX: Final = 50
+"""Answers that a sentence model reads: tens of milliseconds each on a processor."""
+
+Embed = Callable[[Sequence[str]], Floats | None]
+"""Texts -> one vector each, [n, d]: a sentence model, where somebody has one; None when it cannot say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,18 @@ def _diversity(answers: Sequence[Answer], embed: Embed | None) -> list[WindowSco
         WindowScore("vendi", different, count),
         WindowScore("vendi_share", different / count, count),
     ]
-    if embed is not None and all(answer.text for answer in judged):
-        meant = unit(embed([answer.text for answer in judged]))
-        cosines = meant @ meant.T
-        out += [WindowScore("semantic_cosine", mean_pairwise_cosine(cosines), count),
-                WindowScore("semantic_vendi_share", vendi(cosines) / count, count)]
-    return [*out, *_duplicates(judged, alike)]
+    return [*out, *_semantic(judged, embed), *_duplicates(judged, alike)]
+
+
+def _semantic(judged: Sequence[Answer], embed: Embed | None) -> list[WindowScore]:
+    texts = [answer.text for answer in judged if answer.text][:SEMANTIC_ANSWERS_MAX]
+    found = embed(texts) if embed is not None and len(texts) >= ANSWERS_MIN else None
+    if found is None:
+        return []
+    meant = unit(found)
+    cosines = meant @ meant.T
+    return [WindowScore("semantic_cosine", mean_pairwise_cosine(cosines), len(texts)),
+            WindowScore("semantic_vendi_share", vendi(cosines) / len(texts), len(texts))]
 
 
 def _duplicates(judged: Sequence[Answer], alike: Sequence[Sequence[int]]) -> list[WindowScore]:
@@ -127,7 +136,8 @@ def _slope(answers: Sequence[Answer]) -> list[WindowScore]:
     if not found.answers:
         return []
     said = f"{found.value:+.3f} ± {found.error:.3f} nats, one standard error" if math.isfinite(found.error) else "of one answer"
-    return [WindowScore("surprisal_rise", found.value, found.answers, "rising" if found.rising else "", said)]
+    examples = _traces(answers[place] for place in found.steepest) if found.rising else ()
+    return [WindowScore("surprisal_rise", found.value, found.answers, "rising" if found.rising else "", said, examples)]
 
 
 def _memory(answers: Sequence[Answer], corpora: Sequence[Index]) -> list[WindowScore]:

@@ -23,14 +23,20 @@ ERRORS: Final = 3.5
 """Standard errors from which a rise counts. Of windows without one 0.5 % lie above at eight answers (Student's t), fewer with more;
 surprisals are skewed, so call it 1 %."""
 
+_STEEPEST_MAX: Final = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """value: nats that surprisal rises from an answer's beginning to its end; error: its standard error; answers: so many."""
+    """value: nats that surprisal rises from an answer's beginning to its end; error: its standard error; answers: so many.
+
+    steepest: which rows rise most, the first most.
+    """
 
     value: float
     error: float
     answers: int
+    steepest: tuple[int, ...] = ()
 
     @property
     def rising(self) -> bool:
@@ -45,16 +51,19 @@ def slope(series: Iterable[Floats]) -> Slope:
     long answers being duller than short ones is no slope; the error is the spread between answers, so that neighbouring tokens
     need not be independent. Tokens whose surprisal is not finite are left out.
     """
-    rises = []
-    for row in series:
+    rises: list[float] = []
+    places: list[int] = []
+    for place, row in enumerate(series):
         values = np.asarray(row, np.float64)
         finite = np.isfinite(values)
         if int(finite.sum()) < TOKENS_MIN:
             continue
         position = np.flatnonzero(finite).astype(np.float64)
         centred = position - position.mean()
+        places.append(place)
         rises.append(float(centred @ values[finite]) / float(centred @ centred) * values.size)
     if not rises:
         return Slope(math.nan, math.nan, 0)
     error = float(np.std(rises, ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
-    return Slope(float(np.mean(rises)), error, len(rises))
+    steepest = [places[at] for at in np.argsort(rises)[::-1][:_STEEPEST_MAX]]
+    return Slope(float(np.mean(rises)), error, len(rises), tuple(steepest))
