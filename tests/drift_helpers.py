@@ -79,7 +79,7 @@ def scores_block(name: str, values: Sequence[float] | np.ndarray, labels: Sequen
     names = [f"{first + index + 1:016x}" for index in range(count)]
     return Block("gen_ai_scores", count, {
         "Timestamp": np.asarray(at_ns, np.int64), "ServiceName": Strings.repeat(SERVICE, count),
-        "GenAiModel": Strings.repeat(MODEL, count), "TraceId": Strings.of([each * 2 for each in names]), "SpanId": Strings.of(names),
-        "SeqIndex": np.zeros(count, np.uint16), "ScoreName": Strings.repeat(name, count),
+        "GenAiModel": Strings.repeat(MODEL, count), "TraceId": Strings.of([each * 2 for each in names]),
+        "SpanId": Strings.of(names), "SeqIndex": np.zeros(count, np.uint16), "ScoreName": Strings.repeat(name, count),
         "ScorerVersion": Strings.repeat("1", count), "Source": Strings.repeat("tests", count),
         "Value": np.asarray(values, np.float64), "Label": Strings.of(list(labels))})

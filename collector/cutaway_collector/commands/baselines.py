@@ -125,7 +125,8 @@ def _baselines(found: Sequence[Mapping[str, Any]]) -> int:
     for one in found:
         window = " to ".join(_moment(one[name]) for name in ("start_ns", "end_ns"))
         words = [one["baseline"][:8], one["service"], one["model"],
-                 f"version {one['service_version']}" if one["service_version"] else "", f"tenant {one['tenant']}" if one["tenant"] else "", window,
+                 f"version {one['service_version']}" if one["service_version"] else "",
+                 f"tenant {one['tenant']}" if one["tenant"] else "", window,
                  f"{one['generations']:,} generations"]
         print("  ".join(_printable(word) for word in words if word))
     if not found:

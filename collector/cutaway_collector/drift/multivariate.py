@@ -65,12 +65,12 @@ def mmd2(reference: Floats, now: Floats, *, permutations: int = PERMUTATIONS, se
 def domain_classifier(reference: Floats, now: Floats, *, seed: int = 0) -> tuple[float, float, Floats]:
     """(AUC, p-value, how foreign each row of `now` is) of samples [n, d] and [m, d]; NaN means missing.
 
-    Half of each sample trains a forest, the AUC is that of the other half and its p-value the Mann-Whitney test's, which holds
+    Half of each sample trains boosted trees, the AUC is that of the other half and its p-value the Mann-Whitney test's, which holds
     because no row judges itself; then the halves change places, so that each row of `now` gets a probability
     from 0 to 1 by trees that never saw it. Raises SettingsError where scikit-learn is missing.
     """
     try:
-        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError:
         raise SettingsError("the domain classifier needs scikit-learn: pip install 'cutaway[drift]'") from None
     from scipy.stats import mannwhitneyu
@@ -84,9 +84,10 @@ def domain_classifier(reference: Floats, now: Floats, *, seed: int = 0) -> tuple
         half[rng.permutation(rows)[: len(rows) // 2]] = True
     foreign = np.empty(len(points))
     for trained in (half, ~half):
-        forest = RandomForestClassifier(40, max_depth=6, class_weight="balanced", random_state=seed, n_jobs=1)
-        forest.fit(points[trained], is_now[trained])
-        foreign[~trained] = forest.predict_proba(points[~trained])[:, 1]
+        trees = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, early_stopping=False, class_weight="balanced",
+                                               random_state=seed)
+        trees.fit(points[trained], is_now[trained])
+        foreign[~trained] = trees.predict_proba(points[~trained])[:, 1]
     judged = ~half
     test = mannwhitneyu(foreign[judged & is_now], foreign[judged & ~is_now], alternative="greater")
     pairs = np.count_nonzero(judged & is_now) * np.count_nonzero(judged & ~is_now)
