@@ -25,21 +25,26 @@ MINUTE = 60
 _NUMBERS = count(1)
 
 
-def put_spans(store: Store, start_s: float, values: Sequence[float | None], *, service: str = "chat", model: str = "m", every_s: float = 1.0,
-              column: str = "Repetition", delay_s: float = 0.5, tenant: str = "") -> list[str]:
-    """One generation a value, `every_s` apart from `start_s`, that arrive `delay_s` later; their span ids."""
+def put_spans(store: Store, start_s: float, values: Sequence[float], *, service: str | Sequence[str] = "chat", model: str = "m",
+              every_s: float = 1.0, delay_s: float = 0.5, tenant: str = "") -> list[str]:
+    """One generation a value of repetition, `every_s` apart from `start_s`, that arrive `delay_s` later; their span ids."""
     rows = len(values)
     times = ((start_s + np.arange(rows) * every_s) * NS).astype(np.int64)
     ids = [f"{next(_NUMBERS):016x}" for _ in range(rows)]
     store.insert(Block("otel_traces", rows, {
         "Timestamp": times, "TraceId": Strings.of([one * 2 for one in ids]), "SpanId": Strings.of(ids),
-        "SpanName": Strings.of(["chat"] * rows), "ServiceName": Strings.of([service] * rows),
+        "SpanName": Strings.of(["chat"] * rows), "ServiceName": Strings.of([service] * rows if isinstance(service, str) else service),
         "StatusCode": Strings.of(["Ok"] * rows), "TenantId": Strings.of([tenant] * rows),
         "IngestedAt": times // 1_000_000 + int(delay_s * 1000), "GenAiOperation": Strings.of(["chat"] * rows),
-        "GenAiModel": Strings.of([model] * rows),
-        column: Nullable(np.array([0.0 if value is None else value for value in values]), np.array([value is None for value in values])),
+        "GenAiModel": Strings.of([model] * rows), "Repetition": Nullable(np.array(values, np.float64), np.zeros(rows, bool)),
     }), f"spans-{ids[0]}")
     return ids
+
+
+def put_minutes(store: Store, shares: Sequence[float], *, service: str = "chat", start_s: int = T0_S, delay_s: float = 0.5) -> None:
+    """Twenty answers a minute, of which this share repeats itself."""
+    values = [0.9 if number < round(20 * share) else 0.05 for share in shares for number in range(20)]
+    put_spans(store, start_s, values, service=service, every_s=3, delay_s=delay_s)
 
 
 def put_scores(store: Store, ids: Sequence[str], start_s: float, name: str, values: Sequence[float], *, service: str = "chat",

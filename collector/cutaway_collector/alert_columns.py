@@ -36,7 +36,7 @@ ALERT_STATES: Final = Table(
     columns=(
         _TENANT,
         Column("Rule", "String", "", "name of the rule"),
-        Column("GroupKey", "String", "", "values of what the rule groups by, as a JSON array; empty: how far the rule has been judged"),
+        Column("GroupKey", "String", "", "values of what it groups by, as a JSON array; empty: how far the rule has been judged"),
         Column("Fingerprint", "String", "", "hash of what the rule judges by: a changed rule begins anew"),
         Column("Phase", _LC, "", "ok, pending, firing or no_data"),
         Column("Value", "Nullable(Float64)", "", "of the last window, NULL where it had none"),

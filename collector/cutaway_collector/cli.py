@@ -9,12 +9,13 @@ import sys
 from importlib.metadata import version
 
 from cutaway_collector import settings
-from cutaway_collector.commands import backfill, baselines, corpus, doctor, keys, load, query, schema, serve
+from cutaway_collector.commands import alerts, backfill, baselines, corpus, doctor, keys, load, query, schema, serve
 from cutaway_collector.errors import CutawayError, SettingsError
 
 STORE_SETTINGS = ("data", "clickhouse", "database", "retention_days", "tokens_retention_days", "scores_retention_days")
 """What `schema` needs of the settings; `serve` and `doctor` take them all."""
 KEYS_SETTINGS = ("data", "keys")
+ALERTS_SETTINGS = (*STORE_SETTINGS, "ui", "alerts_lateness_seconds", "alerts_rules_max")
 CORPUS_SETTINGS = ("data", "spool")
 BASELINES_SETTINGS = (*STORE_SETTINGS, "ui", "drift_interval_minutes")
 BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max")
@@ -59,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
     baselines.add_arguments(one, lambda action: _add_settings(action, BASELINES_SETTINGS))
     one.set_defaults(run=lambda arguments: baselines.run(arguments, _settings(arguments)))
 
+    one = commands.add_parser("alerts", help="apply, list, mute and back-test alert rules", description=alerts.__doc__)
+    alerts.add_arguments(one, lambda action: _add_settings(action, ALERTS_SETTINGS))
+    one.set_defaults(run=lambda arguments: alerts.run(arguments, lambda: _settings(arguments)))
+
     one = commands.add_parser("keys", help="add, list and remove API keys", description=keys.__doc__)
     keys.add_arguments(one, lambda action: _add_settings(action, KEYS_SETTINGS))
     one.set_defaults(run=lambda arguments: keys.run(arguments, _settings(arguments)))
@@ -90,7 +95,7 @@ def _with_times(argv: list[str]) -> list[str]:
     """`--from -1h` as `--from=-1h`: argparse would take the time for a flag."""
     joined: list[str] = []
     for word in argv:
-        if joined and joined[-1] in ("--from", "--to") and re.fullmatch(r"-[0-9]+[a-z]", word):
+        if joined and joined[-1] in ("--from", "--to", "--since", "--until") and re.fullmatch(r"-[0-9]+[a-z]", word):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

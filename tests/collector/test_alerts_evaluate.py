@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from alerts_helpers import MINUTE, T0_S, Bench, document, put_scores, put_spans, rule, wipe
+from alerts_helpers import MINUTE, T0_S, Bench, document, put_minutes, put_scores, put_spans, rule, wipe
 from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.backtest import backtest
 from cutaway_collector.alerts.fields import NS
+from cutaway_collector.alerts.rules import parse_rule
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
 from cutaway_collector.settings import Settings
@@ -48,13 +48,6 @@ def _bench(store: Store, *rules: dict[str, object], start_s: int = T0_S) -> Benc
     return bench
 
 
-def _minutes(store: Store, shares: list[float], *, service: str = "chat", start_s: int = T0_S) -> None:
-    """Twenty answers a minute, of which this share loops."""
-    for number, share in enumerate(shares):
-        loops = round(20 * share)
-        put_spans(store, start_s + number * MINUTE, [0.9] * loops + [0.05] * (20 - loops), service=service, every_s=3)
-
-
 def _said(events: list[object]) -> list[tuple[str, str]]:
     return [(event.kind, event.group) for event in events]  # type: ignore[attr-defined]  # events of the book
 
@@ -62,7 +55,7 @@ def _said(events: list[object]) -> list[tuple[str, str]]:
 def test_a_looping_model_fires_once_and_ends_once(store: Store) -> None:
     """Planted loops hold the alert for minutes: one beginning, one end, each delivered to its channel."""
     bench = _bench(store, document(channels=["log"]))
-    _minutes(store, [0, 0.05, 0.5, 0.6, 0.5, 0.15, 0.5, 0.05, 0, 0])
+    put_minutes(store, [0, 0.05, 0.5, 0.6, 0.5, 0.15, 0.5, 0.05, 0, 0])
 
     events = bench.run(T0_S, 10)
 
@@ -74,11 +67,11 @@ def test_a_looping_model_fires_once_and_ends_once(store: Store) -> None:
 
 
 def test_healthy_answers_never_fire(store: Store) -> None:
-    """Shuffled controls about the healthy rate, for two hours."""
+    """Shuffled controls about the healthy rate, for two hours, judged every ten minutes."""
     rng = random.Random(5)
     bench = _bench(store, document(channels=["log"]), document("slow", aggregate="mean", of=None, field="repetition",
                                                                condition={"above": 0.5}))
-    _minutes(store, [rng.choice([0, 0.05, 0.1]) for _ in range(120)])
+    put_minutes(store, [rng.choice([0, 0.05, 0.1]) for _ in range(120)])
 
     assert [] == bench.run(T0_S, 120, every_s=600)
 
@@ -89,11 +82,10 @@ def test_a_rise_of_toxic_scores_fires(store: Store) -> None:
     share = document("toxic-share", aggregate="score_share", of=None, score="toxicity", over=0.5, group_by=["service"],
                      query="service:chat", condition={"above": 0.3})
     bench = _bench(store, mean, share)
-    for minute in range(6):
-        for service, toxic in (("chat", minute in (2, 3)), ("calm", False)):
-            ids = put_spans(store, T0_S + minute * MINUTE, [0.0] * 10, service=service)
-            put_scores(store, ids, T0_S + minute * MINUTE, "toxicity", [0.9 if toxic and i < 6 else 0.01 for i in range(10)],
-                       service=service)
+    for service in ("chat", "calm"):
+        ids = put_spans(store, T0_S, [0.0] * 60, service=service, every_s=6)
+        toxic = [0.9 if service == "chat" and number // 10 in (2, 3) and number % 10 < 6 else 0.01 for number in range(60)]
+        put_scores(store, ids, T0_S, "toxicity", toxic, service=service, every_s=6)
 
     events = bench.run(T0_S, 6)
 
@@ -106,9 +98,9 @@ def test_silence_fires_once_and_speech_ends_it(store: Store) -> None:
     """No spans for three minutes; a group that was never seen is not missed."""
     quiet = document("quiet", aggregate=None, of=None, group_by=["service"], condition={"kind": "no_data", "for": "3m"})
     bench = _bench(store, quiet)
-    _minutes(store, [0, 0])
-    _minutes(store, [0] * 12, service="steady")
-    _minutes(store, [0], start_s=T0_S + 9 * MINUTE)
+    put_minutes(store, [0, 0])
+    put_minutes(store, [0] * 12, service="steady")
+    put_minutes(store, [0], start_s=T0_S + 9 * MINUTE)
 
     events = bench.run(T0_S, 11)
 
@@ -120,7 +112,7 @@ def test_evidence_fires_for_a_changed_rate_and_ends_when_it_is_back(store: Store
     """An e-process on the share of loops: calm at a twentieth, planted at two fifths, calm again."""
     proven = document("proven", condition={"kind": "e_process", "above": 0.1, "alpha": 0.001})
     bench = _bench(store, proven)
-    _minutes(store, [0.05] * 10 + [0.4] * 8 + [0.0] * 12)
+    put_minutes(store, [0.05] * 10 + [0.4] * 8 + [0.0] * 12)
 
     events = bench.run(T0_S, 30)
 
@@ -149,9 +141,8 @@ def test_evidence_of_means_is_summed_by_the_store_as_numpy_does(store: Store) ->
 
 def test_what_arrives_after_a_window_is_due_is_not_counted(store: Store) -> None:
     """Live and back-test leave the same rows out; --late takes them in."""
-    _minutes(store, [0.0] * 5)
-    for minute in range(5):
-        put_spans(store, T0_S + minute * MINUTE, [0.9] * 20, every_s=1, delay_s=300)
+    put_minutes(store, [0.0] * 5)
+    put_minutes(store, [1.0] * 5, delay_s=300)
     watched = rule()
 
     def kinds(late: bool) -> list[str]:
@@ -162,10 +153,10 @@ def test_what_arrives_after_a_window_is_due_is_not_counted(store: Store) -> None
     assert ["firing"] == kinds(True)
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("killed_after", [0, 2, 3, 5])
 def test_a_restart_at_any_minute_changes_nothing(store: Store, killed_after: int) -> None:
     """What an uninterrupted run records and sends, an interrupted one does, also where the restart comes late."""
-    _minutes(store, [0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0])
+    put_minutes(store, [0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0])
     bench = _bench(store, document(channels=["log"]))
     events = bench.run(T0_S, killed_after)
     bench.restart()
@@ -194,7 +185,7 @@ def test_a_write_that_fails_halfway_is_repeated_under_the_same_ids(store: Store)
             return getattr(store, name)
 
     failing = Failing()
-    _minutes(store, [0.5] * 4)
+    put_minutes(store, [0.5] * 4)
     bench = _bench(failing, document(channels=["log"]))  # type: ignore[arg-type]  # a store in all that is used
     failing.broken = True
     for _ in range(3):
@@ -209,7 +200,7 @@ def test_a_write_that_fails_halfway_is_repeated_under_the_same_ids(store: Store)
 def test_a_muted_alert_is_recorded_and_told_when_the_mute_ends(store: Store) -> None:
     """Nobody is told while muted; an alert that still fires afterwards is told once, under the id it had."""
     bench = _bench(store, document(channels=["log"]))
-    _minutes(store, [0.5] * 8)
+    put_minutes(store, [0.5] * 8)
     Desk(store, Settings(data="unused")).mute("", "loops", (T0_S + 5 * MINUTE) * NS, now_ns=T0_S * NS)
 
     early = bench.run(T0_S, 4)
@@ -225,8 +216,8 @@ def test_a_muted_alert_is_recorded_and_told_when_the_mute_ends(store: Store) -> 
 def test_groups_are_bounded_and_the_largest_are_judged(store: Store) -> None:
     """Twelve services, five of them judged: those with the most spans; the others are counted as left out."""
     bench = _bench(store, document(group_by=["service"], groups_max=5, aggregate="count", of=None, query="", condition={"above": 0}))
-    for number in range(12):
-        put_spans(store, T0_S, [0.0] * (number + 1), service=f"s{number:02}")
+    services = [f"s{number:02}" for number in range(12) for _ in range(number + 1)]
+    put_spans(store, T0_S, [0.0] * len(services), service=services, every_s=0.1)
 
     tally = bench.evaluator.tick((T0_S + MINUTE + 31) * NS)
 
@@ -249,7 +240,7 @@ def test_a_tenants_rule_sees_the_rows_of_its_tenant_alone(store: Store) -> None:
 def test_a_changed_or_removed_rule_ends_what_it_fired(store: Store) -> None:
     """Nothing fires for ever because its rule went away: the end is recorded, with its reason, and told."""
     bench = _bench(store, document(channels=["log"]))
-    _minutes(store, [0.5] * 3)
+    put_minutes(store, [0.5] * 3)
     assert ["firing"] == [event.kind for event in bench.run(T0_S, 3)]
     Desk(store, Settings(data="unused")).remove("", ["loops"])
 
@@ -264,7 +255,7 @@ def test_a_changed_or_removed_rule_ends_what_it_fired(store: Store) -> None:
 def test_a_broken_rule_does_not_keep_others_from_being_judged(store: Store) -> None:
     """The engine refuses a pattern that only it can judge; the rule is named, its neighbours in the statement go on."""
     bench = _bench(store, document(condition={"above": 0.2}), document("bad", query="name:/a(?=b)/", condition={"above": 0.2}))
-    _minutes(store, [0.5])
+    put_minutes(store, [0.5])
 
     tally = bench.evaluator.tick((T0_S + MINUTE + 31) * NS)
 
@@ -272,27 +263,25 @@ def test_a_broken_rule_does_not_keep_others_from_being_judged(store: Store) -> N
     assert [("", "bad")] == list(tally.failed)
 
 
-def test_a_back_test_finds_what_live_judging_found(store: Store, tmp_path: Path) -> None:
+def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:
     """The same rows give the same events under the same ids, of every kind of rule, group by group."""
     rng = random.Random(3)
     rules = [
         document(group_by=["service"]),
         document("window", window="5m", aggregate="quantile", of=None, field="repetition", quantile=0.8, condition={"above": 0.5}),
-        document("few", aggregate="rate", of=None, condition={"below": 0.3}),
-        document("proven", condition={"kind": "e_process", "above": 0.1}),
+        document("few", aggregate="rate", of=None, condition={"below": 0.5}),
+        document("proven", condition={"kind": "e_process", "above": 0.05}),
         document("quiet", aggregate=None, of=None, query="service:b", condition={"kind": "no_data", "for": "2m"}),
     ]
     bench = _bench(store, *rules)
-    for minute in range(40):
-        for service in ("a", "b"):
-            if service == "a" or minute % 10 < 6:
-                loops = rng.choice([0, 0, 6, 12]) if minute % 20 > 8 else 0
-                put_spans(store, T0_S + minute * MINUTE, [0.9] * loops + [0.0] * (20 - loops), service=service, every_s=2.5)
+    put_minutes(store, [rng.choice([0, 0, 0.3, 0.6]) if minute > 8 else 0 for minute in range(20)], service="a")
+    for start in (0, 10):
+        put_minutes(store, [0, 0, 0.6, 0.6, 0, 0], service="b", start_s=T0_S + start * MINUTE)
 
-    live = bench.run(T0_S, 40)
+    live = bench.run(T0_S, 20)
     assert {"loops", "window", "few", "proven", "quiet"} == {event.rule for event in live}
     for one in rules:
-        watched = rule(**one)
+        watched = parse_rule(one)
         width = 0 if one["name"] != "window" else 4 * MINUTE  # the first live windows reach back before the first span
-        report = backtest(store, watched, (T0_S - width) * NS, (T0_S + 40 * MINUTE) * NS, lateness_s=30).shown()
+        report = backtest(store, watched, (T0_S - width) * NS, (T0_S + 20 * MINUTE) * NS, lateness_s=30).shown()
         assert [event.id for event in live if event.rule == one["name"]] == [event["event"] for event in report["events"]], one["name"]

@@ -22,6 +22,7 @@ from cutaway_collector.columns import DRIFT, SCORES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
 from cutaway_collector.search import language, rows, sql
+from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.tenants import TenantStore
 
 RULES_PER_STATEMENT: Final = 50
@@ -160,7 +161,6 @@ class _Statement:
     """One SELECT in the making. `of` adds a rule and says at which places of a row its numbers stand."""
 
     def __init__(self, store: Store, batch: Batch, first: int, last: int, *, late: bool) -> None:
-        self.parameters = sql.Parameters()
         self._store = store
         self._batch = batch
         self._first, self._last = first, last
@@ -171,6 +171,7 @@ class _Statement:
         self._searches: set[str] = set()
         self._start_ns = first * batch.every_s * NS - batch.window_s * NS
         self._end_ns = last * batch.every_s * NS
+        self.parameters = Parameters(database=store.database, start_ns=self._start_ns)
 
     def of(self, rule: Rule) -> list[int]:
         """Adds the rule's aggregates."""

@@ -17,6 +17,7 @@ from cutaway_collector.alerts.fields import NS, Reader, RuleError, words_of
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import language, sql
 from cutaway_collector.search.fields import Field
+from cutaway_collector.search.parameters import Parameters
 
 SCHEMA: Final[dict[str, str]] = {
     "name": "letters, digits and _ . -; one rule of a name",
@@ -249,16 +250,16 @@ def _check(rule: Rule, reader: Reader) -> None:
 def _check_search(rule: Rule, where: str) -> None:
     try:
         for text in (rule.query, rule.of):
-            sql.condition(language.parse(text), sql.Parameters())
+            sql.condition(language.parse(text), Parameters())
         if rule.field:
-            number_of(rule.field, sql.Parameters())
+            number_of(rule.field, Parameters())
         for name in rule.group_by:
-            group_expression(name, sql.Parameters(), scores=rule.aggregate in OF_SCORES)
+            group_expression(name, Parameters(), scores=rule.aggregate in OF_SCORES)
     except QueryError as error:
         raise RuleError(f"{where}: {error}{f': {error.hint}' if error.hint else ''}") from None
 
 
-def number_of(name: str, parameters: sql.Parameters) -> str:
+def number_of(name: str, parameters: Parameters) -> str:
     """SQL number expression over otel_traces, NULL where absent. Raises QueryError for a field that is no number."""
     target = sql.resolve(*reversed(language.split_scope(name)))
     if isinstance(target, Field):
@@ -268,7 +269,7 @@ def number_of(name: str, parameters: sql.Parameters) -> str:
     return f"toFloat64OrNull({target.expression(parameters)})"
 
 
-def group_expression(name: str, parameters: sql.Parameters, *, scores: bool) -> str:
+def group_expression(name: str, parameters: Parameters, *, scores: bool) -> str:
     """SQL String expression to group by. Raises QueryError for what cannot be grouped by."""
     if scores:
         if name not in _SCORE_GROUPS:

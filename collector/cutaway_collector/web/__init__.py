@@ -24,7 +24,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import admin, drift_routes, errors, figures, security, urls
+from cutaway_collector.web import admin, alert_routes, drift_routes, errors, figures, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.pages import generation, guide, search, trace, windows
@@ -70,6 +70,7 @@ def create_app(
     _twins(app, site)
     admin.routes(app, backfills, _json)
     drift_routes.routes(app, site, store, _render, _json)
+    alert_routes.routes(app, site, store, _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 

@@ -45,6 +45,12 @@ def windows(parameters: Mapping[str, object] | None = None, /, **changes: object
     return _with("/windows", merged)
 
 
+def alerts(**parameters: object) -> str:
+    """The alerts page; parameters: state, rule. `json=True` gives its twin."""
+    twin = ".json" if parameters.pop("json", False) else ""
+    return _with(f"/alerts{twin}", parameters)
+
+
 def sign_in(back: str = "") -> str:
     """The sign-in page, which leads back to `back`."""
     return _with("/sign-in", {"next": back if back not in ("/", "/search") else ""})

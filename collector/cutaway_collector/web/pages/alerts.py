@@ -1,0 +1,150 @@
+"""The alerts page: which rules are firing, since when and by how much; what happened lately and whether anybody was told.
+
+Not the judging: it reads what the alerts flow has stored, in the visitor's view of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cutaway_collector.alerts import Desk
+from cutaway_collector.web import figures, urls
+from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.site import Arguments, Site, Tab
+
+STATES: Final = ("firing", "pending", "muted", "no_data", "ok")
+"""In the order of the page: what asks for somebody comes first."""
+WORDS: Final = {"firing": "firing", "pending": "pending", "muted": "muted", "no_data": "no data", "ok": "ok"}
+TONES: Final = {"firing": "bad", "pending": "warn", "muted": "", "no_data": "", "ok": "good"}
+MUTES: Final = {"1h": 3600, "8h": 8 * 3600, "1d": 86_400, "7d": 7 * 86_400, "off": 0}
+GROUPS_SHOWN_MAX: Final = 20
+EVENTS_SHOWN_MAX: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group of a rule, as printed; name is "" where all spans are one. tone: of the badge."""
+
+    name: str
+    state: str
+    tone: str
+    value: str
+    since: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rule."""
+
+    name: str
+    tenant: str
+    state: str
+    tone: str
+    severity: str
+    query: str
+    measures: str
+    condition: str
+    owner: str
+    runbook: str
+    advice: str
+    labels: tuple[tuple[str, str], ...]
+    channels: str
+    muted_until: str
+    judged_to: str
+    groups: tuple[Group, ...]
+    groups_more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event."""
+
+    at: str
+    kind: str
+    tone: str
+    rule: str
+    group: str
+    value: str
+    condition: str
+    told: tuple[tuple[str, str], ...]
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsPage:
+    """Everything the template may use."""
+
+    rows: tuple[Row, ...]
+    events: tuple[Happened, ...]
+    tabs: tuple[Tab, ...]
+    counts: Mapping[str, int]
+    trouble: tuple[str, ...]
+    any_rules: bool
+    may_mute: bool
+    judging: bool
+    twin_url: str
+
+
+def twin(site: Site, arguments: Arguments) -> dict[str, Any]:
+    """{"rules", "channels", "events", "trouble"} of the visitor's tenant. Raises BadParameter."""
+    wanted = _wanted(arguments)
+    found = Desk(site.store, site.settings).listing(site.now_ns())
+    rule = arguments.get("rule", "")
+    found["rules"] = [row for row in found["rules"] if (not wanted or row["state"] == wanted) and (not rule or row["name"] == rule)]
+    found["events"] = [event for event in found["events"] if not rule or event["rule"] == rule]
+    return found
+
+
+def page(site: Site, arguments: Arguments, *, may_mute: bool) -> AlertsPage:
+    """The page. Raises BadParameter."""
+    wanted = _wanted(arguments)
+    found = twin(site, {key: value for key, value in arguments.items() if key != "state"})
+    counts = {state: sum(row["state"] == state for row in found["rules"]) for state in STATES}
+    rows = sorted((row for row in found["rules"] if not wanted or row["state"] == wanted),
+                  key=lambda row: (STATES.index(row["state"]), row["name"]))
+    tabs = (Tab("all", urls.alerts(), not wanted), *(
+        Tab(f"{WORDS[state]} {counts[state]}", urls.alerts(state=state), wanted == state) for state in STATES if counts[state]))
+    return AlertsPage(
+        tuple(_row(row) for row in rows), tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts,
+        tuple(found["trouble"]), bool(found["rules"]), may_mute, bool(site.settings.alerts_interval_seconds),
+        urls.alerts(json=True, state=wanted, rule=arguments.get("rule", "")))
+
+
+def _wanted(arguments: Arguments) -> str:
+    state = arguments.get("state", "")
+    if state and state not in STATES:
+        raise BadParameter(f"state is one of {', '.join(STATES)}, it is {state[:40]!r}", hint="leave it out for every rule")
+    return state
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    groups = sorted(row["groups"], key=lambda group: STATES.index(group["state"]))
+    return Row(
+        row["name"], row["tenant"], WORDS[row["state"]], TONES[row["state"]], row["severity"], row["query"], row["value_words"],
+        row["condition"], row["owner"], row["runbook"], row["advice"], tuple(row["labels"].items()), ", ".join(row["channels"]),
+        _clock(row["muted_until"]), _clock(row["judged_to"]), tuple(map(_group, groups[:GROUPS_SHOWN_MAX])),
+        max(0, len(groups) - GROUPS_SHOWN_MAX))
+
+
+def _group(group: Mapping[str, Any]) -> Group:
+    state = group["state"]
+    return Group(", ".join(value or "(none)" for value in group["group"].values()), WORDS[state], TONES[state],
+                 figures.number(group["value"]), _clock(group["since"]), group["link"])
+
+
+def _happened(event: Mapping[str, Any]) -> Happened:
+    told = tuple((f"{one['channel']}: {one['state']}", one["error"]) for one in event["deliveries"])
+    nobody = (("muted", "nobody was told"),) if event["muted"] else ()
+    # The base of links is for those outside; here the path alone is right.
+    path = event["link"][event["link"].find("/search?"):]
+    return Happened(_clock(event["window_end"]), event["kind"], "bad" if event["kind"] == "firing" else "good", event["rule"],
+                    ", ".join(event["group"].values()), figures.number(event["value"]), event["reason"] or event["condition"],
+                    told or nobody, path)
+
+
+def _clock(iso: str | None) -> str:
+    """"2026-01-31T18:00:00Z" as "2026-01-31 18:00", "" for none."""
+    return iso[:16].replace("T", " ") if iso else ""
