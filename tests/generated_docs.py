@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cutaway import conventions
 from cutaway import settings as sdk_settings
-from cutaway_collector import columns, dialects
+from cutaway_collector import columns, dialects, windows
 from cutaway_collector import settings as collector_settings
 from cutaway_collector.score import catalogue
 
@@ -84,6 +84,13 @@ def _shown(name: str, default: object) -> str:
     return f"`{default}`"
 
 
+def window_scores() -> str:
+    """Every window score."""
+    rows = ["| score | unit | bad when | label | what it says |", "|---|---|---|---|---|"]
+    rows += [f"| `{k.name}` | {k.unit} | {k.worse} | {f'`{k.label}`' if k.label else ''} | {k.help} |" for k in windows.KINDS]
+    return "\n".join(rows)
+
+
 TABLES = {
     "attributes": attributes,
     "settings": settings_of_the_sdk,
@@ -91,6 +98,7 @@ TABLES = {
     "columns": stored_columns,
     "dialects": foreign_attributes,
     "scores": scores,
+    "window-scores": window_scores,
 }
 """Marker name -> what stands between `<!-- name -->` and `<!-- /name -->`."""
 
