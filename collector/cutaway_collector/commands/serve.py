@@ -18,6 +18,9 @@ from cutaway_collector.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 0.5
+"""A signal that comes just before a wait, or to another thread, does not end the wait: the next one does."""
+
 
 def run(settings: Settings) -> int:
     """Serves; returns 0 after a drained stop. A second signal while draining ends the process at once with 130."""
@@ -39,7 +42,8 @@ def run(settings: Settings) -> int:
         running.write_addresses(settings, asdict(collector.addresses))
         print(json.dumps({"ready": True, **asdict(collector.addresses)}), flush=True)
         logger.info("ready: %s", collector.addresses)
-        stop.wait()
+        while not stop.wait(_LOOK_S):
+            pass
         print("draining", file=sys.stderr, flush=True)
     finally:
         running.forget_addresses(settings)
