@@ -27,7 +27,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "guard": VERBS, "machine": VERBS, "metrics": VERBS, "content": VERBS, "dialect": VERBS, "redaction": VERBS,
         "propagation": VERBS, "sequences": VERBS, "evaluations": VERBS, "diffusion": VERBS,
         "configuration": FLOWS, "generation": FLOWS, "words": FLOWS, "failures": FLOWS, "denoising": FLOWS,
-        "instrumentation": FLOWS, "decorator": FLOWS,
+        "instrumentation": FLOWS, "decorator": FLOWS, "scoring": FLOWS,
         "": WIRING, "testing": WIRING, "smollm2": WIRING,
     },
     "cutaway_collector": {

@@ -1,6 +1,6 @@
 """Tracing that sees inside a generative model: every `model.generate` becomes a span that holds what the model felt.
 
-Not a framework: six names. Importing this module is light; torch and transformers are touched by `instrument()` alone.
+Not a framework: eight names. Importing this module is light; torch and transformers are touched by `instrument()` alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from cutaway.configuration import configure, flush, shutdown
     from cutaway.decorator import span, trace
     from cutaway.instrumentation import instrument, uninstrument
+    from cutaway.scoring import score
 
-__all__ = ["configure", "flush", "instrument", "shutdown", "span", "trace", "uninstrument"]
+__all__ = ["configure", "flush", "instrument", "score", "shutdown", "span", "trace", "uninstrument"]
 
 _HOME = {
     "configure": "configuration", "flush": "configuration", "shutdown": "configuration",
     "instrument": "instrumentation", "uninstrument": "instrumentation", "span": "decorator", "trace": "decorator",
+    "score": "scoring",
 }
 
 

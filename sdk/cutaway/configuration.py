@@ -5,6 +5,7 @@ Not a stage: stages get what they need of it from the flows.
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import sys
@@ -50,6 +51,8 @@ class _State:
     redact: Redact | None = None
     instruments: metrics.Instruments | None = None
     owned_meters: Any = None
+    log_exporter: Any = None
+    scores: export.BoundedProcessor | None = None
 
 
 _state = _State()
@@ -81,6 +84,7 @@ def configure(
     meter_provider: otel_metrics.MeterProvider | None = None,
     exporter: SpanExporter | None = None,
     span_processor: SpanProcessor | None = None,
+    log_exporter: Any = None,
     capture: str | None = None,
     attention: str | None = None,
     series_bytes_max: int | None = None,
@@ -93,8 +97,8 @@ def configure(
 
     `tracer_provider`: spans go to your provider and its processors; otherwise cutaway makes one of its own, and never touches the
     global one. `meter_provider`: where metrics go instead of the global one. `exporter` and `span_processor` replace the OTLP
-    exporter of our own provider. `tokenizer` is the fallback for text capture. `clock` (device -> Clock) replaces the clock in
-    tests. `more`: any name of the settings table.
+    exporter of our own provider, `log_exporter` the one that brings scores of spans which have ended. `tokenizer` is the fallback
+    for text capture. `clock` (device -> Clock) replaces the clock in tests. `more`: any name of the settings table.
     `redact` (attribute, text) -> text or None is asked about every text before it leaves; it and the tokenizer stay in force until
     others are given or `shutdown`. A second call replaces the first, after sending what is queued. Raises ConfigurationError.
     """
@@ -103,7 +107,7 @@ def configure(
         "attention": attention, "series_bytes_max": series_bytes_max,
     }
     chosen = settings_module.load({**named, **more})
-    _check_objects(tracer_provider, meter_provider, exporter, span_processor, clock, resource_attributes)
+    _check_objects(tracer_provider, meter_provider, exporter, span_processor, log_exporter, clock, resource_attributes)
     _check_hook(redact)
     owned = None
     provider: otel.TracerProvider
@@ -122,7 +126,7 @@ def configure(
         previous = _state
         tokenizer = previous.tokenizer if tokenizer is None else tokenizer
         redact = previous.redact if redact is None else redact
-        _state = _State(chosen, provider, owned, made, tokenizer, clock, redact, instruments, owned_meters)
+        _state = _State(chosen, provider, owned, made, tokenizer, clock, redact, instruments, owned_meters, log_exporter)
     _close(previous)
 
 
@@ -143,17 +147,19 @@ def _close(state: _State) -> None:
     """Sends what a configuration that is no longer in force still holds."""
     if state.settings is not None:
         finisher.drain(state.settings.flush_seconds_max)
-    for owned in (state.owned, state.owned_meters):
+    for owned in (state.owned, state.owned_meters, state.scores):
         if owned is not None:
             with guard.guarded("closing the previous exporter"):
                 owned.shutdown()
 
 
-def _check_objects(provider: Any, meters: Any, exporter: Any, processor: Any, clock: Any, resource_attributes: Any) -> None:
+def _check_objects(
+    provider: Any, meters: Any, exporter: Any, processor: Any, logs: Any, clock: Any, resource_attributes: Any,
+) -> None:
     """By what they can do, not by their class: tests and wrappers bring their own."""
     asked: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
         ("tracer_provider", provider, ("get_tracer",)), ("meter_provider", meters, ("get_meter",)),
-        ("exporter", exporter, ("export", "shutdown")),
+        ("exporter", exporter, ("export", "shutdown")), ("log_exporter", logs, ("export", "shutdown")),
         ("span_processor", processor, ("on_start", "on_end", "shutdown", "force_flush")), ("clock", clock, ("__call__",)),
         ("resource_attributes", resource_attributes, ("keys", "items")),
     )
@@ -209,7 +215,7 @@ def flush(timeout_seconds: float | None = None) -> bool:
     deadline = time.monotonic() + limit
     drained = finisher.drain(limit)
     sent = [drained]
-    for provider in (now.provider, now.owned_meters):
+    for provider in filter(None, (now.provider, now.owned_meters, now.scores)):
         force = getattr(provider, "force_flush", None)
         if force is not None:
             with guard.guarded("flushing"):
@@ -247,6 +253,25 @@ def clock() -> Callable[[Any], Clock] | None:
 def redact() -> Redact | None:
     """The redaction hook in force, or None."""
     return _state.redact
+
+
+def score_queue() -> export.BoundedProcessor | None:
+    """Where scores of spans that have ended wait to be sent, made at the first; None where nothing is sent."""
+    global _state
+    chosen = settings()
+    with _lock:
+        if _state.scores is None and _state.settings is chosen:
+            made = export.score_queue(chosen, _state.log_exporter)
+            if made is not None:
+                _state = replace(_state, scores=made)
+                atexit.register(made.shutdown)
+        return _state.scores
+
+
+def resource() -> Any:
+    """Who sends, as our spans say it."""
+    found = getattr(_state.provider, "resource", None)
+    return export.resource(settings(), {}) if found is None else found
 
 
 def instruments() -> metrics.Instruments | None:

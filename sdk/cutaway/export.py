@@ -33,6 +33,7 @@ from cutaway.settings import Settings
 _NOISY: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
     "opentelemetry.exporter.otlp.proto.http._common",
     "opentelemetry.exporter.otlp.common._http",
     "opentelemetry.exporter.http.transport",
@@ -58,18 +59,20 @@ _silence: Final = _Silence()
 
 
 class BoundedProcessor(SpanProcessor):
-    """Sends spans from one background thread; the host only appends to a queue.
+    """Sends spans, or scores, from one background thread; the host only appends to a queue.
 
-    When the queue is full the oldest spans are dropped. An outage is logged once, its end once with what was lost (level INFO).
+    When the queue is full the oldest are dropped. An outage is logged once, its end once with what was lost (level INFO).
     In a forked child the queue is empty and the thread is new; `remake` makes it an exporter of its own, because two processes
-    cannot share a connection.
+    cannot share a connection. Without an exporter the first one, too, is made by `remake`, on the thread. what: for the log.
     """
 
-    def __init__(self, exporter: SpanExporter, settings: Settings, remake: Callable[[], SpanExporter] | None = None) -> None:
+    def __init__(self, exporter: Any, settings: Settings, remake: Callable[[], Any] | None = None, what: str = "spans") -> None:
         self._exporter = exporter
         self._settings = settings
         self._remake = remake
-        self._inherited = self._closed = False
+        self._what = what
+        self._closed = False
+        self._inherited = exporter is None
         self._lost = self._lost_before = 0
         self.trouble = ""
         """What the exporter said last."""
@@ -81,7 +84,7 @@ class BoundedProcessor(SpanProcessor):
 
     def _begin(self) -> None:
         """Nothing queued, nothing told, no thread."""
-        self._queue: deque[tuple[ReadableSpan, int]] = deque()
+        self._queue: deque[tuple[Any, int]] = deque()
         self._bytes = self._sent = self._accepted = 0
         self._outage = self._urgent = False
         self._waited_seconds = 0.0
@@ -100,11 +103,14 @@ class BoundedProcessor(SpanProcessor):
         """Queues a sampled span; never waits."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
-        size = estimated_bytes(span)
+        self.put(span, estimated_bytes(span))
+
+    def put(self, item: Any, size: int) -> None:
+        """Queues what the exporter takes, of about `size` bytes; never waits."""
         with self._changed:
             if self._closed:
                 return
-            self._queue.append((span, size))
+            self._queue.append((item, size))
             self._bytes += size
             self._accepted += 1
             while len(self._queue) > max(1, self._settings.queue_spans_max) or (
@@ -177,8 +183,8 @@ class BoundedProcessor(SpanProcessor):
     def _is_due(self) -> bool:
         return self._closed or self._urgent or len(self._queue) >= self._settings.batch_spans_max
 
-    def _next_batch(self) -> list[ReadableSpan]:
-        batch: list[ReadableSpan] = []
+    def _next_batch(self) -> list[Any]:
+        batch: list[Any] = []
         size = 0
         while self._queue and len(batch) < max(1, self._settings.batch_spans_max):
             if batch and size + self._queue[0][1] > self._settings.request_bytes_max:
@@ -189,13 +195,14 @@ class BoundedProcessor(SpanProcessor):
             self._bytes -= span_bytes
         return batch
 
-    def _send(self, batch: list[ReadableSpan]) -> bool:
+    def _send(self, batch: list[Any]) -> bool:
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         self.trouble = ""
         try:
             if self._inherited and self._remake is not None:
                 self._exporter, self._inherited = self._remake(), False
-            error = "" if self._exporter.export(batch) is SpanExportResult.SUCCESS else self.trouble or "refused"
+            done = self._exporter.export(batch).name == SpanExportResult.SUCCESS.name  # logs have an enum of their own
+            error = "" if done else self.trouble or "refused"
         except Exception as fault:
             error = f"{type(fault).__name__}: {fault}"
         finally:
@@ -206,7 +213,7 @@ class BoundedProcessor(SpanProcessor):
         self.trouble, self._waited_seconds = "", 0.0
         if self._outage:
             self._outage = False
-            logger.info("spans are delivered again; %d were lost", self._lost - self._lost_before)
+            logger.info("%s are delivered again; %d were lost", self._what, self._lost - self._lost_before)
         self._lost_before = self._lost
         return True
 
@@ -216,9 +223,8 @@ class BoundedProcessor(SpanProcessor):
             if self._outage or self._closed:
                 return
             self._outage = True
-        logger.warning(
-            "spans cannot be delivered (%s): %d %s; the program goes on, and this is said once an outage", why[:300], spans, fate
-        )
+        logger.warning("%s cannot be delivered (%s): %d %s; the program goes on, and this is said once an outage",
+                       self._what, why[:300], spans, fate)
 
 
 _processors: Final[list[weakref.ref[BoundedProcessor]]] = []
@@ -260,13 +266,46 @@ def _value_bytes(value: Any) -> int:
     return 11
 
 
-def otlp_exporter(settings: Settings) -> SpanExporter:
-    """The official exporter for the endpoint and protocol."""
+def _endpoint(settings: Settings) -> tuple[str, str]:
+    """(endpoint with its scheme or "", protocol)."""
     endpoint = settings.endpoint
     if endpoint and "://" not in endpoint:
         endpoint = f"http://{endpoint}"
-    parts = urlsplit(endpoint)
-    protocol = settings.protocol or ("grpc" if parts.port == 4317 else "http/protobuf")
+    return endpoint, settings.protocol or ("grpc" if urlsplit(endpoint).port == 4317 else "http/protobuf")
+
+
+def otlp_log_exporter(settings: Settings) -> Any:
+    """The official exporter of log records, to where spans go unless OTEL_EXPORTER_OTLP_LOGS_ENDPOINT says otherwise."""
+    endpoint, protocol = _endpoint(settings)
+    elsewhere = bool(os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"))
+    headers = _pairs(settings.headers)
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
+
+        chosen = None if elsewhere else endpoint or None
+        return GrpcExporter(endpoint=chosen, headers=headers or None, timeout=settings.timeout_seconds)
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
+
+    whole = f"{endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/logs" if endpoint and not elsewhere else None
+    return HttpExporter(endpoint=whole, headers=headers or None, timeout=settings.timeout_seconds)
+
+
+def score_queue(settings: Settings, exporter: Any) -> BoundedProcessor | None:
+    """Where scores that come after their span wait to be sent as log records; None where nothing is sent. exporter: or None."""
+    if exporter is not None:
+        return BoundedProcessor(exporter, settings, None, "scores")
+    if settings.disabled or settings.exporter == "none":
+        return None
+    if settings.exporter == "console":
+        from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter
+
+        return BoundedProcessor(ConsoleLogRecordExporter(), settings, None, "scores")
+    return BoundedProcessor(None, settings, partial(otlp_log_exporter, settings), "scores")
+
+
+def otlp_exporter(settings: Settings) -> SpanExporter:
+    """The official exporter for the endpoint and protocol."""
+    endpoint, protocol = _endpoint(settings)
     headers = _pairs(settings.headers)
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -274,7 +313,8 @@ def otlp_exporter(settings: Settings) -> SpanExporter:
         return GrpcExporter(endpoint=endpoint or None, headers=headers or None, timeout=settings.timeout_seconds)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    if endpoint and endpoint != os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") and not parts.path.endswith("/v1/traces"):
+    given = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if endpoint and endpoint != given and not urlsplit(endpoint).path.endswith("/v1/traces"):
         endpoint = endpoint.rstrip("/") + "/v1/traces"
     return HttpExporter(endpoint=endpoint or None, headers=headers or None, timeout=settings.timeout_seconds)
 
