@@ -88,7 +88,7 @@ one, two = (lambda of: Array(of, 1, "C")), (lambda of: Array(of, 2, "C"))
 for kernel, signature in (
     (surprisal._cuda,
      void(one(float32), one(int64), one(float32), one(int64), one(int64), one(float32), one(float64), two(float64))),
-    (repetition._cuda, void(one(uint32), one(int64), one(int64), one(int32), one(int64), uint64, two(float64))),
+    (repetition._cuda, void(one(uint32), one(int64), one(int64), one(int32), two(uint32), uint64, two(float64))),
     (trend._cuda, void(one(float32), one(int64), one(int64), one(float64))),
     (attention._cuda, void(one(float32), one(int64), one(int64), float64, boolean, one(float64))),
     (rauq._cuda, void(one(float32), one(int64), one(float32), one(int64), one(int64), one(int64), one(float64), one(float64))),

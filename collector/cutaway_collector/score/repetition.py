@@ -57,39 +57,43 @@ def reference(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
     return out
 
 
-def _slot(ids: Any, first: int, gram: int, seed: Any, mask: Any) -> Any:
-    """Where in its table the gram ids[first:first + gram] is looked for first: a multiply and a fold a token."""
-    state = seed
-    for token in range(first, first + gram):
-        state = (state ^ np.uint64(ids[token])) * _MULTIPLIER
-        state = state ^ (state >> _SHIFT)
-    return np.int64(state & np.uint64(mask))
+def _slot(key: Any, seed: Any, mask: Any) -> Any:
+    """Where in its table a key is looked for first: multiply and fold."""
+    state = (key ^ seed) * _MULTIPLIER
+    return np.int64((state ^ (state >> _SHIFT)) & np.uint64(mask))
 
 
-def _same(ids: Any, a: int, b: int, gram: int) -> bool:
-    same = 0
-    while same < gram and ids[a + same] == ids[b + same]:
-        same += 1
-    return same == gram
+def _key(names: Any, at: int, gap: int) -> Any:
+    """A gram of 2 * gap ids as the names of its two halves, exactly; without a gap the name itself."""
+    return np.uint64(names[at]) << _SHIFT | np.uint64(names[at + gap]) if gap > 0 else np.uint64(names[at])
 
 
-_slot_on_cpu, _same_on_cpu = cpu_helper(_slot), cpu_helper(_same)
-_slot_on_cuda, _same_on_cuda = cuda_helper(_slot), cuda_helper(_same)
+_slot_on_cpu, _key_on_cpu = cpu_helper(_slot), cpu_helper(_key)
+_slot_on_cuda, _key_on_cuda = cuda_helper(_slot), cuda_helper(_key)
 
 
 @cpu_helper
-def _unique(ids: Any, start: int, grams: int, gram: int, table: Any, seed: Any) -> int:
-    """How many different grams begin in ids[start:start + grams]. table: int32, a power of two of slots, at least twice as many."""
+def _unique(names: Any, start: int, grams: int, gap: int, table: Any, seed: Any, firsts: Any) -> int:
+    """How many different grams begin in names[start:start + grams], those of 2 * gap ids, or of one id without a gap.
+
+    names: what the halves are called; firsts, as long: what the grams are called, by where the first like it begins. table: int32,
+    a power of two of slots, at least twice as many as grams.
+    """
     table[:] = -1
     mask = table.size - 1
     unique = 0
-    for first in range(grams):
-        slot = _slot_on_cpu(ids, start + first, gram, seed, mask)
-        while table[slot] >= 0 and not _same_on_cpu(ids, start + table[slot], start + first, gram):
+    for at in range(grams):
+        key = _key_on_cpu(names, start + at, gap)
+        slot = _slot_on_cpu(key, seed, mask)
+        seen = table[slot]
+        while seen >= 0 and _key_on_cpu(names, start + seen, gap) != key:
             slot = (slot + 1) & mask
-        if table[slot] < 0:
-            table[slot] = first
+            seen = table[slot]
+        if seen < 0:
+            table[slot] = at
+            seen = at
             unique += 1
+        firsts[start + at] = seen
     return unique
 
 
@@ -114,45 +118,58 @@ def _loop(ids: Any, start: int, stop: int, same: Any) -> int:
     return 0
 
 
+@cpu_helper
+def _share(unique: int, grams: int) -> float:
+    return unique / grams if grams > 0 else math.nan
+
+
 @cpu_kernel
-def _cpu(ids: npt.NDArray[Any], offsets: Offsets, rooms: Offsets, tables: npt.NDArray[np.int32], seed: Any, out: Floats) -> None:
+def _cpu(
+    ids: npt.NDArray[Any], offsets: Offsets, rooms: Offsets, tables: npt.NDArray[np.int32], names: npt.NDArray[np.uint32], seed: Any,
+    out: Floats,
+) -> None:
     for row in prange(out.shape[1]):
         start, tokens = offsets[row], offsets[row + 1] - offsets[row]
         table = tables[rooms[row] : rooms[row + 1]]
-        for index in range(len(GRAMS)):
-            grams = tokens - GRAMS[index] + 1
-            out[index, row] = _unique(ids, start, grams, GRAMS[index], table, seed) / grams if grams > 0 else math.nan
-        out[SEQ_REP, row] = 1.0 - out[SEQ_REP, row]
+        # Ids get names, pairs of names get names, pairs of those are the 4-grams: every comparison is one of two numbers.
+        out[0, row] = _share(_unique(ids, start, tokens, 0, table, seed, names[0]), tokens)
+        out[1, row] = _share(_unique(names[0], start, tokens - 1, 1, table, seed, names[1]), tokens - 1)
+        out[SEQ_REP, row] = 1.0 - _share(_unique(names[1], start, tokens - 3, 2, table, seed, names[0]), tokens - 3)
         out[LOOP_PERIOD, row] = _loop(ids, start, start + tokens, table) if tokens > 0 else math.nan
 
 
 @cuda_kernel
-def _cuda(ids: Any, offsets: Any, rooms: Any, tables: Any, sizes: Any, seed: Any, out: Any) -> None:
+def _cuda(ids: Any, offsets: Any, rooms: Any, tables: Any, names: Any, seed: Any, out: Any) -> None:
     row, thread = cuda.blockIdx.x, cuda.threadIdx.x
     shared = cuda.shared.array(THREADS, float64)
     shortest = cuda.shared.array(1, int32)
     start, tokens = offsets[row], offsets[row + 1] - offsets[row]
     base, mask = rooms[row], rooms[row + 1] - rooms[row] - 1
-    for index in range(sizes.size):
-        gram = sizes[index]
-        grams = tokens - gram + 1
+    for at in range(start + thread, start + tokens, THREADS):
+        names[0, at] = ids[at]
+    for level in range(3):
+        gap = level
+        grams = tokens - 2 * gap + 1 if gap > 0 else tokens
         for slot in range(thread, mask + 1, THREADS):
             tables[base + slot] = -1
         cuda.syncthreads()
         found = 0.0
-        for first in range(thread, grams, THREADS):
-            slot = _slot_on_cuda(ids, start + first, gram, seed, mask)
-            # Whoever finds the slot empty owns the gram: taking it is one atomic step, so equal grams are counted once.
-            seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(first))
-            while seen >= 0 and not _same_on_cuda(ids, start + seen, start + first, gram):
+        for at in range(thread, grams, THREADS):
+            key = _key_on_cuda(names[level], start + at, gap)
+            slot = _slot_on_cuda(key, seed, mask)
+            # Whoever finds the slot empty owns the gram and names it: taking it is one atomic step, so equal grams are counted once.
+            seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(at))
+            while seen >= 0 and _key_on_cuda(names[level], start + seen, gap) != key:
                 slot = (slot + 1) & mask
-                seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(first))
+                seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(at))
             if seen < 0:
                 found += 1.0
+                seen = int32(at)
+            names[level + 1, start + at] = seen
         shared[thread] = found
         unique = block_sum(shared, thread)
         if thread == 0:
-            out[index, row] = unique / grams if grams > 0 else math.nan
+            out[level, row] = unique / grams if grams > 0 else math.nan
     if thread == 0:
         out[SEQ_REP, row] = 1.0 - out[SEQ_REP, row]
         shortest[0] = LOOP_PERIOD_MAX + 1
@@ -172,22 +189,22 @@ def _cuda(ids: Any, offsets: Any, rooms: Any, tables: Any, sizes: Any, seed: Any
 
 
 def on_cpu(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
-    """As `reference`, on all cores: a row a core. Takes at most 16 bytes of scratch a token."""
+    """As `reference`, on all cores: a row a core. Takes at most 24 bytes of scratch a token."""
     rooms = powers_of_two(2 * np.diff(offsets))
     out = np.empty((len(NAMES), offsets.size - 1))
-    _cpu(ids, offsets, rooms, np.empty(int(rooms[-1]), np.int32), _SEED, out)
+    _cpu(ids, offsets, rooms, np.empty(int(rooms[-1]), np.int32), np.empty((2, ids.size), np.uint32), _SEED, out)
     return out
 
 
 def on_cuda(ids: npt.NDArray[Any], offsets: Offsets) -> Floats:
-    """As `reference`, on the GPU: a row a block, a gram or a period a thread. Takes at most 16 bytes of scratch a token."""
+    """As `reference`, on the GPU: a row a block, a gram or a period a thread. Takes at most 32 bytes of scratch a token."""
     out = np.empty((len(NAMES), offsets.size - 1))
     if out.size:
         rooms = powers_of_two(2 * np.diff(offsets))
         out_there = cuda.device_array(out.shape, np.float64)
         _cuda[out.shape[1], THREADS](
             cuda.to_device(ids), cuda.to_device(offsets), cuda.to_device(rooms), cuda.device_array(int(rooms[-1]) + 1, np.int32),
-            cuda.to_device(np.array(GRAMS)), _SEED, out_there,
+            cuda.device_array((4, ids.size + 1), np.uint32), _SEED, out_there,
         )
         out_there.copy_to_host(out)
     return out

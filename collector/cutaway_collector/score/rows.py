@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cutaway_collector.blocks import Array, Block, Column, Lists, Nullable, Offsets, Strings
+from cutaway_collector.blocks import Array, Block, Column, Lists, Nullable, Offsets, Strings, concat_columns
 from cutaway_collector.columns import SCORES, TOKENS
 from cutaway_collector.contracts import Scorer
 from cutaway_collector.score.ragged import Floats
@@ -58,11 +58,17 @@ def _check(scores: Mapping[str, Floats], rows: int, taken: Mapping[str, object])
 
 def _block(tokens: Block, answers: Mapping[str, tuple[str, Floats]], now_ms: int) -> Block:
     applies = {name: np.flatnonzero(~np.isnan(values)) for name, (_, values) in answers.items()}
-    judged = np.concatenate([*applies.values(), np.zeros(0, np.int64)]).astype(np.int64)
+    # Most scores apply to the same sequences: those are gathered once, and what follows is copying whole columns.
+    keys = [rows.tobytes() for rows in applies.values()] or [b""]
+    patterns = dict(zip(keys, applies.values() or [np.zeros(0, np.int64)], strict=True))
+    made: dict[str, Column] = {}
+    for name in IDENTITY:
+        column = tokens.columns[name]
+        taken = {key: column if rows.size == tokens.rows else take(column, rows) for key, rows in patterns.items()}
+        made[name] = concat_columns([taken[key] for key in keys if key or len(patterns) == 1])
     counts = [rows.size for rows in applies.values()]
-    rows = int(judged.size)
-    made: dict[str, Column] = {name: take(tokens.columns[name], judged) for name in IDENTITY}
-    made["ScoreName"] = _runs(list(answers), counts)
+    rows = sum(counts)
+    made["ScoreName"] = _runs(answers, counts)
     made["ScorerVersion"] = _runs([version for version, _ in answers.values()], counts)
     made["Source"] = Strings.repeat(SOURCE, rows)
     made["Value"] = np.concatenate([*(values[applies[name]] for name, (_, values) in answers.items()), np.zeros(0)])
@@ -74,9 +80,11 @@ def _block(tokens: Block, answers: Mapping[str, tuple[str, Floats]], now_ms: int
     return block
 
 
-def _runs(words: Sequence[str], counts: Sequence[int]) -> Strings:
+def _runs(words: Iterable[str], counts: Sequence[int]) -> Strings:
     """Each word as many times as its count says."""
-    return take_strings(Strings.of(words), np.repeat(np.arange(len(words)), counts))
+    runs = concat_columns([Strings.of([]), *(Strings.repeat(word, count) for word, count in zip(words, counts, strict=True))])
+    assert isinstance(runs, Strings)
+    return runs
 
 
 def take(column: Column, rows: npt.NDArray[np.int64]) -> Column:
