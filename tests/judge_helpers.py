@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from cutaway_collector.blocks import Block, Strings
-from cutaway_collector.contracts import Judged, Store, TextScorer, Texts
-from cutaway_collector.judging import Judging
+from cutaway_collector.blocks import Strings
+from cutaway_collector.contracts import Judged, Store, Texts, TextScorer
+from cutaway_collector.judging import Judging, notes
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from search_helpers import START_NS, Span, spans_block
@@ -91,7 +90,8 @@ class Running:
 
     def __init__(self, store: Store, scorers: Sequence[TextScorer], **options: Any) -> None:
         self.registry = CollectorRegistry()
-        self.judging = Judging(store, scorers, registry=self.registry, **{"settle_ms": 0, "poll_s": 0.02, "retry_s": 0.02, **options})
+        self.judging = Judging(store, scorers, registry=self.registry,
+                               **{"settle_ms": 0, "poll_s": 0.02, "retry_s": 0.02, **options})
 
     def sample(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -118,6 +118,13 @@ def scores(store: Store, name: str = "") -> list[tuple[Any, ...]]:
     """(tenant, span number, sequence, score name, value), of one score or all."""
     rows = store.query(SCORES).rows
     return [(row[0], int(row[1], 16), int(row[2]), row[3], float(row[4])) for row in rows if not name or row[3] == name]
+
+
+def notes_of(store: Store) -> notes.Note:
+    """Where judging is, as the store has it."""
+    found = notes.read(store)
+    assert found is not None
+    return found
 
 
 def _victim(folder: str) -> None:

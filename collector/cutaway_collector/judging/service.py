@@ -33,8 +33,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 """A note is due by then though nothing was judged: others see that this process lives."""
 RETRY_SECONDS: Final = 30.0
 RETRY_SECONDS_MAX: Final = 3600.0
-ATTEMPTS_MAX: Final = 5
-"""Tries of one batch on which a scorer fails altogether, before it goes on without."""
+PROBE_SPANS: Final = 8
+"""Spans behind a batch that a scorer refuses as a whole, which tell whether it is the batch or the scorer."""
 _LONGEST_PAUSE_S: Final = 30.0
 
 
@@ -59,10 +59,9 @@ class _Metrics:
 
 @dataclass(slots=True)
 class _Trouble:
-    """A scorer that failed: why, on how many tries of the same batch, when to try again (monotonic seconds) and the next pause."""
+    """A scorer that failed: why, when to try again (monotonic seconds) and the next pause."""
 
     reason: str
-    attempts: int = 0
     due_s: float = 0.0
     pause_s: float = RETRY_SECONDS
 
@@ -210,7 +209,7 @@ class Judging:
         if batch:
             judged, failed = self._judge(batch, [scorer])
             if failed and not isinstance(failed[scorer.name], MissingExtra):
-                judged, failed = self._one_by_one(batch, scorer, failed, last=trouble.attempts >= ATTEMPTS_MAX)
+                judged, failed = self._one_by_one(note, batch, scorer, failed)
             if failed:
                 self._failed(scorer.name, failed[scorer.name])
                 return False
@@ -226,10 +225,10 @@ class Judging:
             _LOG.info("the text scorer %s has caught up", scorer.name)
         return bool(batch)
 
-    def _one_by_one(self, batch: Sequence[Found], scorer: TextScorer, failed: dict[str, Exception], *, last: bool
+    def _one_by_one(self, note: notes.Note, batch: Sequence[Found], scorer: TextScorer, failed: dict[str, Exception]
                     ) -> tuple[list[Row], dict[str, Exception]]:
-        """A batch span by span, so that one bad text costs its own scores alone. Where all fail it is the scorer, not the texts,
-        unless this is the last try.
+        """A batch span by span, so that a bad text costs its own scores alone. Where all fail it is the scorer and not the texts,
+        unless it can judge what comes behind them.
         """
         judged: list[Row] = []
         bad = 0
@@ -237,8 +236,10 @@ class Judging:
             made, trouble = self._judge([found], [scorer])
             judged += made
             bad += bool(trouble)
-        if bad == len(batch) and not last:
-            return [], failed
+        if bad == len(batch):
+            behind = self._spans.page(batch[-1].place, began_ms=note.began_ms, upto=note.position, limit=PROBE_SPANS)
+            if all(self._judge([found], [scorer])[1] for found in behind):
+                return [], failed
         self._metrics.left_out.labels(scorer.name).inc(bad)
         _LOG.warning("the text scorer %s cannot judge %d spans, which stay without its scores: %s", scorer.name, bad,
                      type(failed[scorer.name]).__name__)
@@ -286,7 +287,7 @@ class Judging:
         pause_s = min(trouble.pause_s, RETRY_SECONDS_MAX)
         # The first try comes at once: most likely it is one text that the scorer cannot take.
         due_s = time.monotonic() + (pause_s if before or isinstance(error, MissingExtra) else 0.0)
-        self._trouble[name] = _Trouble(_said(error), trouble.attempts + bool(before), due_s, pause_s * (2 if before else 1))
+        self._trouble[name] = _Trouble(_said(error), due_s, pause_s * (2 if before else 1))
 
     def _lag_s(self) -> float:
         try:
