@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cutaway_collector.alert_columns import ALERT_TABLES
 from cutaway_collector.alerts.book import Book, Delivery, Event
 from cutaway_collector.alerts.evaluator import Evaluator
 from cutaway_collector.alerts.fields import NS
@@ -33,7 +34,8 @@ def put_spans(store: Store, start_s: float, values: Sequence[float], *, service:
     ids = [f"{next(_NUMBERS):016x}" for _ in range(rows)]
     store.insert(Block("otel_traces", rows, {
         "Timestamp": times, "TraceId": Strings.of([one * 2 for one in ids]), "SpanId": Strings.of(ids),
-        "SpanName": Strings.of(["chat"] * rows), "ServiceName": Strings.of([service] * rows if isinstance(service, str) else service),
+        "SpanName": Strings.of(["chat"] * rows),
+        "ServiceName": Strings.of([service] * rows if isinstance(service, str) else service),
         "StatusCode": Strings.of(["Ok"] * rows), "TenantId": Strings.of([tenant] * rows),
         "IngestedAt": times // 1_000_000 + int(delay_s * 1000), "GenAiOperation": Strings.of(["chat"] * rows),
         "GenAiModel": Strings.of([model] * rows), "Repetition": Nullable(np.array(values, np.float64), np.zeros(rows, bool)),
@@ -74,8 +76,7 @@ def document(name: str = "loops", **changes: Any) -> dict[str, Any]:
 
 def wipe(store: Store) -> None:
     """Empties every table that alerts read or write."""
-    for table in ("otel_traces", "gen_ai_scores", "gen_ai_drift", "cutaway_alert_rules", "cutaway_alert_states", "cutaway_alert_events",
-                  "cutaway_alert_deliveries"):
+    for table in ("otel_traces", "gen_ai_scores", "gen_ai_drift", *(table.name for table in ALERT_TABLES)):
         store.command(f"TRUNCATE TABLE otel.{table}")
 
 

@@ -69,8 +69,8 @@ def test_a_looping_model_fires_once_and_ends_once(store: Store) -> None:
 def test_healthy_answers_never_fire(store: Store) -> None:
     """Shuffled controls about the healthy rate, for two hours, judged every ten minutes."""
     rng = random.Random(5)
-    bench = _bench(store, document(channels=["log"]), document("slow", aggregate="mean", of=None, field="repetition",
-                                                               condition={"above": 0.5}))
+    mean = document("mean", aggregate="mean", of=None, field="repetition", condition={"above": 0.5})
+    bench = _bench(store, document(channels=["log"]), mean)
     put_minutes(store, [rng.choice([0, 0.05, 0.1]) for _ in range(120)])
 
     assert [] == bench.run(T0_S, 120, every_s=600)
@@ -78,7 +78,8 @@ def test_healthy_answers_never_fire(store: Store) -> None:
 
 def test_a_rise_of_toxic_scores_fires(store: Store) -> None:
     """Score rows of planted toxicity: their mean and their share beyond a limit, grouped by service; the calm service is left alone."""
-    mean = document("toxic-mean", aggregate="score_mean", of=None, score="toxicity", group_by=["service"], condition={"above": 0.3})
+    mean = document("toxic-mean", aggregate="score_mean", of=None, score="toxicity", group_by=["service"],
+                    condition={"above": 0.3})
     share = document("toxic-share", aggregate="score_share", of=None, score="toxicity", over=0.5, group_by=["service"],
                      query="service:chat", condition={"above": 0.3})
     bench = _bench(store, mean, share)
@@ -114,7 +115,7 @@ def test_evidence_fires_for_a_changed_rate_and_ends_when_it_is_back(store: Store
     bench = _bench(store, proven)
     put_minutes(store, [0.05] * 10 + [0.4] * 8 + [0.0] * 12)
 
-    events = bench.run(T0_S, 30)
+    events = bench.run(T0_S, 30, every_s=300)
 
     assert ["firing", "resolved"] == [event.kind for event in events]
     assert (T0_S + 10 * MINUTE) * NS < events[0].end_ns <= (T0_S + 18 * MINUTE) * NS
@@ -215,7 +216,8 @@ def test_a_muted_alert_is_recorded_and_told_when_the_mute_ends(store: Store) -> 
 
 def test_groups_are_bounded_and_the_largest_are_judged(store: Store) -> None:
     """Twelve services, five of them judged: those with the most spans; the others are counted as left out."""
-    bench = _bench(store, document(group_by=["service"], groups_max=5, aggregate="count", of=None, query="", condition={"above": 0}))
+    bench = _bench(store, document(group_by=["service"], groups_max=5, aggregate="count", of=None, query="",
+                                   condition={"above": 0}))
     services = [f"s{number:02}" for number in range(12) for _ in range(number + 1)]
     put_spans(store, T0_S, [0.0] * len(services), service=services, every_s=0.1)
 
@@ -227,8 +229,8 @@ def test_groups_are_bounded_and_the_largest_are_judged(store: Store) -> None:
 
 def test_a_tenants_rule_sees_the_rows_of_its_tenant_alone(store: Store) -> None:
     """The engine filters: a rule of one tenant counts none of another's spans."""
-    bench = _bench(store, *(document(f"count-{tenant or 'all'}", tenant=tenant, aggregate="count", of=None, query="", condition={"above": 0})
-                            for tenant in ("", "acme", "zoo")))
+    bench = _bench(store, *(document(f"count-{tenant or 'all'}", tenant=tenant, aggregate="count", of=None, query="",
+                                     condition={"above": 0}) for tenant in ("", "acme", "zoo")))
     put_spans(store, T0_S, [0.0] * 3, tenant="acme")
     put_spans(store, T0_S, [0.0] * 5, tenant="zoo")
 
@@ -268,7 +270,8 @@ def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:
     rng = random.Random(3)
     rules = [
         document(group_by=["service"]),
-        document("window", window="5m", aggregate="quantile", of=None, field="repetition", quantile=0.8, condition={"above": 0.5}),
+        document("window", window="5m", aggregate="quantile", of=None, field="repetition", quantile=0.8,
+                 condition={"above": 0.5}),
         document("few", aggregate="rate", of=None, condition={"below": 0.5}),
         document("proven", condition={"kind": "e_process", "above": 0.05}),
         document("quiet", aggregate=None, of=None, query="service:b", condition={"kind": "no_data", "for": "2m"}),
@@ -278,7 +281,7 @@ def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:
     for start in (0, 10):
         put_minutes(store, [0, 0, 0.6, 0.6, 0, 0], service="b", start_s=T0_S + start * MINUTE)
 
-    live = bench.run(T0_S, 20)
+    live = bench.run(T0_S, 20, every_s=120)
     assert {"loops", "window", "few", "proven", "quiet"} == {event.rule for event in live}
     for one in rules:
         watched = parse_rule(one)

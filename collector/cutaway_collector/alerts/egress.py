@@ -26,7 +26,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[..., list[tuple[Any, ...]]]
-_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Refused(CutawayError):
@@ -138,14 +138,20 @@ def split_url(url: str) -> Any:
 
 def _clothes(address: Address) -> Iterator[Address]:
     """The address, and the IPv4 address that it stands for."""
-    yield address if isinstance(address, ipaddress.IPv4Address) or address.ipv4_mapped is None else address.ipv4_mapped
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.sixtofour is not None:
-            yield address.sixtofour
-        if address.teredo is not None:
-            yield address.teredo[1]
-        if any(address in network for network in _NAT64) or int(address) >> 32 == 0:
-            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if isinstance(address, ipaddress.IPv4Address):
+        yield address
+        return
+    inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.ipv4_mapped is not None or address in _NAT64:
+        yield inner  # nothing but another way of writing it
+        return
+    yield address
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield address.teredo[1]
+    if int(address) >> 32 == 0:
+        yield inner
 
 
 def _public(address: Address) -> bool:

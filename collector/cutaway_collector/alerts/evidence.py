@@ -38,8 +38,8 @@ def of_rate(count: float, hits: float, mean: float) -> npt.NDArray[np.float64]:
 
 
 def of_values(values: npt.NDArray[np.float64], mean: float) -> npt.NDArray[np.float64]:
-    """The same of any values [n] in [0, 1]."""
-    return np.asarray(np.log1p(stakes(mean)[:, None] * (values[None, :] - mean)).sum(axis=1))
+    """The same of any values [..., n] in [0, 1]: [..., GAMBLERS]."""
+    return np.asarray(np.log1p(stakes(mean)[:, None] * (values[..., None, :] - mean)).sum(axis=-1))
 
 
 def log_wealth(logs: Sequence[float] | npt.NDArray[np.float64]) -> float:

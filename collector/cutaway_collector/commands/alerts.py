@@ -118,7 +118,9 @@ def _act(desk: Desk | _Remote, arguments: argparse.Namespace) -> int:
     if action == "test":
         return _test(desk, arguments)
     if action == "apply":
-        answer = desk.apply(load(Path(arguments.file)), prune=arguments.prune, dry_run=arguments.dry_run)
+        document = load(Path(arguments.file))
+        read_document(document)  # what is wrong is said before anybody is asked
+        answer = desk.apply(document, prune=arguments.prune, dry_run=arguments.dry_run)
         return _print(answer, arguments, _changes)
     if action == "list":
         return _print(desk.listing(), arguments, _listing)
