@@ -13,7 +13,7 @@ import numpy as np
 
 from cutaway_collector.blocks import Block
 from cutaway_collector.contracts import Checked, Encoding
-from cutaway_collector.decode import logs, otlp_json, scores, series, walk
+from cutaway_collector.decode import amplification, logs, otlp_json, scores, series, walk
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.building import build
 from cutaway_collector.decode.limits import Limits
@@ -47,6 +47,7 @@ def check(payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str, 
 def _spans(payload: bytes, received_ns: int, tenant: str, limits: Limits) -> Checked:
     wire, counted = walk.count(payload, limits)
     counts = tuple(counted.counts[: t.NUMBERS + 1].tolist())
+    amplification.at_most(max(counts[t.RESOURCES], counts[t.SCOPES]), amplification.GROUPS_MAX, "resources or scopes")
     row_bytes = int(counted.work[t.ROW_BYTES])
     if row_bytes > limits.working_bytes_max:
         raise TooLarge(f"the rows of a request may take {limits.working_bytes_max} bytes, these {counts[t.SPANS]} take about "

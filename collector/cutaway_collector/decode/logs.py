@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from cutaway import conventions as c
 from cutaway_collector.blocks import Block
+from cutaway_collector.decode.amplification import RECORDS_MAX, at_most, check_parsed
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.scores import EARLIEST_NS, LATEST_NS, Rejected, Row, block, named
 from cutaway_collector.errors import MalformedRequest
@@ -33,13 +34,18 @@ _OTHER: Final = "this collector stores traces and evaluation results, not other 
 def scores_of(payload: bytes, *, received_ns: int, tenant: str, limits: Limits) -> tuple[Block | None, int, str]:
     """ExportLogsServiceRequest bytes -> (gen_ai_scores block or None, records not kept, why in English).
 
-    received_ns: nanoseconds since 1970. Raises MalformedRequest.
+    received_ns: nanoseconds since 1970. Raises MalformedRequest, TooLarge.
     """
+    check_parsed(payload, "a request of logs")
     message = ExportLogsServiceRequest()
     try:
         message.ParseFromString(payload)
     except DecodeError:
         raise MalformedRequest("the body is not an ExportLogsServiceRequest: the protobuf library cannot read it") from None
+    sent = message.resource_logs
+    at_most(len(sent), RECORDS_MAX, "resources of logs")
+    at_most(sum(len(one.scope_logs) for one in sent), RECORDS_MAX, "scopes of logs")
+    at_most(sum(len(scoped.log_records) for one in sent for scoped in one.scope_logs), RECORDS_MAX, "log records")
     rows: list[Row] = []
     refused: Counter[str] = Counter()
     for record, resource, scope in _records(message):

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from cutaway_collector.decode.amplification import check_json
 from cutaway_collector.errors import MalformedRequest
 
 _Writer: TypeAlias = Callable[[Any, str], bytes]
@@ -189,6 +190,7 @@ def logs_to_protobuf(payload: bytes) -> bytes:
 
 
 def _translated(payload: bytes, fields: dict[str, _Writer]) -> bytes:
+    check_json(payload)
     try:
         parsed = orjson.loads(payload)
     except orjson.JSONDecodeError as error:

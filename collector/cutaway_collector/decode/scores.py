@@ -29,6 +29,7 @@ from cutaway import conventions as c
 from cutaway_collector.blocks import Array, Block, Column, Lists, MapLists, Strings
 from cutaway_collector.columns import SCORES
 from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.amplification import check_json
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.strings import pick
 from cutaway_collector.decode.wire import entry, kernel, raw
@@ -96,6 +97,7 @@ def of_json(payload: bytes, *, received_ns: int, tenant: str, limits: Limits) ->
 
     Raises MalformedRequest when it is not JSON of that shape, or when no entry can be kept.
     """
+    check_json(payload)
     try:
         sent = orjson.loads(payload)
     except orjson.JSONDecodeError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from cutaway_collector.decode import names, otlp, wire
 from cutaway_collector.decode import tables as t
+from cutaway_collector.decode.amplification import check_parsed
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.tables import Tables
 from cutaway_collector.errors import MalformedRequest
@@ -49,11 +50,12 @@ def _walk(payload: bytes, counts: Sequence[int], limits: Limits) -> tuple[Tables
 
 
 def _regular(payload: bytes) -> bytes:
-    """The same message as an encoder would have laid it out, by the protobuf library. Raises MalformedRequest."""
+    """The same message as an encoder would have laid it out, by the protobuf library. Raises MalformedRequest, TooLarge."""
     # Not at the top: most collectors never meet such bytes, and the JSON road does without the library.
     from google.protobuf.message import DecodeError, EncodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+    check_parsed(payload, "a request with fields out of order or in pieces")
     message = ExportTraceServiceRequest()
     try:
         message.ParseFromString(payload)
