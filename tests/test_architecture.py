@@ -39,7 +39,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "drift": VERBS,
         "judge": VERBS, "windows": VERBS,
         "judging": FLOWS, "windowing": FLOWS,
-        "pipeline": FLOWS, "backfill": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
+        "pipeline": FLOWS, "backfill": FLOWS, "scores_out": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
         "allocator": WIRING, "app": WIRING, "ui_server": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING,
         "demo_scenes": WIRING,
         "__main__": WIRING, "": WIRING,

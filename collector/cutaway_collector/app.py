@@ -15,6 +15,7 @@ from cutaway_collector.alerts import Alerts
 from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.baselines import Watch
+from cutaway_collector.blocks import Block
 from cutaway_collector.contracts import Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
@@ -24,6 +25,7 @@ from cutaway_collector.judging import Judging
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
+from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
@@ -71,13 +73,16 @@ class Collector:
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
         certificate = ui_server.Certificate(tls) if tls else None
         keep_freed_memory()
-        store = open_store(settings)
+        scores_listeners: list[Callable[[Block], None]] = []
+        store = ScoresTold(open_store(settings), scores_listeners)
         self._stack.callback(store.close)
         decode.warm_up()
         score.warm_up()
+        tally.warm_up()
         spool = Spool.of(settings)
         self._stack.callback(spool.close)
         pipeline = Pipeline(store, spool, settings, scorers=score.scorers(settings.score_device))
+        scores_listeners += _listeners(settings, pipeline, self._stack)
         draining = ExitStack()
         draining.callback(pipeline.close, settings.drain_seconds_max)
         self._stack.callback(draining.close)
@@ -126,6 +131,17 @@ class Collector:
         self._stack.callback(grpc.close)
         self._readiness.serving()
         return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
+
+
+def _listeners(settings: Settings, pipeline: Pipeline, stack: ExitStack) -> list[Callable[[Block], None]]:
+    """Who is told of stored scores: the figures at /metrics, and whoever they are sent on to."""
+    counted = Tally(series_max=settings.score_series_max)
+    pipeline.registry.register(counted)
+    forwarder = Forwarder.of(settings, pipeline.registry)
+    if forwarder is None:
+        return [counted.add]
+    stack.callback(forwarder.close)
+    return [counted.add, forwarder.put]
 
 
 def _give_way(settings: Settings, pipeline: Pipeline) -> Callable[[], bool]:
