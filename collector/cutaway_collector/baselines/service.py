@@ -71,7 +71,9 @@ class Watch:
             for baseline in baselines:
                 if baseline.id in newest and baseline.id not in self._shown:
                     self._shown[baseline.id] = stored.read(self._store, baseline, windows=1)
-                done_ns = max(newest.get(baseline.id, 0), self._done.get(baseline.id, 0), baseline.pinned_ns,
+                # The window under way at the pin may lie within the reference: the next one is the first.
+                first_ns = -(-baseline.pinned_ns // self._length_ns) * self._length_ns
+                done_ns = max(newest.get(baseline.id, 0), self._done.get(baseline.id, 0), first_ns,
                               last_ns - WINDOWS_BACK_MAX * self._length_ns)
                 for end_ns in range((done_ns // self._length_ns + 1) * self._length_ns, last_ns + 1, self._length_ns):
                     if self._stop.is_set():

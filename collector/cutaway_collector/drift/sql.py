@@ -17,10 +17,8 @@ from cutaway_collector.drift.significance import EXPECTED_MIN
 
 _P, _Q = f"if(r > 0, r / R, {EPSILON})", f"if(c > 0, c / C, {EPSILON})"
 _PSI: Final = f"sum(({_Q} - {_P}) * log({_Q} / {_P}))"
-_JENSEN_SHANNON: Final = (
-    "sqrt(greatest(0., sum(if(r > 0, r / R * log2(r / R / ((r / R + c / C) / 2)), 0.) "
-    "+ if(c > 0, c / C * log2(c / C / ((r / R + c / C) / 2)), 0.)) / 2))"
-)
+_DIVERGENCE: Final = ("sum(if(r > 0, r / R * log2(r / R / ((r / R + c / C) / 2)), 0.) "
+                      "+ if(c > 0, c / C * log2(c / C / ((r / R + c / C) / 2)), 0.)) / 2")
 
 
 def numbers(relation: str) -> str:
@@ -32,7 +30,7 @@ def numbers(relation: str) -> str:
     return f"""
 SELECT attribute, any(R) AS reference_n, any(C) AS n, sum(rx) / reference_n AS reference_mean, sum(cx) / n AS mean,
     sqrt(sum(rxx) / reference_n) AS reference_sd, max(gap) AS ks, sum(area) AS wasserstein, {_PSI} AS psi,
-    {_JENSEN_SHANNON} AS jensen_shannon
+    sqrt(greatest(0., {_DIVERGENCE})) AS jensen_shannon
 FROM (
     SELECT attribute, R, C, least({GROUPS - 1}, floor({GROUPS} * (before - cell_r) / R)) AS part, sum(cell_r) AS r,
         sum(cell_c) AS c, sum(cell_r * x) AS rx, sum(cell_c * x) AS cx, sum(cell_r * (x - centre) * (x - centre)) AS rxx,
@@ -56,31 +54,22 @@ def categories(relation: str) -> str:
 
     moved: the label whose share changed most, with both shares. Rare labels count as one for chi-square alone.
     """
-    cells = f"""
-        SELECT attribute, label, cell_r, cell_c, sum(cell_r) OVER (PARTITION BY attribute) AS R,
-            sum(cell_c) OVER (PARTITION BY attribute) AS C
-        FROM (SELECT attribute, label, sumIf(w, side = 0) AS cell_r, sumIf(w, side = 1) AS cell_c FROM ({relation})
-            GROUP BY attribute, label)"""
     return f"""
-SELECT attribute, any(reference_total) AS reference_n, any(now_total) AS n, any(stability) AS psi, any(distance) AS jensen_shannon,
+SELECT attribute, any(R) AS reference_n, any(C) AS n, sum(stability) AS psi, sqrt(greatest(0., sum(divergence))) AS jensen_shannon,
     sum(pow(pooled_r - wanted_r, 2) / wanted_r + pow(pooled_c - wanted_c, 2) / wanted_c) AS chi_square,
-    toInt64(count()) - 1 AS freedom, any(most.2) AS moved, any(most.3) AS reference_share, any(most.4) AS share
+    toInt64(count()) - 1 AS freedom, max(gap) AS most, most.2 AS moved, most.3 AS reference_share, most.4 AS share
 FROM (
-    SELECT attribute, R, C, (cell_r + cell_c) * least(R, C) / (R + C) < {EXPECTED_MIN} AS rare, if(rare, '', label) AS pool,
-        sum(cell_r) AS pooled_r, sum(cell_c) AS pooled_c, (pooled_r + pooled_c) * R / (R + C) AS wanted_r,
-        (pooled_r + pooled_c) * C / (R + C) AS wanted_c
-    FROM ({cells})
-    WHERE R > 0 AND C > 0
+    SELECT attribute, R, C, (r + c) * least(R, C) / (R + C) < {EXPECTED_MIN} AS rare, if(rare, '', label) AS pool,
+        sum(r) AS pooled_r, sum(c) AS pooled_c, (pooled_r + pooled_c) * R / (R + C) AS wanted_r,
+        (pooled_r + pooled_c) * C / (R + C) AS wanted_c, {_PSI} AS stability, {_DIVERGENCE} AS divergence,
+        max((abs(c / C - r / R), label, r / R, c / C)) AS gap
+    FROM (
+        SELECT attribute, label, r, c, sum(r) OVER (PARTITION BY attribute) AS R, sum(c) OVER (PARTITION BY attribute) AS C
+        FROM (SELECT attribute, label, sumIf(w, side = 0) AS r, sumIf(w, side = 1) AS c FROM ({relation}) GROUP BY attribute, label)
+    )
+    WHERE R > 0 AND C > 0 AND r + c > 0
     GROUP BY attribute, R, C, rare, pool
-    HAVING pooled_r + pooled_c > 0
-) AS table
-INNER JOIN (
-    SELECT attribute, any(R) AS reference_total, any(C) AS now_total, {_PSI} AS stability, {_JENSEN_SHANNON} AS distance,
-        max((abs(c / C - r / R), label, r / R, c / C)) AS most
-    FROM (SELECT attribute, label, cell_r AS r, cell_c AS c, R, C FROM ({cells}))
-    WHERE R > 0 AND C > 0
-    GROUP BY attribute
-) AS whole USING (attribute)
+)
 GROUP BY attribute ORDER BY attribute"""
 
 
