@@ -32,7 +32,8 @@ LAYERS: dict[str, dict[str, str]] = {
     },
     "cutaway_collector": {
         "columns": NOUNS, "dialects": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
-        "directories": NOUNS, "alert_columns": NOUNS, "messages": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
+        "directories": NOUNS, "amplification": NOUNS,
+        "alert_columns": NOUNS, "messages": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
         "window_columns": NOUNS,
         "credentials": VERBS, "redact": VERBS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from cutaway_collector import decode
+from cutaway_collector import amplification, decode
 from cutaway_collector.contracts import Encoding
-from cutaway_collector.decode import amplification
 from cutaway_collector.errors import TooLarge
 from receive_helpers import request
 

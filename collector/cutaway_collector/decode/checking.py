@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from cutaway_collector import amplification
 from cutaway_collector.blocks import Block
 from cutaway_collector.contracts import Checked, Encoding
-from cutaway_collector.decode import amplification, logs, otlp_json, scores, series, walk
+from cutaway_collector.decode import logs, otlp_json, scores, series, walk
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.building import build
 from cutaway_collector.decode.limits import Limits

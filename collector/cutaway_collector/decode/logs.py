@@ -22,8 +22,8 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from cutaway import conventions as c
+from cutaway_collector.amplification import RECORDS_MAX, at_most, check_parsed
 from cutaway_collector.blocks import Block
-from cutaway_collector.decode.amplification import RECORDS_MAX, at_most, check_parsed
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.scores import EARLIEST_NS, LATEST_NS, Rejected, Row, block, named
 from cutaway_collector.errors import MalformedRequest

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from cutaway_collector.decode.amplification import check_json
+from cutaway_collector.amplification import check_json
 from cutaway_collector.errors import MalformedRequest
 
 _Writer: TypeAlias = Callable[[Any, str], bytes]

@@ -26,10 +26,10 @@ import numpy as np
 import orjson
 
 from cutaway import conventions as c
+from cutaway_collector.amplification import check_json
 from cutaway_collector.blocks import Array, Block, Column, Lists, MapLists, Strings
 from cutaway_collector.columns import SCORES
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.amplification import check_json
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.strings import pick
 from cutaway_collector.decode.wire import entry, kernel, raw

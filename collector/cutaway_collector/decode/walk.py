@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from cutaway_collector.amplification import check_parsed
 from cutaway_collector.decode import names, otlp, wire
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.amplification import check_parsed
 from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.tables import Tables
 from cutaway_collector.errors import MalformedRequest

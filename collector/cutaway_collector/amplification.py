@@ -1,6 +1,6 @@
 """How many parts a request may have before anything is made of them: two bytes can stand for a message that takes hundreds.
 
-Not a limit on bytes, which the receivers have, nor on rows, which `check` has: these are for what parsers build before there are rows.
+Not a limit on bytes, which the receivers have, nor on rows, which decode has: these are for what parsers build before that.
 """
 
 from __future__ import annotations
