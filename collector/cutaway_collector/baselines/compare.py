@@ -84,7 +84,7 @@ def compare(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> lis
     scope = Scope(baseline.tenant, baseline.service, baseline.model, start_ns, end_ns)
     reference, hours = _hours(store, baseline, start_ns, end_ns)
     bound = {**scope.bound(), "baseline": baseline.id, "hours": hours, "other": OTHER}
-    found = [*_numbers(store, bound), *_categories(store, bound)]
+    found = sorted([*_numbers(store, bound), *_categories(store, bound)], key=lambda one: one.attribute)
     if not found:
         return []
     verdicts = rule.judge(found)
