@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from cutaway_collector import decode, judge, score, ui_server
+from cutaway_collector import amplification, decode, judge, score, ui_server
 from cutaway_collector.alerts import Alerts
 from cutaway_collector.allocator import keep_freed_memory
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.baselines import Watch
 from cutaway_collector.blocks import Block
-from cutaway_collector.contracts import Store, TlsFiles
+from cutaway_collector.contracts import Encoding, Store, TlsFiles
 from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
 from cutaway_collector.errors import SettingsError
@@ -34,6 +34,9 @@ from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.readiness import Readiness
 from cutaway_collector.windowing import Windows
 from cutaway_collector.windows import Floats, corpora
+
+INSPECTED_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Rows of a request that is to be redacted: python-protobuf takes about as much for it as its rows would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Collector:
         draining = ExitStack()
         draining.callback(pipeline.close, settings.drain_seconds_max)
         self._stack.callback(draining.close)
-        submit = redacting(pipeline.submit, redactor) if redactor else pipeline.submit
+        submit = redacting(pipeline.submit, redactor, _inspect) if redactor else pipeline.submit
 
         models = judge.Models(device=settings.score_device, bytes_max=settings.judge_memory_bytes_max,
                               embedding=settings.judge_embedding_model, reference=settings.judge_reference_model)
@@ -152,6 +155,16 @@ def _give_way(settings: Settings, pipeline: Pipeline) -> Callable[[], bool]:
         return not ready or details["store"] != "reachable" or details["queue_bytes"] > settings.queue_bytes_max // 4
 
     return give_way
+
+
+def _inspect(payload: bytes, encoding: Encoding) -> None:
+    """Whether a parser can be let at a request. Raises RequestError."""
+    if encoding.endswith("json"):
+        amplification.check_json(payload)
+    elif encoding.startswith("logs/"):
+        amplification.check_parsed(payload, "a request of logs")
+    else:
+        decode.check(payload, encoding, received_ns=0, tenant="", limits=decode.Limits(working_bytes_max=INSPECTED_BYTES_MAX))
 
 
 def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -21,7 +22,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from cutaway_collector.contracts import Encoding, Receipt, Submit
-from cutaway_collector.errors import MalformedRequest, SettingsError
+from cutaway_collector.errors import MalformedRequest, Overloaded, SettingsError
 from cutaway_collector.settings import Settings
 
 REDACTED: Final = "[redacted]"
@@ -30,6 +31,10 @@ PATTERN_CHARS_MAX: Final = 2000
 _DEPTH_MAX: Final = 100
 """Nesting of a JSON request; python-protobuf has the same limit. Deeper requests are refused: they could not be looked through."""
 
+LARGE_BYTES: Final = 1024 * 1024
+TURN_SECONDS_MAX: Final = 5.0
+
+Inspect: TypeAlias = Callable[[bytes, Encoding], None]
 Message: TypeAlias = Any
 """A protobuf message or a JSON object; the generated classes share no useful type."""
 
@@ -156,7 +161,9 @@ class _Walk:
                 self._value(item)
 
     def text(self, text: str) -> str:
-        """The text without what matches."""
+        """The text without what matches. One that is JSON, as messages are, is looked through as it reads, not as it is escaped."""
+        if "\\" in text and self._patterns:
+            text = self._unescaped(text)
         for pattern in self._patterns:
             if not pattern.search(text):
                 continue
@@ -165,6 +172,14 @@ class _Walk:
             self._room -= max(0, len(text) - before)
             self.changed = True
         return text
+
+    def _unescaped(self, text: str) -> str:
+        """JSON written with as few escapes as can be, where a pattern matches only then; else the text as it is."""
+        try:
+            plain = orjson.dumps(orjson.loads(text)).decode()
+        except ValueError:
+            return text
+        return plain if any(pattern.search(plain) and not pattern.search(text) for pattern in self._patterns) else text
 
     def json(self, node: Any, depth: int) -> None:
         """The same walk over OTLP/JSON: objects with a `key` and a `value` are attributes, wherever they are."""
@@ -204,10 +219,24 @@ class _Walk:
         return True
 
 
-def redacting(submit: Submit, redactor: Redactor) -> Submit:
-    """contracts.Submit that hands on redacted requests; raises what `submit` raises, and MalformedRequest."""
+def redacting(submit: Submit, redactor: Redactor, inspect: Inspect) -> Submit:
+    """contracts.Submit that hands on redacted requests; raises what `submit` and `inspect` raise, MalformedRequest and Overloaded.
+
+    inspect: refuses, without parsing, what would take a parser too much; it has the first look. What is larger than LARGE_BYTES is
+    looked through alone, for a parser may take many times its bytes.
+    """
+    turn = threading.Lock()
 
     def redacted(payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
-        return submit(redactor(payload, encoding), encoding, tenant)
+        inspect(payload, encoding)
+        large = len(payload) > LARGE_BYTES
+        if large and not turn.acquire(timeout=TURN_SECONDS_MAX):
+            raise Overloaded("another large request is being looked through for what must be redacted: send this one again later")
+        try:
+            found = redactor(payload, encoding)
+        finally:
+            if large:
+                turn.release()
+        return submit(found, encoding, tenant)
 
     return redacted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
+from cutaway_collector import redact
 from cutaway_collector.commands.load import make_request
 from cutaway_collector.contracts import Encoding, Receipt
-from cutaway_collector.errors import MalformedRequest, SettingsError
+from cutaway_collector.errors import MalformedRequest, Overloaded, SettingsError, TooLarge
 from cutaway_collector.redact import PATTERNS_MAX, REDACTED, Redactor, redacting
 from cutaway_collector.settings import Settings
 
@@ -238,6 +240,56 @@ def test_submit_gets_the_redacted_request_and_the_tenant() -> None:
 
     request = _request()
     PLACES["span"](request).add(key="password").value.string_value = SECRET
-    assert Receipt(1, 2, "three") == redacting(submit, Redactor(NAMES, []))(request.SerializeToString(), "protobuf", "acme")
+    redacted = redacting(submit, Redactor(NAMES, []), lambda payload, encoding: None)
+    assert Receipt(1, 2, "three") == redacted(request.SerializeToString(), "protobuf", "acme")
     assert SECRET.encode() not in seen[0][0]
     assert ("protobuf", "acme") == seen[0][1:]
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_pattern_is_found_behind_the_escapes_of_json(escaped: bool) -> None:
+    """Messages are JSON in a text, which json.dumps writes in ASCII: what a reader sees is what is looked through."""
+    request = _request()
+    messages = json.dumps([{"role": "user", "content": "ask Müller about it"}], ensure_ascii=escaped)
+    PLACES["resource"](request).add(key="messages").value.string_value = messages
+    shown = ExportTraceServiceRequest.FromString(Redactor([], ["Müller"])(request.SerializeToString(), "protobuf"))
+    text = PLACES["resource"](shown)[-1].value.string_value
+    assert json.loads(text) == [{"role": "user", "content": f"ask {REDACTED} about it"}]
+
+
+def test_a_request_is_inspected_before_it_is_parsed() -> None:
+    """What a parser would choke on never reaches one, and large requests are looked through one at a time."""
+    def inspect(payload: bytes, encoding: Encoding) -> None:
+        raise TooLarge("too many parts")
+
+    def never(payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
+        raise AssertionError("a refused request was handed on")
+
+    with pytest.raises(TooLarge):
+        redacting(never, Redactor(NAMES, []), inspect)(b"not protobuf at all", "protobuf")
+
+
+def test_large_requests_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is looked through a second one waits, then is told to come back; a small one passes."""
+    monkeypatch.setattr(redact, "TURN_SECONDS_MAX", 0.01)
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Redactor):
+        def __call__(self, payload: bytes, encoding: Encoding) -> bytes:
+            if payload.startswith(b"first"):
+                began.set()
+                go_on.wait(20)
+            return payload
+
+    submit = redacting(lambda payload, encoding, tenant="": Receipt(1, 0, ""), Slow(NAMES, []), lambda payload, encoding: None)
+    first = threading.Thread(target=submit, args=(b"first" + bytes(redact.LARGE_BYTES), "json"))
+    first.start()
+    try:
+        assert began.wait(20)
+        with pytest.raises(Overloaded):
+            submit(bytes(redact.LARGE_BYTES + 1), "json")
+        assert submit(b"{}", "json").accepted == 1
+    finally:
+        go_on.set()
+        first.join()
+    assert submit(bytes(redact.LARGE_BYTES + 1), "json").accepted == 1
