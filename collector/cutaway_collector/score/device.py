@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 import numba
 import numba.cuda
+import numpy as np
 
 from cutaway_collector.errors import SettingsError
 
@@ -25,6 +26,9 @@ cuda: Any = numba.cuda
 
 THREADS: Final = 128
 """Threads a block; one block works on one sequence. A power of two, because the reductions halve it."""
+
+VALUES_A_THREAD: Final = 500_000
+"""Some milliseconds of work. Waking another core for less costs more CPU time than it saves: OpenMP's threads spin for a while."""
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +125,9 @@ class Device:
                 return on_cuda(*args, **kwargs)
             except Exception as error:
                 self._give_up(error)
+        values = sum(argument.size for argument in args if isinstance(argument, np.ndarray))
         with _parallel_region:
+            numba.set_num_threads(max(1, min(numba.config.NUMBA_NUM_THREADS, values // VALUES_A_THREAD)))
             return on_cpu(*args, **kwargs)
 
     def _give_up(self, error: Exception) -> None:
