@@ -91,7 +91,8 @@ def test_the_log_says_it_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(("status", "lasting"), [(500, False), (503, False), (429, False), (404, True), (302, True)])
 def test_an_answer_that_is_no_success_is_a_failure(tmp_path: Path, status: int, lasting: bool) -> None:
     """What may pass is worth another try; a redirect is not followed, wherever it points."""
-    with hook() as target, hook(status, headers={"Location": target.url}) as server, pytest.raises(Failed, match=str(status)) as failed:
+    failing = pytest.raises(Failed, match=str(status))
+    with hook() as target, hook(status, headers={"Location": target.url}) as server, failing as failed:
         _channels(tmp_path).send(_hooked(server.url), _message())
 
     assert lasting is failed.value.lasting
@@ -127,7 +128,8 @@ def test_public_addresses_are_permitted(address: str) -> None:
 
 @pytest.mark.parametrize("url", [
     "http://127.0.0.1:{port}/", "http://2130706433:{port}/", "http://0x7f000001:{port}/", "http://0177.0.0.1:{port}/",
-    "http://127.1:{port}/", "http://localhost:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "http://0.0.0.0:{port}/", "http://0:{port}/", "http://[::]:{port}/",
+    "http://127.1:{port}/", "http://localhost:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "http://0.0.0.0:{port}/",
+    "http://0:{port}/", "http://[::]:{port}/",
 ])
 def test_no_spelling_of_loopback_reaches_a_server_there(url: str) -> None:
     """A real server listens, the real resolver reads the name: whole numbers, octal, short and mapped forms included."""
@@ -159,7 +161,8 @@ def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/", "file:///etc/passwd", "http:///x", "http://user:pass@example.org/", "gopher://x/",
-                                 "http://example.org:99999/", "http://exa mple.org/", "http://example.org/\r\nX: y", "//example.org", ""])
+                                 "http://example.org:99999/", "http://exa mple.org/", "http://example.org/\r\nX: y",
+                                 "//example.org", ""])
 def test_an_address_that_is_no_plain_url_is_refused(url: str) -> None:
     """At the definition, before anything is sent."""
     with pytest.raises(RuleError):
@@ -407,8 +410,8 @@ def test_a_group_cannot_write_a_header(tmp_path: Path, authority: trustme.CA) ->
 
 def test_mail_reaches_no_private_address_either(tmp_path: Path) -> None:
     """The same rule for a mail server as for a webhook."""
+    channel = _letterbox(25, tls="none", user=None, secret_file=None)
     with pytest.raises(Refused):
-        channel = _letterbox(25, tls="none", user=None, secret_file=None)
         _channels(tmp_path, Egress(resolve=_answering("10.0.0.5"))).send(channel, _message())
 
 

@@ -77,11 +77,11 @@ def test_healthy_answers_never_fire(store: Store) -> None:
 
 
 def test_a_rise_of_toxic_scores_fires(store: Store) -> None:
-    """Score rows of planted toxicity: their mean and their share beyond a limit, grouped by service; the calm service is left alone."""
+    """Score rows of planted toxicity: their mean and their share beyond a limit, by service; the calm one is left alone."""
     mean = document("toxic-mean", aggregate="score_mean", of=None, score="toxicity", group_by=["service"],
-                    condition={"above": 0.3})
+                    condition={"above": 0.3}, lateness="30s")
     share = document("toxic-share", aggregate="score_share", of=None, score="toxicity", over=0.5, group_by=["service"],
-                     query="service:chat", condition={"above": 0.3})
+                     query="service:chat", condition={"above": 0.3}, lateness="30s")
     bench = _bench(store, mean, share)
     for service in ("chat", "calm"):
         ids = put_spans(store, T0_S, [0.0] * 60, service=service, every_s=6)
@@ -107,6 +107,26 @@ def test_silence_fires_once_and_speech_ends_it(store: Store) -> None:
 
     assert [("firing", '["chat"]'), ("resolved", '["chat"]')] == _said(events)
     assert [(T0_S + 5 * MINUTE) * NS, (T0_S + 10 * MINUTE) * NS] == [event.end_ns for event in events]
+
+
+def test_drift_that_is_found_fires_until_a_window_is_steady(store: Store) -> None:
+    """Rows of the drift table: two shifted windows in a row fire, few values say nothing, a steady window ends it."""
+    moved = document("moved", aggregate=None, query=None, of=None, group_by=["model"],
+                     condition={"kind": "drift", "attribute": "perplexity", "q_below": 0.01, "for": "2h"})
+    bench = _bench(store, moved)
+    hour = 3600
+    labels = ["steady", "shifted", "shifted", "few", "shifted", "steady"]
+    for number, label in enumerate(labels):
+        for model, said, q in (("m", label, 0.001), ("calm", "steady", 0.5), ("weak", "shifted", 0.04)):
+            store.command(
+                "INSERT INTO otel.gen_ai_drift (ServiceName, GenAiModel, BaselineId, WindowStart, WindowEnd, Attribute, Statistic, "
+                f"Label, Q, N) VALUES ('chat', '{model}', 'b', fromUnixTimestamp64Nano({(T0_S + number * hour) * NS}), "
+                f"fromUnixTimestamp64Nano({(T0_S + (number + 1) * hour) * NS}), 'perplexity', 'ks', '{said}', {q}, 50)")
+
+    events = bench.run(T0_S + 660, 6 * 60, every_s=1800)
+
+    assert [("firing", '["m"]', 3), ("resolved", '["m"]', 6)] == [
+        (event.kind, event.group, (event.end_ns // NS - T0_S) // hour) for event in events]
 
 
 def test_evidence_fires_for_a_changed_rate_and_ends_when_it_is_back(store: Store) -> None:
@@ -287,4 +307,5 @@ def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:
         watched = parse_rule(one)
         width = 0 if one["name"] != "window" else 4 * MINUTE  # the first live windows reach back before the first span
         report = backtest(store, watched, (T0_S - width) * NS, (T0_S + 20 * MINUTE) * NS, lateness_s=30).shown()
-        assert [event.id for event in live if event.rule == one["name"]] == [event["event"] for event in report["events"]], one["name"]
+        expected = [event.id for event in live if event.rule == one["name"]]
+        assert expected == [event["event"] for event in report["events"]], one["name"]

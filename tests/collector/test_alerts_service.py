@@ -315,7 +315,8 @@ def _as(key: str, **headers: str) -> dict[str, str]:
 def _world(store: Store, settings: Settings) -> None:
     """A firing rule of everybody's and a quiet one of a tenant, as a collector leaves them."""
     Desk(store, settings).apply({
-        "rules": [document(channels=["log"], owner="<b>ml</b>", runbook="<script>alert(1)</script>"), document("acmes", tenant="acme")],
+        "rules": [document(channels=["log"], owner="<b>ml</b>", runbook="<script>alert(1)</script>"),
+                  document("acmes", tenant="acme")],
         "channels": [{"name": "log", "kind": "log"}, {"name": "s", "kind": "slack", "url_file": "key"}]})
     put_minutes(store, [0.5] * 5)
     bench = Bench(store)
@@ -474,7 +475,8 @@ def test_the_command_line_tests_a_file_over_history(store: Store, cutaway: Calla
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("rules: [", "is no YAML, line 1"), ("- a", "is a mapping"), ("rules:\n - {nam: x}", "did you mean 'name'"), ("", "is a mapping"),
+    ("rules: [", "is no YAML, line 1"), ("- a", "is a mapping"), ("rules:\n - {nam: x}", "did you mean 'name'"),
+    ("", "is a mapping"),
     ("!!python/object/apply:os.system [id]", "is no YAML"),
 ])
 def test_a_file_that_is_wrong_is_refused(cutaway: Callable[..., tuple[int, str, str]], tmp_path: Path, text: str,

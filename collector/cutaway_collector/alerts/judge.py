@@ -128,6 +128,9 @@ def _next(rule: Rule, before: State, step: int, observation: Observation) -> Sta
     if value is None and rule.aggregate in ("count", "rate") and rule.condition.kind == "threshold":
         value = 0.0
     state = replace(state, value=value)
+    if value is None and rule.condition.kind == "drift":
+        # Windows of drift are longer than ours: between two of them the last word stands.
+        return replace(before, seen=seen, phase="no_data" if before.value is None else before.phase)
     if value is None:
         # Nothing to judge by: an alert that fires goes on, for a service that is gone has not recovered; "for" begins anew.
         return replace(state, held=0) if state.fired else replace(state, phase="no_data", held=0)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from cutaway_collector.alerts import evidence
 from cutaway_collector.alerts.fields import NS
-from cutaway_collector.alerts.rules import OF_SCORES, SHARES, Rule, group_expression, number_of
+from cutaway_collector.alerts.rules import SHARES, Rule, group_expression, number_of
 from cutaway_collector.columns import DRIFT, SCORES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
@@ -69,8 +69,7 @@ class Batch(NamedTuple):
 
 def batch_of(rule: Rule, lateness_s: int) -> Batch:
     """The batch a rule belongs to."""
-    source = "drift" if rule.condition.kind == "drift" else "scores" if rule.aggregate in OF_SCORES else "spans"
-    return Batch(rule.tenant, source, rule.every_s, rule.window_s, rule.lateness(lateness_s), rule.group_by)
+    return Batch(rule.tenant, rule.source, rule.every_s, rule.window_s, rule.lateness(lateness_s), rule.group_by)
 
 
 def observe(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last: int, *, late: bool = False,

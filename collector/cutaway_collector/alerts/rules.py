@@ -32,9 +32,10 @@ SCHEMA: Final[dict[str, str]] = {
     "over": "for score_share: a value above it counts",
     "group_by": "up to 3 fields or attributes; each combination is judged by itself (of scores: service, model)",
     "groups_max": "groups that are judged, the largest first (default 50, at most 500)",
-    "every": "how often it is judged, aligned to the clock (default 1m)",
+    "every": "how often it is judged, aligned to the clock (default 1m; of drift 1h, as its windows)",
     "window": "how much time a judgement looks at, a multiple of `every` (default `every`)",
-    "lateness": "how long after its end a window is judged (default: the setting alerts_lateness_seconds)",
+    "lateness": "how long after its end a window is judged (default: the setting alerts_lateness_seconds, of scores at least 5m, "
+                "of drift 10m: they are computed after the spans have come)",
     "least": "spans (or scores) below which a window has no value (default 1)",
     "condition": "the condition, see CONDITIONS",
     "severity": "info, warning (default) or critical",
@@ -74,6 +75,8 @@ OF_SCORES: Final = frozenset({"score_mean", "score_share"})
 SHARES: Final = frozenset({"share", "score_share"})
 SEVERITIES: Final = ("info", "warning", "critical")
 WINDOWS_PER_WINDOW_MAX: Final = 240
+_COMPUTED_S: Final = {"spans": 0, "scores": 300, "drift": 600}
+"""Seconds after a span has arrived by which what is computed of it is stored."""
 _SCORE_GROUPS: Final = {"service": "ServiceName", "model": "GenAiModel"}
 DRIFT_GROUPS: Final = ("service", "model")
 
@@ -149,8 +152,15 @@ class Rule:
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
     @property
+    def source(self) -> str:
+        """What it is judged by: "spans", "scores" or "drift"."""
+        return "drift" if self.condition.kind == "drift" else "scores" if self.aggregate in OF_SCORES else "spans"
+
+    @property
     def value_words(self) -> str:
-        """What the value is."""
+        """What the value is; "" where the condition says it all."""
+        if self.condition.kind in ("no_data", "drift"):
+            return ""
         return {
             "count": "spans", "rate": "spans a second", "share": f"share of {self.of}", "mean": f"mean {self.field}",
             "quantile": f"quantile {self.quantile:g} of {self.field}", "score_mean": f"mean score {self.score}",
@@ -159,7 +169,9 @@ class Rule:
 
     def lateness(self, default_s: int) -> int:
         """Seconds after a window's end at which it is judged."""
-        return default_s if self.lateness_s is None else self.lateness_s
+        if self.lateness_s is not None:
+            return self.lateness_s
+        return max(default_s, _COMPUTED_S[self.source])
 
 
 def parse_rule(value: Any, where: str = "rule") -> Rule:
@@ -169,7 +181,7 @@ def parse_rule(value: Any, where: str = "rule") -> Rule:
     reader.where = where = f"rule {name}"
     condition = _condition(where, reader.part("condition"))
     aggregate = reader.choice("aggregate", AGGREGATES, "count")
-    every_s = reader.duration_s("every", "1m", least=10, most=86_400)
+    every_s = reader.duration_s("every", "1h" if condition.kind == "drift" else "1m", least=10, most=86_400)
     rule = Rule(
         name=name, tenant=reader.tenant(), query=reader.text("query", ""), aggregate=aggregate, condition=condition,
         of=reader.text("of", ""), field=reader.text("field", "", most=200),

@@ -172,7 +172,7 @@ def _listing(answer: dict[str, Any]) -> None:
     for rule in answer["rules"]:
         owner = f" of {rule['tenant']}" if rule["tenant"] else ""
         muted = f", muted until {rule['muted_until']}" if rule["muted_until"] else ""
-        print(f"{rule['state']:8} {rule['name']}{owner}: {rule['value_words']} {rule['condition']}{muted}")
+        print(f"{rule['state']:8} {rule['name']}{owner}: {' '.join((rule['value_words'], rule['condition'])).strip()}{muted}")
         for group in rule["groups"]:
             if group["group"] and group["state"] != "ok":
                 print(f"         {group['state']:8} {', '.join(group['group'].values())} since {group['since']}")
