@@ -127,7 +127,8 @@ class Device:
                 self._give_up(error)
         values = sum(argument.size for argument in args if isinstance(argument, np.ndarray))
         with _parallel_region:
-            numba.set_num_threads(max(1, min(numba.config.NUMBA_NUM_THREADS, values // VALUES_A_THREAD)))
+            cores: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it from its environment
+            numba.set_num_threads(max(1, min(cores, values // VALUES_A_THREAD)))
             return on_cpu(*args, **kwargs)
 
     def _give_up(self, error: Exception) -> None:
