@@ -21,7 +21,7 @@ from cutaway_collector.contracts import TlsFiles
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.receive import http as http_module
-from receive_helpers import HEAD, JSON, PROTOBUF, Keys, Recorder, post, request, until_closed
+from receive_helpers import HEAD, JSON, PROTOBUF, Keys, Recorder, eventually, post, request, until_closed
 
 BODY = request(2).SerializeToString()
 
@@ -256,6 +256,35 @@ def test_a_handshake_that_does_not_end_is_given_up(submit: Recorder, tmp_path: P
         assert over_http(receiver.address, None) == 200
     finally:
         receiver.close()
+
+
+def shown(address: tuple[str, int]) -> bytes:
+    """The certificate a listener shows to a new connection."""
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(address, timeout=10)).strip()
+
+
+def test_a_renewed_certificate_is_shown(submit: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections of both listeners get it; a pair that does not belong together is not taken, and the one before stays."""
+    monkeypatch.setattr(http_module, "RENEWAL_SECONDS", 0.02)
+    files = written(tmp_path, SERVER, client_ca=False)
+    http_receiver = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=100_000, concurrency_max=8, threads=2, tls=files)
+    grpc_receiver = GrpcReceiver(submit, "127.0.0.1", 0, body_bytes_max=100_000, threads=2, tls=files)
+    listeners = (http_receiver.address, grpc_receiver.address)
+    try:
+        renewed, again = OURS.issue_cert("localhost", "127.0.0.1"), OURS.issue_cert("localhost", "127.0.0.1")
+        for certificate in (renewed, again):
+            der = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode()).strip()
+            Path(files.certificate).write_bytes(certificate.cert_chain_pems[0].bytes())
+            for address in listeners:
+                assert shown(address) != der  # its key is not there yet
+            Path(files.key).write_bytes(certificate.private_key_pem.bytes())
+            for address in listeners:
+                eventually(lambda address=address, der=der: shown(address) == der)  # type: ignore[misc]  # bound at once
+        assert over_http(http_receiver.address, None) == 200
+        over_grpc(grpc_receiver.address, None)
+    finally:
+        http_receiver.close()
+        grpc_receiver.close()
 
 
 def test_files_that_do_not_belong_together_are_an_error_at_start(submit: Recorder, tmp_path: Path) -> None:

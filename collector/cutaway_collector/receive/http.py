@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from typing import Any, Final, cast
@@ -34,7 +35,7 @@ from cutaway_collector.receive.connection import Connection
 from cutaway_collector.receive.cors import Cors, Headers
 from cutaway_collector.receive.limits import Budget, check_encoding, inflate, too_large
 from cutaway_collector.receive.replies import export_response, status_body, status_headers
-from cutaway_collector.receive.tls import http_context
+from cutaway_collector.receive.tls import Renewals, http_context, renew
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ BODY_SECONDS_MAX: Final = 30.0
 IDLE_SECONDS_MAX: Final = 75
 """Between two requests of a connection: longer than the intervals exporters send at."""
 HANDSHAKE_SECONDS_MAX: Final = 10.0
+RENEWAL_SECONDS: Final = 1.0
+"""How often the certificate's files are asked whether they have changed."""
 STOP_SECONDS_MAX: Final = 5.0
 
 Message = MutableMapping[str, Any]
@@ -72,6 +75,7 @@ class HttpReceiver:
         self._connections_max = connections_max
         self._budget = Budget(receive_bytes_max)
         self._cors = Cors(cors_origins, authenticated=authenticate is not None)
+        self._tls_files = tls
         self._tls = None if tls is None else http_context(tls)
         self._in_flight = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="otlp-http")
@@ -106,7 +110,7 @@ class HttpReceiver:
             lambda: Connection(config=config, server_state=state, app_state={}, connections_max=self._connections_max),
             sock=self._socket, backlog=1024, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
         )
-        await self._stopping.wait()
+        await self._until_stopping()
         server.close()
         connections = cast("set[Connection]", state.connections)
         for connection in list(connections):
@@ -115,6 +119,18 @@ class HttpReceiver:
             await asyncio.wait(state.tasks, timeout=STOP_SECONDS_MAX)
         for connection in list(connections):
             connection.transport.abort()
+
+    async def _until_stopping(self) -> None:
+        """Waits for `close`, and puts a renewed certificate in place meanwhile."""
+        if self._tls is None or self._tls_files is None:
+            await self._stopping.wait()
+            return
+        renewals = Renewals(self._tls_files, "OTLP/HTTP")
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), RENEWAL_SECONDS)
+            if renewals.found():
+                renew(self._tls, self._tls_files)
 
     async def _application(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
