@@ -97,6 +97,8 @@ class Models:
                 raise MissingExtra(f"the scorer {scorer} needs a model of {nbytes} bytes, judge_memory_bytes_max is "
                                    f"{self._bytes_max} and {self.nbytes} are taken: raise it, or judge with fewer scorers")
 
+            transformers.utils.logging.disable_progress_bar()  # a collector's log is no terminal
+
             def make(device: str) -> Any:
                 if device == "cpu":
                     torch.set_num_threads(1)
@@ -106,7 +108,7 @@ class Models:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
             loaded = Loaded(make, tokenizer, self._place(torch, scorer))
             self._loaded[path] = loaded, nbytes
-            _LOG.info("loaded %s for the scorer %s: %d bytes on %s", Path(path).name, scorer, nbytes, loaded.device)
+            _LOG.info("loaded %s for the scorer %s: %d bytes on %s", path, scorer, nbytes, loaded.device)
             return loaded
 
     def _place(self, torch: Any, scorer: str) -> str:
