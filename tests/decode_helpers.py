@@ -19,7 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from cutaway import conventions
-from cutaway_collector.blocks import Block, Lists, MapLists, Maps, Nullable, Strings
+from cutaway_collector.blocks import Block, Lists, MapLists, Maps, Nullable, NumberMaps, Strings
 
 RECEIVED_NS = 1_800_000_000_123_456_789
 KINDS = ["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"]
@@ -37,8 +37,8 @@ def plain(column: Any) -> list[Any]:
         return list(column)
     if isinstance(column, Nullable):
         return [None if hole else value for value, hole in zip(column.values.tolist(), column.missing.tolist(), strict=True)]
-    if isinstance(column, Maps):
-        pairs = list(zip(column.keys, column.values, strict=True))
+    if isinstance(column, Maps | NumberMaps):
+        pairs = list(zip(column.keys, plain(column.values), strict=True))
         return _cut(column.offsets, pairs)
     if isinstance(column, Lists | MapLists):
         return _cut(column.offsets, plain(column.values))
@@ -112,6 +112,12 @@ def _map(attributes: Any) -> list[tuple[bytes, bytes]]:
     return [(one.key.encode(), spell(one.value)) for one in attributes]
 
 
+def _vector(value: AnyValue) -> bool:
+    """Whether it stays numbers: sixteen finite doubles or more and nothing else."""
+    inner = value.array_value.values
+    return len(inner) >= 16 and all(one.WhichOneof("value") == "double_value" and math.isfinite(one.double_value) for one in inner)
+
+
 def _id(raw: bytes, width: int) -> bytes:
     return raw.hex().encode() if len(raw) == width and any(raw) else b""
 
@@ -154,7 +160,14 @@ def _row(span: Span, scope: Any, resource: Resource) -> dict[str, Any]:
         "ServiceName": services[0] if services else b"",
         "ResourceAttributes": _map(resource.attributes),
         "ScopeName": scope.name.encode(), "ScopeVersion": scope.version.encode(),
-        "SpanAttributes": [(key, value) for key, value in _map(span.attributes) if key.decode() not in SERIES],
+        "SpanAttributes": [
+            pair for pair, one in zip(_map(span.attributes), span.attributes, strict=True)
+            if one.key not in SERIES and not _vector(one.value)
+        ],
+        "SpanNumbers": [
+            (one.key.encode(), [inner.double_value for inner in one.value.array_value.values])
+            for one in span.attributes if one.key not in SERIES and _vector(one.value)
+        ],
         "Duration": max(0, span.end_time_unix_nano - span.start_time_unix_nano),
         "StatusCode": STATUSES[span.status.code if 0 <= span.status.code < 3 else 0].encode(),
         "StatusMessage": span.status.message.encode(),
@@ -212,7 +225,8 @@ def _nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.lists(inner, max_size=4), st.dictionaries(_text, inner, max_size=3))
 
 
-_value = st.recursive(_leaf, _nest, max_leaves=8)
+_vectors = st.lists(st.one_of(st.floats(), st.floats(allow_nan=False, allow_infinity=False)), min_size=14, max_size=18)
+_value = st.one_of(st.recursive(_leaf, _nest, max_leaves=8), _vectors)
 attributes = st.lists(st.builds(key_value, _key, _value), max_size=5)
 _uint64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(1_600_000_000 * 10**9, 1_900_000_000 * 10**9))
 _enum = st.one_of(st.integers(-1, 7), st.integers(-(2**31), 2**31 - 1))

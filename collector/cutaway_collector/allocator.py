@@ -28,4 +28,4 @@ def keep_freed_memory() -> bool:
         return False
     # Two arenas: with one a thread, each keeps a peak of its own.
     return all(mallopt(option, value) == 1 for option, value in (
-        (_MMAP_THRESHOLD, _ARRAY_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_TOP_PAD, 4 * 1024 * 1024), (_ARENA_MAX, 2)))
+        (_MMAP_THRESHOLD, _ARRAY_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_TOP_PAD, 4 * 1024 * 1024), (_ARENA_MAX, 1)))

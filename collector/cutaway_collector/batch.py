@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway_collector.blocks import Array, Block, Column, Lists, MapLists, Maps, Nullable, Offsets, Strings, concat_blocks
+from cutaway_collector.blocks import (
+    Array,
+    Block,
+    Column,
+    Lists,
+    MapLists,
+    Maps,
+    Nullable,
+    NumberMaps,
+    Offsets,
+    Strings,
+    concat_blocks,
+)
 from cutaway_collector.contracts import Checked
 
 
@@ -107,6 +119,10 @@ def _slice(column: Column, start: int, stop: int) -> Column:
         return Strings(column.data[low:high], offsets)
     if isinstance(column, Maps):
         return Maps(offsets, _strings(column.keys, low, high), _strings(column.values, low, high))
+    if isinstance(column, NumberMaps):
+        numbers = _slice(column.values, low, high)
+        assert isinstance(numbers, Lists)
+        return NumberMaps(offsets, _strings(column.keys, low, high), numbers)
     if isinstance(column, MapLists):
         inner = _slice(column.values, low, high)
         assert isinstance(inner, Maps)

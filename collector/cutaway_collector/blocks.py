@@ -97,7 +97,19 @@ class MapLists:
         return int(self.offsets.size) - 1
 
 
-Column: TypeAlias = Array | Strings | Nullable | Lists | Maps | MapLists
+@dataclass(slots=True)
+class NumberMaps:
+    """`n` maps from a string to an array of numbers: map i is entries `offsets[i]:offsets[i + 1]` of keys and of values."""
+
+    offsets: Offsets
+    keys: Strings
+    values: Lists
+
+    def __len__(self) -> int:
+        return int(self.offsets.size) - 1
+
+
+Column: TypeAlias = Array | Strings | Nullable | Lists | Maps | MapLists | NumberMaps
 
 
 @dataclass(slots=True)
@@ -126,7 +138,7 @@ def _nbytes(column: Column) -> int:
         return int(column.data.nbytes + column.offsets.nbytes)
     if isinstance(column, Nullable):
         return int(column.values.nbytes + column.missing.nbytes)
-    if isinstance(column, Maps):
+    if isinstance(column, Maps | NumberMaps):
         return int(column.offsets.nbytes) + _nbytes(column.keys) + _nbytes(column.values)
     return int(column.offsets.nbytes) + _nbytes(column.values)
 
@@ -160,6 +172,12 @@ def concat_columns(parts: Sequence[Column]) -> Column:
         assert isinstance(keys, Strings)
         assert isinstance(values, Strings)
         return Maps(_concat_offsets([p.offsets for p in maps]), keys, values)
+    if isinstance(first, NumberMaps):
+        arrays = [p for p in parts if isinstance(p, NumberMaps)]
+        keys, numbers = concat_columns([p.keys for p in arrays]), concat_columns([p.values for p in arrays])
+        assert isinstance(keys, Strings)
+        assert isinstance(numbers, Lists)
+        return NumberMaps(_concat_offsets([p.offsets for p in arrays]), keys, numbers)
     if isinstance(first, MapLists):
         lists = [p for p in parts if isinstance(p, MapLists)]
         inner = concat_columns([p.values for p in lists])

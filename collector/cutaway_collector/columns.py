@@ -103,6 +103,8 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("DiffusionSteps", _NU, f"T64, {_Z}", "denoising steps that ran", attributes=(c.DIFFUSION_STEPS,)),
     Column("NonfiniteStep", _NU, f"T64, {_Z}", "first step with NaN or infinity in the latents, NULL for none",
            attributes=(c.DIFFUSION_NONFINITE_STEP,)),
+    Column("SpanNumbers", "Map(LowCardinality(String), Array(Float64))", _Z,
+           "attributes of the span that are long arrays of numbers: as numbers, and not in SpanAttributes as text", default="map()"),
     Column("StoredAt", "DateTime64(3)", f"Delta(8), {_Z}", "when the store took it, by the store's clock: what was received long ago and stored late is "
            "behind what was read before", default="now64(3)"),
 )

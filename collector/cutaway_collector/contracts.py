@@ -35,8 +35,8 @@ class Checked:
     """One OTLP request that is known to be sound and will become rows, together with others (decode.build).
 
     wire: the request as protobuf, laid out as encoders do; b"" for logs. counts: rows of each table of decode.tables it fills.
-    spans: how many become rows; rejected, message: of the others (see Decoded). row_bytes: what the rows will take in memory, about.
-    received_ns: since 1970. scores: rows of logs, which are made at once.
+    spans: how many become rows; rejected, message: of the others (see Decoded). row_bytes: what the rows will take in memory,
+    about. received_ns: since 1970. scores: rows of logs, which are made at once.
     """
 
     wire: bytes

@@ -52,7 +52,7 @@ class Settings:
     dead_letters_bytes_max: int = _setting(256 * MIB, "bytes of the spool's dead-letter folder; the oldest go first", "room to look at what went wrong, not an archive", least=4096)
     dead_letters_retention_days: int = _setting(30, "days dead letters are kept, in the folder and as rows; 0 keeps them for ever", "as long as spans", least=0, most=36_500)
     batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts", most=10_000_000)
-    batch_bytes_max: int = _setting(64 * MIB, "decoded bytes an insert", "bounds the encoder's memory", least=MIB, most=4096 * MIB)
+    batch_bytes_max: int = _setting(32 * MIB, "bytes of rows an insert", "making an insert takes three times as much memory; larger ones were no faster", least=MIB, most=4096 * MIB)
     batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush", most=3_600_000)
     receiver_threads: int = _setting(8, "threads of each OTLP receiver, gRPC and HTTP", "they wait for the disk, not for the processor", most=512)
     http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)

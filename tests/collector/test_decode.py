@@ -22,7 +22,7 @@ from cutaway_collector.errors import MalformedRequest, TooLarge
 from decode_helpers import RECEIVED_NS, a_span, any_value, expected, key_value, request, requests, rows, spell_double
 
 GENERATED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-UPSTREAM = [column.name for column in columns.UPSTREAM_COLUMNS]
+UPSTREAM = [*(column.name for column in columns.UPSTREAM_COLUMNS), "SpanNumbers"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,6 +102,7 @@ def agrees_with_the_library(payload: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_many_mutations_agree_with_the_library() -> None:
     """The same promise over many more damaged requests."""
     chance = random.Random(7)

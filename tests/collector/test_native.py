@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, Strings
+from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Strings
 from cutaway_collector.columns import TABLES
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
@@ -99,6 +99,8 @@ def _zero(type: str) -> Column:
         values = _zero(type.removeprefix("Nullable(")[:-1])
         assert isinstance(values, np.ndarray)
         return Nullable(values, np.ones(1, bool))
+    if type.startswith("Map(String, Array("):
+        return NumberMaps(np.array([0, 1]), Strings.of(["k"]), Lists(np.array([0, 2]), np.array([0.5, -0.0])))
     if type.startswith("Map("):
         return maps([{"k": "v"}])
     if type.startswith("Array(Map("):

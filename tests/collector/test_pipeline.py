@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from cutaway_collector import decode
+from cutaway_collector.contracts import Checked, Rows
 from cutaway_collector.errors import MalformedRequest, Overloaded
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.settings import Settings
@@ -357,3 +360,24 @@ def test_stopping_does_not_wait_for_a_server_that_never_came(tmp_path: Path) -> 
             assert pipeline.close(3600)
     finally:
         store.close()
+
+
+def test_a_request_that_cannot_become_rows_harms_no_other(
+    store: ClickHouseStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours in one request of a batch: it alone becomes a dead letter that says why, its neighbours are stored."""
+    build = decode.build
+
+    def faulty(requests: Sequence[Checked], limits: decode.Limits) -> Rows:
+        if any(one.tenant == "bad" for one in requests):
+            raise ZeroDivisionError("planted")
+        return build(requests, limits)
+
+    monkeypatch.setattr(decode, "build", faulty)
+    with running(store, settings) as pipeline:
+        for number, tenant in enumerate(["good", "bad", "good"]):
+            pipeline.submit(request(number * 10), "protobuf", tenant)
+        wait_until(lambda: sample(pipeline, "cutaway_dead_letters_total") == 1)
+        wait_until(lambda: stored(store) == [*range(10), *range(20, 30)])
+        assert sample(pipeline, "cutaway_spans_lost_total") == SPANS_A_REQUEST
+        assert "ZeroDivisionError: planted" in store.query("SELECT Reason FROM otel.cutaway_dead_letters").rows[0][0]

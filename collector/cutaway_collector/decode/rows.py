@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cutaway_collector import columns
-from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Strings
-from cutaway_collector.decode import lift, names, text
+from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, NumberMaps, Strings
+from cutaway_collector.decode import doubles, lift, names, text
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.strings import gather, hex_ids, pick, runs, visible_runs
+from cutaway_collector.decode.strings import gather, hex_ids, pick, runs
 from cutaway_collector.decode.tables import Tables
 
 _KINDS: Final = Strings.of(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
@@ -107,15 +107,16 @@ def _link_columns(data: Any, tables: Tables, numbers: Strings, records: Any) -> 
     }
 
 
-def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) -> tuple[Maps, dict[str, Column]]:
-    """SpanAttributes without the token series, and the columns lifted from them."""
+def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) -> tuple[Maps, NumberMaps, dict[str, Column]]:
+    """SpanAttributes without token series and long arrays of numbers; those arrays; and the columns lifted from attributes."""
     table = tables.span_attributes
-    first, count = kept.records[:, t.S_ATTRIBUTE], kept.records[:, t.S_ATTRIBUTE_N]
-    rows, ends = visible_runs(first, count, table, t.A_NAME, names.SERIES_FROM)
+    first, count = np.ascontiguousarray(kept.records[:, t.S_ATTRIBUTE]), np.ascontiguousarray(kept.records[:, t.S_ATTRIBUTE_N])
+    rows, ends, arrays, array_ends = doubles.split(first, count, table, names.SERIES_FROM)
     keys, values = text.attributes(data, table, rows, numbers, tables.stack)
     positions = np.full(table.shape[0], -1, np.int64)
     positions[rows] = np.arange(rows.size)
-    return Maps(ends, keys, values), lift.lifted(data, table, kept.found, kept.marks, positions, values)
+    lifted = lift.lifted(data, table, kept.found, kept.marks, positions, values)
+    return Maps(ends, keys, values), doubles.number_maps(data, table, arrays, array_ends), lifted
 
 
 def keep(tables: Tables) -> Kept:
@@ -131,7 +132,7 @@ def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, arrival:
     count = len(records)
     scopes = tables.scopes[records[:, t.S_SCOPE]]
     resources, services = _resource_columns(data, tables, numbers, records[:, t.S_RESOURCE])
-    attributes, lifted = _span_attributes(data, tables, numbers, kept)
+    attributes, arrays, lifted = _span_attributes(data, tables, numbers, kept)
     starts, stops = records[:, t.S_START].astype(np.uint64), records[:, t.S_STOP].view(np.uint64)
     made: dict[str, Column] = {
         "Timestamp": _times(records[:, t.S_START]),
@@ -146,6 +147,7 @@ def span_block(data: Any, tables: Tables, numbers: Strings, kept: Kept, arrival:
         "ScopeName": gather(data, scopes[:, t.C_NAME], scopes[:, t.C_NAME_N]),
         "ScopeVersion": gather(data, scopes[:, t.C_VERSION], scopes[:, t.C_VERSION_N]),
         "SpanAttributes": attributes,
+        "SpanNumbers": arrays,
         "Duration": np.where(stops > starts, stops - starts, np.uint64(0)),
         "StatusCode": _enumeration(_STATUSES, records[:, t.S_CODE]),
         "StatusMessage": gather(data, records[:, t.S_MESSAGE], records[:, t.S_MESSAGE_N]),

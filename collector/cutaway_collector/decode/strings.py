@@ -105,28 +105,3 @@ def runs(first: Any, count: Any) -> tuple[Any, Any]:
     ends = _ends(np.ascontiguousarray(count))
     check_column(int(ends[-1]) * 8)
     return _runs(np.ascontiguousarray(first), ends), ends
-
-
-@entry
-def _visible_runs(first: Any, count: Any, table: Any, column: int, hidden_from: int) -> tuple[Any, Any]:
-    ends = np.empty(first.size + 1, np.int64)
-    ends[0] = 0
-    at = 0
-    for index in range(first.size):
-        for step in range(count[index]):
-            if table[first[index] + step, column] < hidden_from:
-                at += 1
-        ends[index + 1] = at
-    rows = np.empty(at, np.int64)
-    at = 0
-    for index in range(first.size):
-        for step in range(count[index]):
-            if table[first[index] + step, column] < hidden_from:
-                rows[at] = first[index] + step
-                at += 1
-    return rows, ends
-
-
-def visible_runs(first: Any, count: Any, table: Any, column: int, hidden_from: int) -> tuple[Any, Any]:
-    """As `runs`, without the rows whose `table[row, column]` is `hidden_from` or more."""
-    return _visible_runs(np.ascontiguousarray(first), np.ascontiguousarray(count), table, column, hidden_from)  # type: ignore[no-any-return]  # compiled functions are untyped

@@ -51,7 +51,7 @@ A_NUMBER: Final = 5
 A_NAME: Final = 6
 """Index in names.NAMES, or -1."""
 A_FLAT: Final = 7
-"""How many doubles an array holds that has nothing else in it and all of them finite, else 0."""
+"""How many doubles an ARRAY holds that has nothing else in it and all of them finite, else 0."""
 A_WIDTH: Final = 8
 
 # Kinds of value, which are the field numbers of AnyValue's oneof.
@@ -63,6 +63,8 @@ DOUBLE: Final = 4
 ARRAY: Final = 5
 MAP: Final = 6
 RAW: Final = 7
+DOUBLES: Final = 9
+"""Not of the oneof: a long ARRAY that is nothing but finite doubles, which stays numbers (see doubles.py)."""
 INDEXED: Final = 8
 """`string_value_strindex`: points into a dictionary that traces do not carry, so it reads as empty."""
 

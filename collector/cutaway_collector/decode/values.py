@@ -26,6 +26,7 @@ from cutaway_collector.decode.tables import (
     DEEP,
     DEPTH_MAX,
     DOUBLE,
+    DOUBLES,
     EMPTY,
     INDEXED,
     INT,
@@ -195,6 +196,19 @@ def _doubles(data: Any, at: int, end: int) -> Any:
     return at == end
 
 
+DOUBLES_MIN: Final = 16
+"""From so many on an array of doubles stays numbers: a vector to compute with. Shorter ones are read as text, by people."""
+
+
+@kernel
+def _finite(data: Any, at: int, end: int) -> Any:
+    """Whether every double of such an array is a finite number."""
+    infinite = np.uint64(0)
+    for here in range(at + 3, end, 11):
+        infinite |= np.uint64((word(data, here) & EXPONENT) == EXPONENT)
+    return infinite == np.uint64(0)
+
+
 @kernel
 def _keep_doubles(data: Any, at: int, end: int, work: Any) -> Any:
     """Keeps the doubles of such an array; how many they are, or 0 when one is not finite (or there are none)."""
@@ -231,7 +245,9 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     if kind == DOUBLE:
         work[claim(work, NUMBERS, 1)] = value
     elif kind == ARRAY and _doubles(data, value, value + length):
-        if slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
+        if slot == SPAN_ATTRIBUTES and name < SERIES_FROM and length >= 11 * DOUBLES_MIN and _finite(data, value, value + length):
+            work[row + A_KIND] = DOUBLES
+        elif slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
             work[row + A_FLAT] = _keep_doubles(data, value, value + length, work)
     elif kind in (ARRAY, MAP):
         inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)

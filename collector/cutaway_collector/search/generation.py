@@ -24,7 +24,7 @@ ATTENTION_VALUES_MAX: Final = 4_000_000
 """Attention values in one answer; beyond it a sequence has none and `attention.reason` says so."""
 
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
-_SPAN_KEYS: Final = (*rows.IDENTITY, *rows.SUMMARY, ("attributes", "SpanAttributes"))
+_SPAN_KEYS: Final = (*rows.IDENTITY, *rows.SUMMARY, *rows.ATTRIBUTES)
 _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("index", "SeqIndex"), ("input_tokens", "InputTokens"), ("output_tokens", "OutputTokens"), ("token_ids", "TokenIds"),
     ("tokens", "TokenTexts"), *series.SIGNALS, *series.STEPS, ("prompt_sequence", "PromptSequence"),
@@ -121,7 +121,7 @@ def _span(store: Store, span_id: str) -> dict[str, Any] | None:
         "ORDER BY Timestamp DESC LIMIT 1"
     )
     found = store.query(text, parameters.values).rows
-    return rows.as_dict([key for key, _ in _SPAN_KEYS], found[0]) if found else None
+    return rows.whole(rows.as_dict([key for key, _ in _SPAN_KEYS], found[0])) if found else None
 
 
 def _same_span(span: Mapping[str, Any], parameters: Parameters) -> str:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import orjson
+
 from cutaway_collector.columns import TRACES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError, StoreError
@@ -44,6 +46,17 @@ IDENTITY: Final[tuple[tuple[str, str], ...]] = (
     ("status_message", "StatusMessage"),
 )
 """Key in the answer, SQL expression: what every span has."""
+
+ATTRIBUTES: Final[tuple[tuple[str, str], ...]] = (("attributes", "SpanAttributes"), ("numbers", "SpanNumbers"))
+"""Key in the answer, column: all attributes of a span; `whole` makes one of the two."""
+
+
+def whole(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its long arrays of numbers among its other attributes, spelled as JSON like those that are shorter."""
+    numbers = row.pop("numbers")
+    row["attributes"] = row["attributes"] | {name: orjson.dumps(values).decode() for name, values in numbers.items()}
+    return row
+
 
 _UNKNOWN_WHEN_EMPTY: Final = frozenset({"model", "operation"})
 

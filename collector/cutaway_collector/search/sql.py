@@ -44,6 +44,11 @@ class Key:
         key = parameters.text(self.key)
         return "(" + " OR ".join(f"mapContains({column}, {key})" for column in self.maps()) + ")"
 
+    def exists(self, parameters: Parameters) -> str:
+        """SQL condition: the span has it, be it as a long array of numbers, which no comparison looks into."""
+        numbers = "" if self.scope == "resource" else f" OR mapContains(SpanNumbers, {parameters.text(self.key)})"
+        return f"({self.present(parameters)}{numbers})"
+
     def expression(self, parameters: Parameters) -> str:
         """SQL String expression, '' when absent."""
         key = parameters.text(self.key)
@@ -77,12 +82,18 @@ def condition(node: Node, parameters: Parameters) -> str:
         return f"(NOT ifNull({condition(node.part, parameters)}, 0))"
     if isinstance(node, Has):
         target = resolve(node.field, node.scope)
-        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+        return _exists(target, parameters)
     if isinstance(node, Is):
         return f"({is_flag(node).condition})"
     if isinstance(node, Text):
         return free_text(node.value, parameters)
     return _term(node, parameters)
+
+
+def _exists(target: Target, parameters: Parameters) -> str:
+    if isinstance(target, Field):
+        return f"({target.present})"
+    return target.exists(parameters) if isinstance(target, Key) else target.present(parameters)
 
 
 def is_flag(node: Is) -> fields.Flag:
@@ -119,7 +130,7 @@ def _matches(target: Field | Key, term: Term, parameters: Parameters) -> str:
 
 def _match_one(target: Field | Key, value: Literal | Regex, parameters: Parameters) -> str:
     if isinstance(value, Literal) and not value.quoted and value.text == "*":
-        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+        return _exists(target, parameters)
     if isinstance(target, Key):
         return _match_attribute(target, value, parameters)
     if target.kind == "number":
@@ -210,7 +221,7 @@ def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters
         for operator, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"
     ]
     if not ends:
-        return f"({target.present})" if isinstance(target, Field) else target.present(parameters)
+        return _exists(target, parameters)
     return f"({' AND '.join(ends)})"
 
 

@@ -26,7 +26,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a
 
 _DETAIL: Final[tuple[tuple[str, str], ...]] = (
     ("trace_state", "TraceState"),
-    ("attributes", "SpanAttributes"),
+    *rows.ATTRIBUTES,
     ("resource", "ResourceAttributes"),
     ("scope_name", "ScopeName"),
     ("scope_version", "ScopeVersion"),
@@ -104,7 +104,7 @@ def _times(store: Store, trace_id: str) -> tuple[int, int] | None:
 
 
 def _span(values: Sequence[Any]) -> dict[str, Any]:
-    row = rows.as_dict([key for key, _ in _KEYS], values)
+    row = rows.whole(rows.as_dict([key for key, _ in _KEYS], values))
     events = zip(row.pop("event_times"), row.pop("event_names"), row.pop("event_attributes"), strict=True)
     links = zip(row.pop("link_traces"), row.pop("link_spans"), row.pop("link_states"), row.pop("link_attributes"), strict=True)
     row["scope"] = {"name": row.pop("scope_name"), "version": row.pop("scope_version")}

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, Offsets, Strings
+from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Offsets, Strings
 from cutaway_collector.columns import TABLES
 
 Part: TypeAlias = bytes | memoryview
@@ -98,6 +98,11 @@ def _append(parts: list[Part], type: str, column: Column) -> None:
         holes = _kind(column, Nullable)
         parts.append(_bytes(np.ascontiguousarray(holes.missing, np.uint8)))
         _append(parts, type.removeprefix("Nullable(").removesuffix(")"), holes.values)
+    elif type.startswith("Map(String, Array("):
+        arrays = _kind(column, NumberMaps)
+        parts.append(_ends(arrays.offsets))
+        _append_strings(parts, arrays.keys)
+        _append(parts, type.removeprefix("Map(String, ").removesuffix(")"), arrays.values)
     elif type.startswith("Map("):
         _append_maps(parts, _kind(column, Maps))
     elif type.startswith("Array(Map("):
