@@ -157,6 +157,19 @@ def test_a_message_that_does_not_arrive_is_given_up(
     never.set()
 
 
+def test_fault_12_calls_that_never_send_keep_nobody_out(
+    channel: grpc.Channel, receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads wait for messages that do not come: once another call waits for a thread, they are given up early."""
+    monkeypatch.setattr(grpc_module, "PRESSED_SECONDS_MAX", 0.2)
+    stuck = channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    never = threading.Event()
+    calls = [stuck.future(iter(never.wait, True), timeout=60) for _ in range(THREADS * READERS_PER_THREAD)]
+    eventually(lambda: len(receiver._reading) == len(calls))
+    TraceServiceStub(channel).Export(request(), timeout=10)
+    never.set()
+
+
 def test_a_call_without_a_message_is_malformed(channel: grpc.Channel, submit: Recorder) -> None:
     """Not an empty request: nothing was sent."""
     with pytest.raises(grpc.RpcError) as caught:

@@ -29,12 +29,14 @@ EXPORTS: Final[dict[str, Encoding]] = {
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs/protobuf",
 }
 METADATA_BYTES_MAX: Final = 16 * 1024
-READERS_PER_THREAD: Final = 2
+READERS_PER_THREAD: Final = 8
 """Threads that may wait for messages to arrive, for each one that may submit: a few slow senders must not keep the others out."""
 QUEUED_PER_THREAD: Final = 16
 """Calls that may wait for a thread; those beyond are told to come back."""
 MESSAGE_SECONDS_MAX: Final = 30.0
 """From the moment a thread reads a message to its last byte."""
+PRESSED_SECONDS_MAX: Final = 2.0
+"""The same while other calls wait for a thread: senders that send come before those that do not."""
 STREAMS_MAX: Final = 256
 """Calls at once on one connection: what HTTP/2 calls a sensible least, and bounds what one connection can hold."""
 IDLE_MS_MAX: Final = 30 * 60 * 1000
@@ -61,7 +63,7 @@ class GrpcReceiver:
         self._slots = threading.Semaphore(threads)
         self._budget = Budget(receive_bytes_max)
         self._reading: dict[int, tuple[grpc.ServicerContext, float]] = {}
-        pool = _CountingPool(threads * READERS_PER_THREAD, "otlp-grpc")
+        self._pool = pool = _CountingPool(threads * READERS_PER_THREAD, "otlp-grpc")
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="otlp-grpc-refusals")
         self._server = grpc.server(
             pool,
@@ -122,7 +124,7 @@ class GrpcReceiver:
 
     def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         key = threading.get_ident()
-        self._reading[key] = context, time.monotonic() + MESSAGE_SECONDS_MAX
+        self._reading[key] = context, time.monotonic()
         try:
             message = next(messages, None)
         finally:
@@ -133,9 +135,10 @@ class GrpcReceiver:
 
     def _watch(self) -> None:
         """Gives up calls whose message does not arrive: gRPC has no time-out of its own for one."""
-        while not self._closing.wait(min(1.0, MESSAGE_SECONDS_MAX)):
-            for context, deadline in list(self._reading.values()):
-                if time.monotonic() > deadline:
+        while not self._closing.wait(min(0.5, PRESSED_SECONDS_MAX, MESSAGE_SECONDS_MAX)):
+            seconds_max = PRESSED_SECONDS_MAX if self._pool.calls > self._pool.threads else MESSAGE_SECONDS_MAX
+            for context, began in list(self._reading.values()):
+                if time.monotonic() > began + seconds_max:
                     context.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it out
 
     def _tenant(self, context: grpc.ServicerContext) -> str:
@@ -150,6 +153,7 @@ class _CountingPool(ThreadPoolExecutor):
 
     def __init__(self, threads: int, name: str) -> None:
         super().__init__(threads, thread_name_prefix=name)
+        self.threads = threads
         self._lock = threading.Lock()
         self.calls = 0
 

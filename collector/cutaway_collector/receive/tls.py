@@ -78,13 +78,13 @@ def grpc_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     http_context(files)  # gRPC would say nothing about a wrong file and fail every handshake
     renewals = Renewals(files, "OTLP/gRPC")
 
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
+    def fetch() -> grpc.ServerCertificateConfiguration | None:  # None keeps the one in use
         try:
             return _grpc_configuration(files) if renewals.found() else None
         except SettingsError:
             return None  # gone again meanwhile: the next change is looked at
 
-    return grpc.dynamic_ssl_server_credentials(_grpc_configuration(files), fetch,
+    return grpc.dynamic_ssl_server_credentials(_grpc_configuration(files), fetch,  # type: ignore[arg-type]  # may return None
                                                require_client_authentication=bool(files.client_ca))
 
 
