@@ -105,7 +105,7 @@ def test_groups_are_service_model_route_and_template(store: ClickHouseStore, tmp
     nested = [Span(number, "chat m", trace, parent, "chat", start_ns=ns, attributes=spans[0].attributes)
               for number, trace, parent in ((25, 11, 1), (26, 12, 2), (27, 13, 77))]
     store.insert(spans_block([*roots, *spans, *nested]), "s")
-    found = Reader(store, answers_max=10, groups_max=20).groups(Window(FIRST_S, SECONDS))
+    found = Reader(store, answers_max=10, groups_max=20).groups(Window(FIRST_S, SECONDS, 1))
     assert {(group.service, group.model, group.route, group.template, group.answers) for group in found} == {
         ("chat", "m", "", "", 2), ("chat", "m", "", "greet", 1), ("chat", "m", "/own", "", 1), ("chat", "m", "", "Say {x}", 1),
         ("chat", "m", "/a", "", 1), ("chat", "m", "nightly job", "", 1)}
@@ -167,7 +167,7 @@ def test_the_sample_is_the_same_each_time_and_bounded(store: ClickHouseStore, tm
     """However many generations: so many are judged, the same ones, and the row says how many there were."""
     fill(store, made.healthy(120))
     reader = Reader(store, answers_max=30, groups_max=5)
-    (first,), (again,) = (reader.groups(Window(FIRST_S, SECONDS)) for _ in range(2))
+    (first,), (again,) = (reader.groups(Window(FIRST_S, SECONDS, 1)) for _ in range(2))
     assert first == again
     assert len(set(first.sample)) == 30
     windows(store, tmp_path, answers_max=30).catch_up()
@@ -178,8 +178,25 @@ def test_the_largest_groups_are_judged(store: ClickHouseStore) -> None:
     """A flood of names takes no more than the limit, and not the place of the largest."""
     for number in range(6):
         fill(store, made.healthy(3 + number, seed=number), first=100 * number + 1, service=f"s{number}")
-    found = Reader(store, answers_max=30, groups_max=2).groups(Window(FIRST_S, SECONDS))
+    found = Reader(store, answers_max=30, groups_max=2).groups(Window(FIRST_S, SECONDS, 1))
     assert [group.service for group in found] == ["s5", "s4"]
+
+
+def test_of_a_window_too_full_some_seconds_are_looked_at(
+    store: ClickHouseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ones each time, the number of all estimated from them, and every answer still read with its tokens."""
+    monkeypatch.setattr("cutaway_collector.windowing.reader.GENERATIONS_MAX", 200)
+    fill(store, made.healthy(800))
+    reader = Reader(store, answers_max=500, groups_max=5)
+    (window,) = reader.occupied(FIRST_S, FIRST_S + SECONDS, SECONDS)
+    assert (window.generations, window.one_in) == (800, 4)
+    (group,) = reader.groups(window)
+    assert 500 < group.answers < 1100
+    assert reader.groups(window) == [group]
+    (answers,) = reader.answers(window, [group])
+    assert len(answers) == group.answers / 4
+    assert all(answer.text and answer.ids.size for answer in answers)
 
 
 def test_spans_of_other_tools_are_read_from_their_messages(store: ClickHouseStore, tmp_path: Path) -> None:

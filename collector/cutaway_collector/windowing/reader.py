@@ -1,4 +1,4 @@
-"""Reads the groups of a window and a sample of their answers from the store, all of it bounded. Judges nothing.
+"""Reads the groups of a window and samples of their answers from the store, all of it bounded. Judges nothing.
 
 A group is a tenant's service, model, route and prompt template. The route is the span's `http.route`, else that of its trace's root
 span, else the root's name; empty where the generation is the root itself. The prompt template is `gen_ai.prompt.name`, the
@@ -7,9 +7,9 @@ conventions' attribute, else the start of OpenInference's `llm.prompt_template.t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.search.fields import GENERATION_OPERATIONS
 from cutaway_collector.windows import Answer
 
-TOKENS_MAX: Final = 4096
+GENERATIONS_MAX: Final = 50_000
+"""Generations of a window that are looked at; of more, only those of some of its seconds."""
+TOKENS_MAX: Final = 2048
 """Tokens of an answer that are read."""
-CHARACTERS_MAX: Final = 65_536
+CHARACTERS_MAX: Final = 32_768
 """Characters of an answer that are read."""
 ATTRIBUTES_BYTES_MAX: Final = 512 * 1024
 """Bytes of a span's attributes and events out of which its answers are read; a span with more goes without a text."""
@@ -32,20 +34,33 @@ ROOT_SECONDS_MAX: Final = 3600
 _SMALL: Final = " SETTINGS max_threads = 1, priority = 10"
 """Windows leave the other threads of the engine, and the turn, to searches."""
 _OPERATIONS: Final = ", ".join(f"'{name}'" for name in GENERATION_OPERATIONS)
+_GENERATION: Final = f"GenAiOperation IN ({_OPERATIONS})"
 _MODEL: Final = "coalesce(nullIf(SpanAttributes['gen_ai.response.model'], ''), toString(GenAiModel))"
 _TEMPLATE: Final = "coalesce(nullIf(SpanAttributes['gen_ai.prompt.name'], ''), SpanAttributes['llm.prompt_template.template'])"
 
+_Key: TypeAlias = tuple[str, str, str]
+"""Tenant, trace and span id."""
+
 
 class Window(NamedTuple):
-    """start_s <= Timestamp < start_s + seconds, seconds since 1970."""
+    """start_s <= Timestamp < start_s + seconds, seconds since 1970. generations: how many it holds."""
 
     start_s: int
     seconds: int
+    generations: int
+
+    @property
+    def one_in(self) -> int:
+        """Of so many of its seconds one is looked at."""
+        return max(1, -(-self.generations // GENERATIONS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is judged together. answers: generations of the window; sample: trace and span ids of those that are judged."""
+    """What is judged together. answers: generations of the window, an estimate where only some of its seconds were looked at.
+
+    sample: trace and span ids of those that are judged.
+    """
 
     tenant: str
     service: str
@@ -72,22 +87,24 @@ class Reader:
     def occupied(self, first_s: int, end_s: int, seconds: int) -> list[Window]:
         """The windows from first_s to end_s (a multiple of `seconds` each) that hold a generation, oldest first."""
         rows = self._store.query(
-            f"SELECT intDiv(toUnixTimestamp(Timestamp), {seconds}) AS place FROM {self._traces} WHERE {_inside()} "
-            f"GROUP BY place ORDER BY place{_SMALL}", {"start": first_s, "end": end_s}).rows
-        return [Window(int(place) * seconds, seconds) for (place,) in rows]
+            f"SELECT intDiv(toUnixTimestamp(Timestamp), {seconds}) AS place, count() FROM {self._traces} "
+            f"WHERE {_within(Window(first_s, end_s - first_s, 0))} AND {_GENERATION} GROUP BY place ORDER BY place{_SMALL}",
+            {"start": first_s, "end": end_s}).rows
+        return [Window(int(place) * seconds, seconds, int(count)) for place, count in rows]
 
     def groups(self, window: Window) -> list[Group]:
         """The groups of a window. The sample of a group is the same whenever it is asked for: those whose ids hash least."""
+        inside = f"{_within(window)} AND {_GENERATION}"
         generations = (
             f"SELECT TenantId AS tenant, TraceId AS trace, SpanId AS span, any(ServiceName) AS service, any({_MODEL}) AS model, "
             f"any({_TEMPLATE}) AS template, any(SpanAttributes['http.route']) AS own, any(ParentSpanId) AS parent "
-            f"FROM {self._traces} WHERE {_inside()} GROUP BY tenant, trace, span")
+            f"FROM {self._traces} WHERE {inside} GROUP BY tenant, trace, span")
         roots = (
             "SELECT TenantId AS tenant, TraceId AS trace, any(SpanAttributes['http.route']) AS root_route, "
             "any(SpanName) AS root_name "
             f"FROM {self._traces} WHERE Timestamp >= fromUnixTimestamp64Nano(({{start:Int64}} - {ROOT_SECONDS_MAX}) * 1000000000) "
             "AND Timestamp < fromUnixTimestamp64Nano({end:Int64} * 1000000000) AND ParentSpanId = '' AND TraceId IN "
-            f"(SELECT TraceId FROM {self._traces} WHERE {_inside()} AND ParentSpanId != '') GROUP BY tenant, trace")
+            f"(SELECT TraceId FROM {self._traces} WHERE {inside} AND ParentSpanId != '') GROUP BY tenant, trace")
         route = "multiIf(own != '', own, parent = '', '', root_route != '', root_route, toString(root_name))"
         rows = self._store.query(
             f"SELECT tenant, service, model, substringUTF8({route}, 1, {NAME_CHARACTERS_MAX}) AS route, "
@@ -97,49 +114,61 @@ class Reader:
             "GROUP BY ALL ORDER BY tenant, answers DESC, service, model, route, template "
             f"LIMIT {self._groups_max} BY tenant{_SMALL}",
             _bound(window)).rows
-        return [Group(tenant, service, model, route, template, int(count), [(trace, span) for _, trace, span in sample])
+        return [Group(tenant, service, model, route, template, int(count) * window.one_in,
+                      [(trace, span) for _, trace, span in sample])
                 for tenant, service, model, route, template, count, sample in rows]
 
-    def answers(self, window: Window, group: Group) -> list[Answer]:
-        """The sampled answers of a group, one a generated sequence, in the order of the sample; empty ones are left out."""
-        bound = {**_bound(window), "tenant": group.tenant, "traces": [trace for trace, _ in group.sample],
-                 "spans": [span for _, span in group.sample]}
-        mine = ("TenantId = {tenant:String} AND Timestamp >= fromUnixTimestamp64Nano({start:Int64} * 1000000000) AND Timestamp < "
-                "fromUnixTimestamp64Nano({end:Int64} * 1000000000) AND (TraceId, SpanId) IN "
-                "arrayZip({traces:Array(String)}, {spans:Array(String)})")
-        found: dict[tuple[str, str], dict[int, Answer]] = {}
-        for trace, span, sequence, ids, text, surprisals in self._store.query(
-            f"SELECT TraceId, SpanId, SeqIndex, arraySlice(TokenIds, 1, {TOKENS_MAX}), "
+    def answers(self, window: Window, groups: Sequence[Group]) -> list[list[Answer]]:
+        """The sampled answers of each group, one a generated sequence, in the order of its sample; empty ones are left out."""
+        wanted = [(group.tenant, trace, span) for group in groups for trace, span in group.sample]
+        found: dict[_Key, dict[int, Answer]] = {}
+        for *key, sequence, ids, text, surprisals in self._rows(
+            window, wanted, f"SeqIndex, arraySlice(TokenIds, 1, {TOKENS_MAX}), "
             f"substringUTF8(arrayStringConcat(arraySlice(TokenTexts, 1, {TOKENS_MAX})), 1, {CHARACTERS_MAX}), "
-            f"arraySlice(Surprisals, 1, {TOKENS_MAX}) FROM {self._tokens} WHERE {mine} ORDER BY TraceId, SpanId, SeqIndex "
-            f"LIMIT 1 BY TraceId, SpanId, SeqIndex{_SMALL}", bound).rows:
-            answer = Answer(trace, span, int(sequence), np.array(ids, np.int64), text, np.array(surprisals, np.float64))
-            found.setdefault((trace, span), {})[int(sequence)] = answer
-        silent = [key for key in group.sample if not any(answer.text for answer in found.get(key, {}).values())]
+            f"arraySlice(Surprisals, 1, {TOKENS_MAX})", self._tokens, unique="SeqIndex"):
+            answer = Answer(key[1], key[2], int(sequence), np.array(ids, np.int64), text, np.array(surprisals, np.float64))
+            found.setdefault((key[0], key[1], key[2]), {})[int(sequence)] = answer
+        silent = [key for key in wanted if not any(answer.text for answer in found.get(key, {}).values())]
         if silent:
-            self._add_texts(found, {**bound, "traces": [trace for trace, _ in silent], "spans": [span for _, span in silent]}, mine)
-        return [answer for key in group.sample for _, answer in sorted(found.get(key, {}).items())
-                if answer.ids.size or answer.text or answer.surprisals.size]
+            self._add_texts(found, window, silent)
+        return [[answer for trace, span in group.sample for _, answer in sorted(found.get((group.tenant, trace, span), {}).items())
+                 if answer.ids.size or answer.text or answer.surprisals.size] for group in groups]
 
-    def _add_texts(self, found: dict[tuple[str, str], dict[int, Answer]], bound: Mapping[str, Any], mine: str) -> None:
+    def _add_texts(self, found: dict[_Key, dict[int, Answer]], window: Window, silent: Sequence[_Key]) -> None:
         """Texts out of the spans' own attributes and events, where the token series hold none."""
-        for trace, span, attributes, names, events in self._store.query(
-            "SELECT TraceId, SpanId, SpanAttributes, Events.Name, Events.Attributes FROM "
-            f"{self._traces} WHERE {mine} AND arraySum(text -> length(text), mapValues(SpanAttributes)) + "
-            "arraySum(held -> arraySum(text -> length(text), mapValues(held)), Events.Attributes) "
-            f"<= {ATTRIBUTES_BYTES_MAX} LIMIT 1 BY TraceId, SpanId{_SMALL}", bound).rows:
+        size = ("arraySum(text -> length(text), mapValues(SpanAttributes)) + "
+                "arraySum(held -> arraySum(text -> length(text), mapValues(held)), Events.Attributes)")
+        for tenant, trace, span, attributes, names, events in self._rows(
+            window, silent, "SpanAttributes, Events.Name, Events.Attributes", self._traces,
+            only=f"{size} <= {ATTRIBUTES_BYTES_MAX}"):
             told = [{"name": name, "attributes": held} for name, held in zip(names, events, strict=True)]
-            known = found.setdefault((trace, span), {})
+            known = found.setdefault((tenant, trace, span), {})
             for sequence, message in enumerate(messages.answered(attributes, told)):
                 text = message.text[:CHARACTERS_MAX]
                 there = known.get(sequence)
                 known[sequence] = Answer(trace, span, sequence, text=text) if there is None else Answer(
                     trace, span, sequence, there.ids, text, there.surprisals)
 
+    def _rows(self, window: Window, keys: Sequence[_Key], columns: str, table: str, *, only: str = "1",
+              unique: str = "") -> Sequence[Sequence[Any]]:
+        """These columns of the rows of these keys, the keys first; each row once, however often it is stored."""
+        key = "TenantId, TraceId, SpanId" + (f", {unique}" if unique else "")
+        bound = {name: [part[place] for part in keys] for place, name in enumerate(("tenants", "traces", "spans"))}
+        return self._store.query(
+            f"SELECT TenantId, TraceId, SpanId, {columns} FROM {table} WHERE {_within(window)} AND (TenantId, TraceId, SpanId) IN "
+            f"arrayZip({{tenants:Array(String)}}, {{traces:Array(String)}}, {{spans:Array(String)}}) AND {only} "
+            f"ORDER BY {key} LIMIT 1 BY {key}{_SMALL}",
+            {**_bound(window), **bound}).rows
 
-def _inside() -> str:
-    return ("Timestamp >= fromUnixTimestamp64Nano({start:Int64} * 1000000000) AND "
-            f"Timestamp < fromUnixTimestamp64Nano({{end:Int64}} * 1000000000) AND GenAiOperation IN ({_OPERATIONS})")
+
+def _within(window: Window) -> str:
+    """The window's time; of one too full to be read, every so-manieth second of it, the same ones whenever it is asked for.
+
+    Whole seconds, because rows of one second lie together: the rest need not be read.
+    """
+    bounds = ("Timestamp >= fromUnixTimestamp64Nano({start:Int64} * 1000000000) AND "
+              "Timestamp < fromUnixTimestamp64Nano({end:Int64} * 1000000000)")
+    return bounds if window.one_in == 1 else f"{bounds} AND cityHash64(toUnixTimestamp(Timestamp)) % {window.one_in} = 0"
 
 
 def _bound(window: Window) -> dict[str, Any]:

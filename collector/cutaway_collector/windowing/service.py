@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,9 @@ CATCH_UP_WINDOWS: Final = 96
 TRIES_MAX: Final = 3
 """Failures for good of one window before it is passed over."""
 _LOOK_SECONDS: Final = 5.0
+_LOOK_LONGEST_S: Final = 60.0
+_BATCH_ANSWERS: Final = 2000
+"""Answers that are read with one query: some hundred megabytes where all are long."""
 _LOOK_WINDOWS: Final = 8
 """Windows that one query looks through for generations."""
 
@@ -74,7 +77,7 @@ class Windows:
         self._thread.start()
 
     def close(self, deadline_s: float = 10.0) -> None:
-        """Stops after the group at hand; what is not stored then is judged after the next start."""
+        """Stops after the groups at hand; what is not stored then is judged after the next start."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(deadline_s)
@@ -88,7 +91,8 @@ class Windows:
         self._next_s = first_s
         stored = 0
         while self._next_s < end_s:
-            stop_s = min(self._next_s + _LOOK_WINDOWS * self._seconds, end_s)
+            look = 1 if self._failed[0] == self._next_s else _LOOK_WINDOWS  # what was too much at once is taken apart
+            stop_s = min(self._next_s + look * self._seconds, end_s)
             for window in self._reader.occupied(self._next_s, stop_s, self._seconds):
                 self._next_s = window.start_s
                 if not self._one(window):
@@ -111,15 +115,15 @@ class Windows:
         began_s = time.monotonic()
         indexes = self._corpora()
         judged: list[tuple[Group, WindowScore]] = []
-        for group in self._reader.groups(window):
+        for groups in _batches(self._reader.groups(window)):
             while self._give_way() and not self._stop.is_set():
                 self._stop.wait(0.2)
             if self._stop.is_set():
                 return False
-            answers = self._reader.answers(window, group)
-            mine = [index for index in indexes if index.tenant in ("", group.tenant)]
-            judged += [(group, score) for score in window_scores(answers, corpora=mine, embed=self._meaning)]
-            self._answers.inc(len(answers))
+            for group, answers in zip(groups, self._reader.answers(window, groups), strict=True):
+                mine = [index for index in indexes if index.tenant in ("", group.tenant)]
+                judged += [(group, score) for score in window_scores(answers, corpora=mine, embed=self._meaning)]
+                self._answers.inc(len(answers))
         if judged:
             token = f"windows:{VERSION}:{window.seconds}:{window.start_s}"
             self._store.insert(block(window, judged, now_ms=time.time_ns() // 1_000_000), token)
@@ -161,12 +165,15 @@ class Windows:
                 self._labels.labels(kind.label).set(sum(score.label == kind.label for score in scores))
 
     def _run(self) -> None:
+        delay_s = _LOOK_SECONDS
         while not self._stop.is_set():
             try:
                 self.catch_up()
+                delay_s = _LOOK_SECONDS
             except Exception as error:
                 self._fail(error)
-            self._stop.wait(_LOOK_SECONDS)
+                delay_s = min(2 * delay_s, _LOOK_LONGEST_S)
+            self._stop.wait(delay_s)
 
     def _fail(self, error: Exception) -> None:
         """A store that is away is waited for; a window that fails for good is tried again a few times, then passed over."""
@@ -180,3 +187,17 @@ class Windows:
         if at_s >= 0 and self._failed[1] >= TRIES_MAX:
             self._passed.inc()
             self._next_s = at_s + self._seconds
+
+
+def _batches(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups in their order, as many together as hold _BATCH_ANSWERS; a larger one alone."""
+    batch: list[Group] = []
+    held = 0
+    for group in groups:
+        if batch and held + len(group.sample) > _BATCH_ANSWERS:
+            yield batch
+            batch, held = [], 0
+        batch.append(group)
+        held += len(group.sample)
+    if batch:
+        yield batch
