@@ -80,6 +80,8 @@ _KEYS: Final = rows.IDENTITY + rows.SUMMARY
 def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, Any]:
     """One page of spans: {"rows", "next": cursor or None, "stats"}. Rows without the sort field come last.
 
+    Sorted by a score, a row has its value as `score`, None where the span has none.
+
     Pages by key, never by offset: rows that arrive meanwhile neither shift nor repeat others. A span sent more than once is
     one row; a page that lost many repetitions may be shorter than its limit and still have a next. Raises QueryError, StoreError.
     """
@@ -97,6 +99,8 @@ def find(store: Store, request: SearchRequest, *, rows_max: int) -> dict[str, An
     named = list(dict.fromkeys([*scores.named(tree), *filter(None, [order.score])]))
     keys = [key for key, _ in _KEYS]
     page = [rows.as_dict(keys, row[:-1]) for row in found[:limit]]
+    if order.score:
+        page = [{**row, "score": rows.json_safe(values[-1])} for row, values in zip(page, found[:limit], strict=True)]
     last = _position(page[-1], found[len(page) - 1][-1], span) if page else None
     more = len(found) > limit
     if last and not more and len(result.rows) == wanted:  # nothing but repetitions behind the page, as far as was read

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector import search as verb
+from cutaway_collector.search.language import split_scope
+from cutaway_collector.search.scores import SCOPE
 from cutaway_collector.web import charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.site import Arguments, Site, Tab
@@ -264,7 +266,9 @@ def _heat(surprisal_mean: float | None) -> int:
 def _headings(kept: Mapping[str, str]) -> tuple[Heading, ...]:
     current = kept.get("sort", "") or "-start"
     out = []
-    for key, label, css in COLUMNS:
+    sorted_by = current.removeprefix("-")
+    scope, score = split_scope(sorted_by)
+    for key, label, css in (*COLUMNS, *([(sorted_by, score, "num")] if scope == SCOPE else [])):
         active = key and current.lstrip("-") == key
         flipped = key if current == f"-{key}" else f"-{key}"
         direction = "" if not active else "descending" if current.startswith("-") else "ascending"
