@@ -242,15 +242,16 @@ class Credentials:
         try:
             self._looked = self._clock()
             seen = self._signature()
-            if seen == self._seen:
+            if seen == self._seen and not self._trouble:
                 return
-            self._seen = seen
             self._known = {key.digest: key for key in read(self._path)}
+            self._seen = seen  # only now: what could not be read, for want of a file handle perhaps, is read at the next look
             self._trouble = ""
             _LOG.info("the keys file has changed: %d keys", len(self._known))
         except SettingsError as error:
-            self._trouble = f"{error}. The keys known before still count."
-            _LOG.error("%s", self._trouble)
+            before, self._trouble = self._trouble, f"{error}. The keys known before still count."
+            if self._trouble != before:
+                _LOG.error("%s", self._trouble)
         finally:
             self._lock.release()
 

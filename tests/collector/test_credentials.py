@@ -173,6 +173,40 @@ def test_a_damaged_file_keeps_the_last_good_state_and_says_so(path: Path, clock:
     assert known(bearer(key), "ingest", PEER)
 
 
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_again(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No file handle was left when a key was removed: the key is refused once there is one, though the file changes no more."""
+    key = credentials.add(path, "a", ["ingest"])
+    credentials.add(path, "b", ["ingest"])
+    known = Credentials(path, clock=clock)
+    credentials.remove(path, "a")
+
+    def none_left(path: Path) -> tuple[credentials.Key, ...]:
+        raise SettingsError("the keys file cannot be read: Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(credentials, "read", none_left)
+        for _ in range(3):
+            clock.now += 2
+            assert known(bearer(key), "ingest", PEER)
+        assert "Too many open files" in known.trouble
+    assert 1 == caplog.text.count("Too many open files")
+    clock.now += 2
+    assert isinstance(_refused(lambda: known(bearer(key), "ingest", PEER)), Unauthenticated)
+    assert "" == known.trouble
+
+
+def test_a_file_put_back_as_it_was_is_whole_again(path: Path, clock: Clock) -> None:
+    """Rights that were too wide for a while leave no other trace."""
+    credentials.add(path, "a", ["ingest"])
+    known = Credentials(path, clock=clock)
+    for mode, whole in ((0o666, False), (0o600, True)):
+        path.chmod(mode)
+        clock.now += 2
+        assert (known.trouble == "") is whole
+
+
 def test_a_damaged_file_keeps_a_collector_from_starting(path: Path) -> None:
     """There is no last good state yet."""
     path.parent.mkdir()
