@@ -10,7 +10,8 @@ CHARACTERS_MAX: Final = 20_000
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 _END: Final = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]{0,3}(?:\s+|(?<=[。！？]))|\n\s*\n")
-_ABBREVIATION: Final = re.compile(r"(?:^|[\s(])(?:[A-Z]|[Mm]rs?|[Dd]r|[Pp]rof|[Ss]t|vs|etc|e\.g|i\.e|[Nn]o|[Ff]ig|approx|[ap]\.m)\.$")
+_ABBREVIATION: Final = re.compile(r"(?:^|[\s(])(?:[A-Z]|[Mm]rs?|[Dd]r|[Pp]rof|[Ss]t|vs|etc|e\.g|i\.e|[Nn]o|[Ff]ig"
+                             r"|approx|[ap]\.m)\.$")
 
 
 def cut(text: str) -> str:

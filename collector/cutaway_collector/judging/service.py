@@ -85,6 +85,7 @@ class Judging:
         self._retry_s, self._poll_s = retry_s, poll_s
         self._note: notes.Note | None = None
         self._noted_s, self._moved = 0.0, False
+        self._started_s = time.monotonic()
         self._page: deque[Found] = deque()
         self._trouble: dict[str, _Trouble] = {}
         self._givers: dict[str, str] = {}
@@ -98,6 +99,7 @@ class Judging:
 
     def start(self) -> None:
         """Begins where the last process stopped."""
+        self._started_s = time.monotonic()
         self._thread.start()
 
     def close(self, deadline_s: float = 10.0) -> None:
@@ -159,8 +161,9 @@ class Judging:
             return None
         if self._note is None:
             if known is None:
-                now_ms = self._spans.now_ms()
-                known = notes.Note(now_ms, Place(now_ms, 0))
+                # What came since `start` counts: a store may be away at first.
+                began_ms = self._spans.now_ms() - int(1000 * (time.monotonic() - self._started_s))
+                known = notes.Note(began_ms, Place(began_ms, 0))
             self._note = known
             for name in {scorer.name for scorer in self._scorers} & set(known.behind):
                 self._trouble[name] = _Trouble("it failed before the last start", pause_s=self._retry_s)
