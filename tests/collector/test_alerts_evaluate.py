@@ -283,6 +283,7 @@ def test_a_broken_rule_does_not_keep_others_from_being_judged(store: Store) -> N
 
     assert ["loops"] == [event.rule for event in tally.events]
     assert [("", "bad")] == list(tally.failed)
+    assert [("", "bad")] == list(bench.evaluator.tick((T0_S + 2 * MINUTE + 31) * NS).failed)
 
 
 def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:

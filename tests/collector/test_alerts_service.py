@@ -252,6 +252,7 @@ def test_a_change_is_shown_key_by_key_and_pruning_removes(store: Store) -> None:
     ({"condition": {"kind": "e_process", "above": 2}}, "within the range"), ({"groups_max": 10**6}, "from 1 to 500"),
     ({"condition": {"kind": "e_process", "above": 0.2}, "window": "5m"}, "looks at each span once"),
     ({"mute_until": "tomorrow"}, "a time such as"), ({"condition": None}, "condition is missing"),
+    ({"condition": {"kind": "drift", "attribute": "prompts"}, "aggregate": None, "of": None, "query": None}, "score.NAME"),
 ])
 def test_a_rule_that_is_wrong_is_refused_in_words(store: Store, change: dict[str, Any], said: str) -> None:
     """What is wrong, where it stands, and what would be right; nothing is stored."""

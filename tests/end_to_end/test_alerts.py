@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alerts_helpers import hook, put_spans
-from cutaway_collector.settings import Settings
-from cutaway_collector.store import open_store
+from alerts_helpers import hook
 from serving import Serving
 from store_helpers import wait_until
 
@@ -25,18 +23,21 @@ RULE: dict[str, Any] = {
 }
 
 
+PLANT = """
+import itertools, sys, time
+from alerts_helpers import put_spans
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import open_store
+store = open_store(Settings(data=sys.argv[1]))
+put_spans(store, time.time() - 20, list(itertools.islice(itertools.cycle([0.9, 0.9, 0, 0, 0]), 400)), delay_s=-3600)
+store.close()
+"""
+
+
 def _plant(data: Path) -> None:
-    """Spans of the next three minutes, one a second, two fifths of them loops. A subprocess: an engine opens one directory."""
-    pid = os.fork()
-    if not pid:
-        try:
-            store = open_store(Settings(data=str(data)))
-            put_spans(store, time.time() - 20, list(itertools.islice(itertools.cycle([0.9, 0.9, 0, 0, 0]), 200)), delay_s=-3600)
-            store.close()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert 0 == os.waitpid(pid, 0)[1]
+    """Spans of the next six minutes, one a second, two fifths of them loops. A process of its own: an engine opens one directory."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", PLANT, str(data)], check=True, env=environment, timeout=200)
 
 
 @pytest.mark.slow

@@ -25,11 +25,12 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Watch:
-    """A rule under watch: number of the last window that was judged, and its groups."""
+    """A rule under watch: number of the last window that was judged, and its groups. failed: it could not be judged last time."""
 
     rule: Rule
     judged: int
     groups: dict[str, State] = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Evaluator:
         with self._lock:
             tally = Tally()
             self._reload(now_ns, tally)
-            due: dict[tuple[Batch, int, int], list[_Watch]] = {}
+            due: dict[tuple[Batch, int, int, bool], list[_Watch]] = {}
             for watch in self._watches.values():
                 last = steps_of(watch.rule, self._lateness_s, now_ns)
                 if last - watch.judged > STEPS_PER_STATEMENT:
@@ -80,9 +81,10 @@ class Evaluator:
                                  last - watch.judged, STEPS_PER_STATEMENT)
                     watch.judged = last - STEPS_PER_STATEMENT
                 if last > watch.judged:
-                    due.setdefault((batch_of(watch.rule, self._lateness_s), watch.judged + 1, last), []).append(watch)
-            for (batch, first, last), watches in due.items():
-                self._batch(batch, first, last, watches, now_ns, tally)
+                    group = batch_of(watch.rule, self._lateness_s), watch.judged + 1, last, watch.failed
+                    due.setdefault(group, []).append(watch)
+            for (batch, first, last, apart), watches in due.items():
+                self._batch(batch, first, last, watches, now_ns, tally, apart=apart)
             return tally
 
     def lag_s(self, now_ns: int) -> float:
@@ -136,13 +138,13 @@ class Evaluator:
         self._write(outcome, tally)
         self._book.forget_rules(list(gone), gone)
 
-    def _batch(self, batch: Batch, first: int, last: int, watches: list[_Watch], now_ns: int, tally: Tally) -> None:
+    def _batch(self, batch: Batch, first: int, last: int, watches: list[_Watch], now_ns: int, tally: Tally, *, apart: bool) -> None:
         rules = [watch.rule for watch in watches]
 
         def failed(rule: Rule, message: str) -> None:
             tally.failed[rule.key] = message
 
-        seen = observe(self._store, batch, rules, first, last, on_failure=failed)
+        seen = observe(self._store, batch, rules, first, last, apart=apart, on_failure=failed)
         outcome = _Outcome()
         after: list[tuple[_Watch, dict[str, State]]] = []
         for watch in watches:
@@ -157,7 +159,7 @@ class Evaluator:
             outcome.states += [(watch.rule, group, None, end_ns) for group in watch.groups if group not in groups]
         self._write(outcome, tally)
         for watch, groups in after:
-            watch.judged, watch.groups = last, groups
+            watch.judged, watch.groups, watch.failed = last, groups, watch.rule.key not in seen
 
     def _judge(self, watch: _Watch, seen: Seen, first: int, last: int, now_ns: int, outcome: _Outcome,
                tally: Tally) -> dict[str, State]:

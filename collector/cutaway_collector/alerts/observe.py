@@ -73,19 +73,23 @@ def batch_of(rule: Rule, lateness_s: int) -> Batch:
 
 
 def observe(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last: int, *, late: bool = False,
+            apart: bool = False,
             on_failure: Callable[[Rule, str], None] = lambda rule, message: None) -> dict[tuple[str, str], Seen]:
     """What the rules of a batch see in the windows that end at `first` to `last` times `every`: rule key -> Seen.
 
     A rule whose statement fails is asked alone; if it fails again on_failure hears of it and it is left out. late: what arrived
-    after a window was due counts too. Raises StoreError when the store is away.
+    after a window was due counts too. apart: each rule has a statement of its own. Raises StoreError when the store is away.
     """
     seen: dict[tuple[str, str], Seen] = {}
-    for chunk in _chunks(rules, RULES_PER_STATEMENT):
+    for chunk in _chunks(rules, 1 if apart else RULES_PER_STATEMENT):
         try:
             seen.update(_measure(store, batch, chunk, first, last, late=late))
         except StoreError as error:
             if error.retryable:
                 raise
+            if len(chunk) == 1:
+                on_failure(chunk[0], str(error))
+                continue
             for rule in chunk:
                 try:
                     seen.update(_measure(store, batch, [rule], first, last, late=late))

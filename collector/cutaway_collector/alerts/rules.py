@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cutaway_collector.alerts.fields import NS, Reader, RuleError, words_of
+from cutaway_collector.baselines.attributes import CATEGORIES, NUMBERS
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import language, sql
 from cutaway_collector.search.fields import Field
@@ -63,7 +64,7 @@ CONDITIONS: Final[dict[str, dict[str, str]]] = {
         "range": "for means: the smallest and the largest value; what lies beyond counts as these",
     },
     "drift": {
-        "attribute": "an attribute that `cutaway baselines` watches",
+        "attribute": "an attribute that `cutaway baselines` watches, such as tokens.in, perplexity or score.toxicity",
         "q_below": "fires while the drift is judged shifted at a false discovery rate below this (default 0.05)",
         "for": "how long without a break before it fires (default: one window)",
     },
@@ -254,9 +255,16 @@ def _check(rule: Rule, reader: Reader) -> None:
         raise RuleError(f"{reader.where}: an e_process watches a share or a mean, not {rule.aggregate}")
     if kind == "e_process" and rule.aggregate in SHARES and (rule.condition.low, rule.condition.high) != (0.0, 1.0):
         raise RuleError(f"{reader.where}: a share lies between 0 and 1: leave range out")
+    if kind == "drift" and not _watched(rule.condition.attribute):
+        raise RuleError(f"{reader.where}: attribute is one of {', '.join((*NUMBERS, *CATEGORIES))}, score.NAME or label.NAME, "
+                        f"it is {rule.condition.attribute[:60]!r}")
     if kind == "drift" and (rule.query or set(rule.group_by) - set(DRIFT_GROUPS)):
         raise RuleError(f"{reader.where}: drift is kept by service and model: group by these, and leave query out")
     _check_search(rule, reader.where)
+
+
+def _watched(attribute: str) -> bool:
+    return attribute in NUMBERS or attribute in CATEGORIES or attribute.startswith(("score.", "label."))
 
 
 def _check_search(rule: Rule, where: str) -> None:

@@ -21,6 +21,7 @@ TONES: Final = {"firing": "bad", "pending": "warn", "muted": "", "no_data": "", 
 MUTES: Final = {"1h": 3600, "8h": 8 * 3600, "1d": 86_400, "7d": 7 * 86_400, "off": 0}
 GROUPS_SHOWN_MAX: Final = 20
 EVENTS_SHOWN_MAX: Final = 50
+RULES_SHOWN_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class AlertsPage:
     """Everything the template may use."""
 
     rows: tuple[Row, ...]
+    rows_more: int
     events: tuple[Happened, ...]
     tabs: tuple[Tab, ...]
     counts: Mapping[str, int]
@@ -108,8 +110,9 @@ def page(site: Site, arguments: Arguments, *, may_mute: bool) -> AlertsPage:
     tabs = (Tab("all", urls.alerts(), not wanted), *(
         Tab(f"{WORDS[state]} {counts[state]}", urls.alerts(state=state), wanted == state) for state in STATES if counts[state]))
     return AlertsPage(
-        tuple(_row(row) for row in rows), tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts,
-        tuple(found["trouble"]), bool(found["rules"]), may_mute, bool(site.settings.alerts_interval_seconds),
+        tuple(map(_row, rows[:RULES_SHOWN_MAX])), max(0, len(rows) - RULES_SHOWN_MAX),
+        tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts, tuple(found["trouble"]),
+        bool(found["rules"]), may_mute, bool(site.settings.alerts_interval_seconds),
         urls.alerts(json=True, state=wanted, rule=arguments.get("rule", "")))
 
 
