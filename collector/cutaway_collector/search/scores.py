@@ -54,11 +54,11 @@ class Score:
     def where(self, parameters: Parameters, condition: str) -> str:
         """SQL condition over otel_traces: some sequence of the span has a score whose `newest` fulfils the condition.
 
-        newest: Tuple(value Float64, label String), the value NaN for a label alone.
+        newest: Tuple(value Float64, label String, deleted UInt8), the value NaN for a label alone.
         """
         name = parameters.text(self.key)
-        own = f"SELECT TraceId, SpanId FROM ({_newest(parameters, name)}) WHERE alive AND {condition}"
-        whole = f"SELECT TraceId FROM ({_newest(parameters, name, whole=True)}) WHERE alive AND {condition}"
+        own = f"SELECT TraceId, SpanId FROM ({_newest(parameters, name)}) WHERE newest.3 = 0 AND {condition}"
+        whole = f"SELECT TraceId FROM ({_newest(parameters, name, whole=True)}) WHERE newest.3 = 0 AND {condition}"
         return f"((TraceId, SpanId) IN ({own}) OR (ParentSpanId = '' AND TraceId IN ({whole})))"
 
     def present(self, parameters: Parameters) -> str:
@@ -75,13 +75,13 @@ def _table(parameters: Parameters) -> str:
 
 
 def _newest(parameters: Parameters, name: str, *, whole: bool = False) -> str:
-    """SELECT of TraceId, SpanId, newest, alive: a row a span, sequence and source. whole: of the scores without a span alone."""
+    """SELECT of TraceId, SpanId, newest: a row a span, sequence and source. whole: of the scores without a span alone."""
     where = f"ScoreName = {name}" + (" AND SpanId = ''" if whole else " AND SpanId != ''")
     if parameters.start_ns:
         since = parameters.bind(max(0, parameters.start_ns - CLOCK_SLACK_S * _NS), "Int64")
         where += f" AND Timestamp >= fromUnixTimestamp64Nano({since})"
     return (
-        f"SELECT TraceId, SpanId, argMax((Value, Label), {_ORDER}) AS newest, argMax(IsDeleted, {_ORDER}) = 0 AS alive "
+        f"SELECT TraceId, SpanId, argMax((Value, Label, IsDeleted), {_ORDER}) AS newest "
         f"FROM {_table(parameters)} WHERE {where} GROUP BY TraceId, SpanId, SeqIndex, Source"
     )
 
@@ -93,7 +93,7 @@ def join(key: str, parameters: Parameters, *, largest: bool) -> str:
     """
     text = (
         f"SELECT TraceId AS scored_trace, SpanId AS scored_span, toNullable({'max' if largest else 'min'}(newest.1)) AS {VALUE} "
-        f"FROM ({_newest(parameters, parameters.text(key))}) WHERE alive AND isFinite(newest.1) GROUP BY scored_trace, scored_span"
+        f"FROM ({_newest(parameters, parameters.text(key))}) WHERE newest.3 = 0 AND isFinite(newest.1) GROUP BY scored_trace, scored_span"
     )
     return f" LEFT ANY JOIN ({text}) AS scored ON TraceId = scored_trace AND SpanId = scored_span"
 
