@@ -29,6 +29,8 @@ Pairs = list[tuple[float, float]]
 ROWS = 400
 LAYERS, HEADS = 12, 4
 SPANS = 512
+FIGURES = 18
+"""Scores of a sequence with surprisals, entropies and ids."""
 
 
 class Work:
@@ -129,7 +131,7 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
     threads = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(1)
     torch.set_num_threads(1)
-    what = f"{work.tokens // ROWS} tokens a sequence, 18 figures"
+    what = f"{work.tokens // ROWS} tokens a sequence, {FIGURES} figures"
     yield f"token series ({what})", "tokens/s a core", "NumPy, a loop over sequences", [
         (_rate(lambda: work.by("on_cpu"), work.tokens, 5), _rate(lambda: small.by("reference"), small.tokens))
         for _ in range(rounds)]
@@ -181,11 +183,11 @@ def _queryable(tokens: int, *, scored: bool, requests: int = 12) -> float:
         began = time.process_time()
         for payload in payloads:
             pipeline.submit(payload, "protobuf")
-        wanted = SPANS * requests
-        table, column = ("gen_ai_scores", "uniqExact(TraceId)") if scored else ("otel_traces", "count()")
-        while store.query(f"SELECT {column} FROM {settings.database}.{table}").rows[0][0] < wanted:
+        # The last rows of a batch: those of the token series, or as many scores as a sequence with surprisals and ids has.
+        table, rows = ("gen_ai_scores", FIGURES) if scored else ("gen_ai_tokens", 1)
+        while store.query(f"SELECT count() FROM {settings.database}.{table}").rows[0][0] < SPANS * requests * rows:
             time.sleep(0.05)
-        rate = wanted / (time.process_time() - began)
+        rate = SPANS * requests / (time.process_time() - began)
         pipeline.close(10)
         spool.close()
         store.close()

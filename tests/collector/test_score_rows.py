@@ -108,7 +108,7 @@ def test_all_names_appear_for_an_ordinary_sequence():
     """A sequence of a hundred tokens gets all scores that surprisals and ids give."""
     block = token_block([[1.0, 2.0] * 50], [list(range(100))])
     scored = score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]] == WITHOUT_ATTENTION
+    assert [name.decode() for name in scored.columns["ScoreName"]] == sorted(WITHOUT_ATTENTION)
 
 
 def test_the_catalogue_names_what_the_scorers_give():
@@ -133,13 +133,13 @@ def whole_block(layers_of_the_model=3):
 def test_with_every_series_there_is_every_score():
     """A generation whose attention was recorded as a whole gets every score of the catalogue."""
     scored = score_block(whole_block(), scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]][::2] == ALL_NAMES
+    assert [name.decode() for name in scored.columns["ScoreName"]] == 2 * sorted(ALL_NAMES)
 
 
 def test_rauq_needs_every_layer():
     """Where only some layers were recorded, RAUQ does not apply, and the shares still do."""
     scored = score_block(whole_block(layers_of_the_model=0), scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]][::2] == [name for name in ALL_NAMES if name != "rauq"]
+    assert [name.decode() for name in scored.columns["ScoreName"]] == 2 * sorted(set(ALL_NAMES) - {"rauq"})
 
 
 def test_shares_are_of_heads_where_there_are_heads_and_of_layers_where_not():
@@ -162,6 +162,26 @@ def test_values_that_are_no_whole_number_of_tokens_are_refused():
     assert "trend: a token has the same number of entries everywhere: 7 values in a row of 3" in failures[0]
 
 
+def test_rows_come_in_the_order_of_the_tables_key():
+    """Tenant, service, name, hour, trace, span, sequence: sorted as the engine would, whatever the order of arrival."""
+    block = token_block([[1.0] * 20, [2.0] * 20, []] * 4, [[]] * 12)
+    random = np.random.default_rng(3)
+    block.columns["TraceId"] = Strings.of([f"{trace:032x}" for trace in random.integers(0, 3, 12)])
+    block.columns["SpanId"] = Strings.of([f"{span:016x}" for span in random.permutation(12)])
+    block.columns["ServiceName"] = Strings.of(random.choice(["writer", "an older one"], 12))
+    block.columns["Timestamp"] = random.integers(0, 3, 12) * 3_600_000_000_000 + 1_800_000_000_000_000_000
+    scored = score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
+    keys = [
+        (service, name, time // 3_600_000_000_000, trace, span) for service, name, time, trace, span in zip(
+            *(list(scored.columns[name]) for name in ("ServiceName", "ScoreName", "Timestamp", "TraceId", "SpanId")), strict=True)]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys) == 8 * len([*surprisal.NAMES, "surprisal_trend"])
+    values = {(span, name): value for span, name, value in zip(
+        scored.columns["SpanId"], scored.columns["ScoreName"], scored.columns["Value"], strict=True)}
+    for row, span in enumerate(block.columns["SpanId"]):
+        assert values.get((span, b"surprisal_p50")) == [1.0, 2.0, None][row % 3]
+
+
 def test_what_does_not_apply_makes_no_row():
     """Empty sequences, and blocks without rows, make no score rows but a whole block."""
     for block in (token_block([[], []], [[], []]), token_block([], [])):
@@ -173,7 +193,7 @@ def test_what_does_not_apply_makes_no_row():
 def test_numbers_only_capture_leaves_repetition_out():
     """Without token ids the surprisal scores are still there, and repetition is not reported as broken."""
     scored = score_block(token_block([[1.0] * 20], [[]]), scorers("cpu"), now_ms=0, on_failure=never)
-    assert [name.decode() for name in scored.columns["ScoreName"]] == [*surprisal.NAMES, "surprisal_trend"]
+    assert [name.decode() for name in scored.columns["ScoreName"]] == sorted([*surprisal.NAMES, "surprisal_trend"])
 
 
 def test_a_failing_scorer_harms_no_other():

@@ -125,16 +125,19 @@ def _share(unique: int, grams: int) -> float:
 
 @cpu_kernel
 def _cpu(
-    ids: npt.NDArray[Any], offsets: Offsets, rooms: Offsets, tables: npt.NDArray[np.int32], names: npt.NDArray[np.uint32], seed: Any,
-    out: Floats,
+    ids: npt.NDArray[Any], offsets: Offsets, rooms: Offsets, tables: npt.NDArray[np.int32], names: npt.NDArray[np.uint32],
+    seed: Any, out: Floats,
 ) -> None:
     for row in prange(out.shape[1]):
         start, tokens = offsets[row], offsets[row + 1] - offsets[row]
         table = tables[rooms[row] : rooms[row + 1]]
         # Ids get names, pairs of names get names, pairs of those are the 4-grams: every comparison is one of two numbers.
         out[0, row] = _share(_unique(ids, start, tokens, 0, table, seed, names[0]), tokens)
-        out[1, row] = _share(_unique(names[0], start, tokens - 1, 1, table, seed, names[1]), tokens - 1)
-        out[SEQ_REP, row] = 1.0 - _share(_unique(names[1], start, tokens - 3, 2, table, seed, names[0]), tokens - 3)
+        pairs = _unique(names[0], start, tokens - 1, 1, table, seed, names[1])
+        out[1, row] = _share(pairs, tokens - 1)
+        # Where no pair comes back, no four ids do.
+        fours = _unique(names[1], start, tokens - 3, 2, table, seed, names[0]) if pairs < tokens - 1 else tokens - 3
+        out[SEQ_REP, row] = 1.0 - _share(fours, tokens - 3)
         out[LOOP_PERIOD, row] = _loop(ids, start, start + tokens, table) if tokens > 0 else math.nan
 
 
@@ -157,7 +160,7 @@ def _cuda(ids: Any, offsets: Any, rooms: Any, tables: Any, names: Any, seed: Any
         for at in range(thread, grams, THREADS):
             key = _key_on_cuda(names[level], start + at, gap)
             slot = _slot_on_cuda(key, seed, mask)
-            # Whoever finds the slot empty owns the gram and names it: taking it is one atomic step, so equal grams are counted once.
+            # Whoever finds the slot empty owns the gram and names it. Taking it is one atomic step: equal grams are counted once.
             seen = cuda.atomic.cas(tables, base + slot, int32(-1), int32(at))
             while seen >= 0 and _key_on_cuda(names[level], start + seen, gap) != key:
                 slot = (slot + 1) & mask

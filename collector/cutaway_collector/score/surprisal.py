@@ -63,7 +63,7 @@ PERPLEXITY, ADJUSTED, FIRST_QUANTILE, WORST, BURSTS, FIRST_QUARTER, SLOPE = 0, 1
 BUCKETS: Final = 256
 BUCKET_SHIFT: Final = 20
 BUCKET_FIRST: Final = (127 - 24) << 3
-"""Buckets of the quantiles: exponent and three bits of the mantissa, from 2^-24 nats to 2^8; what lies outside joins the outermost."""
+"""Buckets of the quantiles: exponent and three bits of the mantissa, from 2^-24 nats to 2^8; others join the outermost."""
 
 _SEED: Final = np.uint64(secrets.randbits(64))
 """Secret of the process: surprisals come from strangers, who must not be able to choose an order that makes selecting slow."""
@@ -185,13 +185,13 @@ def _place(kept: Any, low: int, high: int, rank: int, state: Any) -> Any:
 
 @cpu_helper
 def _bucket(bits: int) -> int:
-    """Which bucket a float32 belongs to, by its bits read as int32: never smaller for a larger value; negative ones are in the first."""
+    """Which bucket a float32 belongs to, by its bits read as int32: it rises with the value; negative ones are in the first."""
     return min(max((bits >> BUCKET_SHIFT) - BUCKET_FIRST, 0), BUCKETS - 1)
 
 
 @cpu_helper
 def _spread(kept: Any, start: int, count: int, ordered: Any) -> Any:
-    """Copies kept[start:start + count] to the same places of `ordered`, bucket by bucket; where each bucket ends, int64 [BUCKETS]."""
+    """Copies kept[start:start + count] to these places of `ordered`, bucket by bucket; gives where each bucket ends."""
     bits = kept.view(np.int32)
     ends = np.zeros(BUCKETS + 1, np.int64)
     for at in range(start, start + count):
