@@ -93,7 +93,8 @@ def join(key: str, parameters: Parameters, *, largest: bool) -> str:
     """
     text = (
         f"SELECT TraceId AS scored_trace, SpanId AS scored_span, toNullable({'max' if largest else 'min'}(newest.1)) AS {VALUE} "
-        f"FROM ({_newest(parameters, parameters.text(key))}) WHERE newest.3 = 0 AND isFinite(newest.1) GROUP BY scored_trace, scored_span"
+        f"FROM ({_newest(parameters, parameters.text(key))}) WHERE newest.3 = 0 AND isFinite(newest.1) "
+        "GROUP BY scored_trace, scored_span"
     )
     return f" LEFT ANY JOIN ({text}) AS scored ON TraceId = scored_trace AND SpanId = scored_span"
 
