@@ -7,6 +7,7 @@ conventions' attribute, else the start of OpenInference's `llm.prompt_template.t
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -19,8 +20,10 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.search.fields import GENERATION_OPERATIONS
 from cutaway_collector.windows import Answer
 
-GENERATIONS_MAX: Final = 50_000
-"""Generations of a window that are looked at; of more, only those of some of its seconds."""
+GENERATIONS_MAX: Final = 20_000
+"""Generations of a window that are looked at; of more, only those of some slices of its time."""
+SLICES: Final = 60
+"""Of a window: each at least a second, for a window has a minute or more."""
 TOKENS_MAX: Final = 2048
 """Tokens of an answer that are read."""
 CHARACTERS_MAX: Final = 32_768
@@ -34,6 +37,8 @@ ROOT_SECONDS_MAX: Final = 3600
 _SMALL: Final = " SETTINGS max_threads = 1, priority = 10"
 """Windows leave the other threads of the engine, and the turn, to searches."""
 _OPERATIONS: Final = ", ".join(f"'{name}'" for name in GENERATION_OPERATIONS)
+_TIME: Final = ("Timestamp >= fromUnixTimestamp64Nano({start:Int64} * 1000000000) AND "
+                "Timestamp < fromUnixTimestamp64Nano({end:Int64} * 1000000000)")
 _GENERATION: Final = f"GenAiOperation IN ({_OPERATIONS})"
 _MODEL: Final = "coalesce(nullIf(SpanAttributes['gen_ai.response.model'], ''), toString(GenAiModel))"
 _TEMPLATE: Final = "coalesce(nullIf(SpanAttributes['gen_ai.prompt.name'], ''), SpanAttributes['llm.prompt_template.template'])"
@@ -50,14 +55,18 @@ class Window(NamedTuple):
     generations: int
 
     @property
-    def one_in(self) -> int:
-        """Of so many of its seconds one is looked at."""
-        return max(1, -(-self.generations // GENERATIONS_MAX))
+    def slices(self) -> list[int]:
+        """Which of its SLICES equal parts of time are looked at: all, or as many as hold GENERATIONS_MAX, the same ones each time.
+
+        Whole parts, because rows of one time lie together: the rest need not be read.
+        """
+        looked = SLICES if self.generations <= GENERATIONS_MAX else max(1, SLICES * GENERATIONS_MAX // self.generations)
+        return sorted(random.Random(self.start_s).sample(range(SLICES), looked))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is judged together. answers: generations of the window, an estimate where only some of its seconds were looked at.
+    """What is judged together. answers: generations of the window, an estimate where only some of its slices were looked at.
 
     sample: trace and span ids of those that are judged.
     """
@@ -88,7 +97,7 @@ class Reader:
         """The windows from first_s to end_s (a multiple of `seconds` each) that hold a generation, oldest first."""
         rows = self._store.query(
             f"SELECT intDiv(toUnixTimestamp(Timestamp), {seconds}) AS place, count() FROM {self._traces} "
-            f"WHERE {_within(Window(first_s, end_s - first_s, 0))} AND {_GENERATION} GROUP BY place ORDER BY place{_SMALL}",
+            f"WHERE {_TIME} AND {_GENERATION} GROUP BY place ORDER BY place{_SMALL}",
             {"start": first_s, "end": end_s}).rows
         return [Window(int(place) * seconds, seconds, int(count)) for place, count in rows]
 
@@ -114,7 +123,7 @@ class Reader:
             "GROUP BY ALL ORDER BY tenant, answers DESC, service, model, route, template "
             f"LIMIT {self._groups_max} BY tenant{_SMALL}",
             _bound(window)).rows
-        return [Group(tenant, service, model, route, template, int(count) * window.one_in,
+        return [Group(tenant, service, model, route, template, round(int(count) * SLICES / len(window.slices)),
                       [(trace, span) for _, trace, span in sample])
                 for tenant, service, model, route, template, count, sample in rows]
 
@@ -162,13 +171,14 @@ class Reader:
 
 
 def _within(window: Window) -> str:
-    """The window's time; of one too full to be read, every so-manieth second of it, the same ones whenever it is asked for.
-
-    Whole seconds, because rows of one second lie together: the rest need not be read.
-    """
-    bounds = ("Timestamp >= fromUnixTimestamp64Nano({start:Int64} * 1000000000) AND "
-              "Timestamp < fromUnixTimestamp64Nano({end:Int64} * 1000000000)")
-    return bounds if window.one_in == 1 else f"{bounds} AND cityHash64(toUnixTimestamp(Timestamp)) % {window.one_in} = 0"
+    """The time that is looked at."""
+    looked = window.slices
+    if len(looked) == SLICES:
+        return _TIME
+    size_ns = window.seconds * 1_000_000_000 // SLICES
+    parts = (f"Timestamp >= fromUnixTimestamp64Nano({first_ns}) AND Timestamp < fromUnixTimestamp64Nano({first_ns + size_ns})"
+             for first_ns in (window.start_s * 1_000_000_000 + place * size_ns for place in looked))
+    return f"{_TIME} AND ({' OR '.join(parts)})"
 
 
 def _bound(window: Window) -> dict[str, Any]:
