@@ -21,7 +21,8 @@ def windows(store: Store, *, start_ns: int | None, end_ns: int | None, filters: 
 
     A window begins in start_ns to end_ns, the end excluded, None for open. filters: names of FILTERS with the values that rows have
     exactly. A row is {"start_ns", "seconds", "service", "model", "route", "template", "answers", "scores"}, a score {"name",
-    "value", "count", "label", "explanation", "examples" (trace ids), "scorer_version"}. truncated: whether there are more than `limit` rows.
+    "value", "count", "label", "explanation", "examples" (trace ids), "scorer_version"}. truncated: whether there are more than
+    `limit` rows.
     """
     database = store.database.replace("\\", "\\\\").replace("`", "\\`")
     bound: dict[str, Any] = {f"f_{name}": value for name, value in filters.items()}
