@@ -16,6 +16,8 @@ from cutaway_collector.baselines import pins as pins_module
 from cutaway_collector.baselines.attributes import Scope, hour_of_week, hours_of
 from cutaway_collector.baselines.changes import Deployment, began, deployments
 from cutaway_collector.baselines.compare import compare, histograms
+from cutaway_collector.baselines.together import together
+from cutaway_collector.drift.multivariate import PERMUTATIONS
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
@@ -221,6 +223,34 @@ def test_a_roll_back_is_a_deployment(store: ClickHouseStore, windows: Windows) -
 def test_where_nothing_changed_no_beginning_is_named(spread: float) -> None:
     """A steady series, or a reference that never varied, has no place of change."""
     assert began([(index, 50, 1.0) for index in range(20)], 1.0, spread) == -1
+
+
+def test_a_correlation_that_broke_is_seen(store: ClickHouseStore, baseline: Baseline, windows: Windows) -> None:
+    """Perplexity no longer goes with entropy while each keeps its distribution: no attribute alone can tell, MMD^2 does."""
+    numbers = made.healthy(np.random.default_rng(15), 400)
+    numbers["Perplexity"] = np.random.default_rng(16).permutation(numbers["Perplexity"])
+    start, end = windows.add(numbers, 15)
+    assert not shifted(store, (start, end)) & {"entropy", "perplexity"}
+    found = together(store, baseline, start, end, by_hour=False)
+    assert (found.p, found.message) == (1 / (1 + PERMUTATIONS), "")
+
+
+def test_the_foreign_generations_are_the_changed_ones(store: ClickHouseStore, baseline: Baseline, windows: Windows) -> None:
+    """Where a quarter is cold, the ten generations most unlike the reference are of that quarter, but for one or two."""
+    rng = np.random.default_rng(17)
+    warm, cold = made.healthy(rng, 300), made.cold(made.healthy(rng, 300))
+    chosen = np.arange(300) % 4 == 0
+    start, end = windows.add({name: np.where(chosen, cold[name], warm[name]) for name in warm}, 17)
+    found = together(store, baseline, start, end, by_hour=False)
+    numbers = [int(span, 16) - 1 - 1_000_000 * Windows.taken for span, _, _ in found.foreign]
+    assert sum(chosen[number] for number in numbers) >= 8
+
+
+def test_where_the_reference_is_gone_it_says_so(store: ClickHouseStore, baseline: Baseline, windows: Windows) -> None:
+    """Sketches outlive the generations: without them there is no second opinion, and a reason."""
+    start, end = windows.add(made.healthy(np.random.default_rng(18), 60), 18)
+    gone = replace(baseline, start_ns=0, end_ns=HOUR_NS)
+    assert "still stored" in together(store, gone, start, end, by_hour=False).message
 
 
 # --- Pins -----------------------------------------------------------------------------------------------------------------

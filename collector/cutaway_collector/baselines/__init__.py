@@ -3,6 +3,7 @@
     attributes  what is watched of a generation, as SQL       pins      pin, list and remove baselines
     compare     one window against its baseline               changes   where a change begins, and which deployment that was
     service     every window once, in its own thread          stored    what was found, kept in gen_ai_drift
+    together    all numbers at once, and which generations are the foreign ones
 
 Reads the store beside ingest and never holds it up. The statistics are the drift verb's, alerts are another flow's.
 """

@@ -17,7 +17,7 @@ from cutaway_collector.baselines.attributes import VERSION, Scope
 from cutaway_collector.contracts import Store
 from cutaway_collector.drift import sketch
 from cutaway_collector.drift.rule import Comparison
-from cutaway_collector.drift.streams import Cusum
+from cutaway_collector.drift.streams import change_point
 
 BUCKETS: Final = 12
 """Of one window."""
@@ -61,15 +61,13 @@ def locate(store: Store, scope: Scope, shifted: Sequence[Comparison], *, by_hour
 def began(series: Sequence[tuple[int, int, float]], level: float, spread: float) -> int:
     """(bucket, values, mean) in order -> the bucket in which the mean left `level`, -1 when a CUSUM does not say so at the end.
 
-    spread: sd of one value. The sum that is above its limit at the end began to grow where the change is (Page 1954).
+    spread: sd of one value.
     """
     if not spread > 0:
         return -1
-    chart = Cusum()
     kept = [(bucket, (mean - level) / spread * math.sqrt(values)) for bucket, values, mean in series if values >= VALUES_MIN]
-    for _, z in kept:
-        chart.update(z)
-    return kept[chart.began][0] if 0 <= chart.began < len(kept) else -1
+    place = change_point([z for _, z in kept])
+    return kept[place][0] if place >= 0 else -1
 
 
 def deployments(store: Store, scope: Scope, step_ns: int) -> list[Deployment]:

@@ -16,7 +16,7 @@ from cutaway_collector.errors import SettingsError
 
 Floats = npt.NDArray[np.float64]
 PERMUTATIONS: Final = 199
-"""With it the smallest p-value is 0.005, and 0.05 is one of its steps."""
+"""The smallest p-value is then 0.005, and 0.05 is one of its steps."""
 Kernel = Callable[[Floats, float], Floats]
 
 
@@ -65,12 +65,12 @@ def mmd2(reference: Floats, now: Floats, *, permutations: int = PERMUTATIONS, se
 def domain_classifier(reference: Floats, now: Floats, *, seed: int = 0) -> tuple[float, float, Floats]:
     """(AUC, p-value, how foreign each row of `now` is) of samples [n, d] and [m, d]; NaN means missing.
 
-    Half of each sample trains boosted trees, the AUC is that of the other half and its p-value the Mann-Whitney test's, which holds
-    because no row judges itself; then the halves change places, so that each row of `now` gets a probability
+    Half of each sample trains a forest, the AUC is that of the other half and its p-value the Mann-Whitney test's, which
+    holds because no row judges itself; then the halves change places, so that each row of `now` gets a probability
     from 0 to 1 by trees that never saw it. Raises SettingsError where scikit-learn is missing.
     """
     try:
-        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.ensemble import RandomForestClassifier
     except ImportError:
         raise SettingsError("the domain classifier needs scikit-learn: pip install 'cutaway[drift]'") from None
     from scipy.stats import mannwhitneyu
@@ -84,8 +84,7 @@ def domain_classifier(reference: Floats, now: Floats, *, seed: int = 0) -> tuple
         half[rng.permutation(rows)[: len(rows) // 2]] = True
     foreign = np.empty(len(points))
     for trained in (half, ~half):
-        trees = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, early_stopping=False, class_weight="balanced",
-                                               random_state=seed)
+        trees = RandomForestClassifier(40, min_samples_leaf=5, class_weight="balanced", random_state=seed, n_jobs=1)
         trees.fit(points[trained], is_now[trained])
         foreign[~trained] = trees.predict_proba(points[~trained])[:, 1]
     judged = ~half

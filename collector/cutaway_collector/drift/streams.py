@@ -7,7 +7,7 @@ the charts' integral equations (Page 1954, Crowder 1987), not looked up. Values 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,33 +24,18 @@ NODES: Final = 60
 class Cusum:
     """Two-sided CUSUM for a mean that moves by `shift` standard deviations: the fastest chart for that (Moustakides 1986).
 
-    run_length: values between false alarms. `update` says whether it alarms; `began` is the index of the first value after the
-    change, as the sum that alarmed tells it (Page's estimator), -1 while neither sum is above its limit.
+    run_length: values between false alarms. `high` and `low` are the sums, which alarm above `limit`.
     """
 
     def __init__(self, *, run_length: float = RUN_LENGTH, shift: float = 1.0) -> None:
         self.allowance = shift / 2
         self.limit = cusum_limit(run_length, self.allowance)
         self.high = self.low = 0.0
-        self._high_from = self._low_from = 0
-        self._seen = 0
 
     def update(self, z: float) -> bool:
         """Takes the next value; true while a sum is above its limit."""
         self.high, self.low = max(0.0, self.high + z - self.allowance), max(0.0, self.low - z - self.allowance)
-        self._seen += 1
-        if self.high == 0:
-            self._high_from = self._seen
-        if self.low == 0:
-            self._low_from = self._seen
         return max(self.high, self.low) > self.limit
-
-    @property
-    def began(self) -> int:
-        """See the class."""
-        if max(self.high, self.low) <= self.limit:
-            return -1
-        return self._high_from if self.high >= self.low else self._low_from
 
 
 class Ewma:
@@ -68,6 +53,19 @@ class Ewma:
         """Takes the next value; true while the average is outside."""
         self.level += self.weight * (z - self.level)
         return abs(self.level) > self.limit
+
+
+def change_point(z: Sequence[float], *, run_length: float = RUN_LENGTH) -> int:
+    """Index of the first value behind a change of the mean that holds to the end, -1 where a CUSUM does not alarm there.
+
+    The place is the likeliest one for a step of unknown size (Hinkley 1970): a CUSUM knows sooner that than where.
+    """
+    chart = Cusum(run_length=run_length)
+    alarm = [chart.update(value) for value in z]
+    if not alarm or not alarm[-1]:
+        return -1
+    behind = np.cumsum(np.asarray(z, np.float64)[::-1])[::-1]
+    return int(np.argmax(behind**2 / np.arange(len(z), 0, -1)))
 
 
 def adwin(values: Iterable[float], *, delta: float = 0.002) -> list[int]:

@@ -15,6 +15,7 @@ from cutaway_collector.baselines.attributes import Scope
 from cutaway_collector.baselines.changes import Deployment
 from cutaway_collector.baselines.compare import Drift
 from cutaway_collector.baselines.pins import Baseline
+from cutaway_collector.baselines.together import Together, together
 from cutaway_collector.web import charts, drift_charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.site import Arguments, Site, Tab
@@ -55,6 +56,26 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """One generation that is most unlike the reference: its address, the classifier's probability, its numbers as printed."""
+
+    span_id: str
+    url: str
+    share: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What all numbers say together, as printed."""
+
+    words: str
+    message: str
+    headings: tuple[str, ...]
+    foreign: tuple[Foreign, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DriftPage:
     """Everything the template may use. baseline is None where none is pinned; rows are empty where the window holds nothing."""
 
@@ -77,6 +98,8 @@ class DriftPage:
     later_url: str
     newest_url: str
     search_url: str
+    explain_url: str
+    explained: Explained | None
     twin_url: str
     interval_minutes: int
 
@@ -92,6 +115,7 @@ class _Found:
     rows: list[Drift]
     history: list[Drift]
     deployments: list[Deployment]
+    together: Together | None = None
 
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
@@ -107,6 +131,7 @@ def twin(site: Site, args: Arguments) -> dict[str, Any]:
         "rows": [row.shown() for row in found.rows],
         "windows": [{"start_ns": start, "end_ns": end, "shifted": names} for (start, end), names in windows.items()],
         "deployments": [one.shown() for one in found.deployments],
+        **({"together": found.together.shown()} if found.together else {}),
     }
 
 
@@ -135,9 +160,12 @@ def page(site: Site, args: Arguments) -> DriftPage:
         marks=drift_charts.marks([(each.ns, each.version, each.previous) for each in found.deployments], *axis),
         ticks=charts.time_ticks(*axis), lanes_start_ns=axis[0], lanes_end_ns=axis[1],
         earlier_url=link(earlier[-1]) if earlier else "", later_url=link(later[0]) if later else "",
-        newest_url=link(None) if later else "", search_url=_search(one, start_ns, end_ns) if one else "",
+        newest_url=link(None) if later else "", explained=_explained(found.together) if found.together else None,
+        explain_url="" if found.together or not found.rows else urls.drift(
+            baseline=one.id if one else "", at=args.get("at"), from_=args.get("from"), to=args.get("to"), explain=1),
+        search_url=_search(one, start_ns, end_ns) if one else "",
         twin_url=urls.drift(json=True, baseline=one.id if one else "", at=args.get("at"), from_=args.get("from"),
-                            to=args.get("to")),
+                            to=args.get("to"), explain=args.get("explain")),
         interval_minutes=site.settings.drift_interval_minutes)
 
 
@@ -164,7 +192,10 @@ def _find(site: Site, args: Arguments) -> _Found:
         kept = bool(rows)
         window = (rows[0].start_ns if rows else end_ns - _length(site), end_ns)
         rows = rows or compare.compare(site.store, one, *window)
-    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, history, window))
+    explained = None
+    if rows and args.get("explain"):
+        explained = together(site.store, one, *window, by_hour=rows[0].reference == "hour")
+    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, history, window), explained)
 
 
 def _length(site: Site) -> int:
@@ -239,6 +270,20 @@ def _search(one: Baseline, start_ns: int, end_ns: int, row: Drift | None = None)
     elif row is not None and (row.attribute in attributes.NUMBERS or row.attribute.startswith("score.")):
         sort = row.attribute if row.level < row.reference_level else f"-{row.attribute}"
     return urls.search(q=query, from_=times.iso(start_ns), to=times.iso(end_ns), sort=sort)
+
+
+def _explained(found: Together) -> Explained:
+    said = []
+    if found.p is not None:
+        said.append(f"MMD² {figures.number(found.mmd2)}, p {figures.number(found.p)}")
+    if found.auc_p is not None:
+        said.append(f"a classifier tells both windows apart with AUC {figures.number(found.auc)}, "
+                    f"p {'< 0.0001' if found.auc_p < 1e-4 else figures.number(found.auc_p)}")
+    said.append(f"{found.n} generations against {found.reference_n}")
+    names = [name for name in attributes.NUMBERS if any(values[name] is not None for _, _, values in found.foreign)]
+    return Explained("; ".join(said), found.message, tuple(attributes.title(name)[0] for name in names), tuple(
+        Foreign(span, urls.generation(span), drift_charts.percent(share), tuple(figures.number(values[name]) for name in names))
+        for span, share, values in found.foreign))
 
 
 def _lanes(history: Sequence[Drift], axis: tuple[int, int], at_ns: int) -> tuple[Lane, ...]:
