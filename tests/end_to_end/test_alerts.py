@@ -29,18 +29,19 @@ from alerts_helpers import put_spans
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 store = open_store(Settings(data=sys.argv[1]))
-put_spans(store, time.time() - 20, list(itertools.islice(itertools.cycle([0.9, 0.9, 0, 0, 0]), 400)), delay_s=-3600)
+put_spans(store, time.time() - 20, list(itertools.islice(itertools.cycle([0.9, 0.9, 0, 0, 0]), 600)), delay_s=-3600)
 store.close()
 """
 
 
 def _plant(data: Path) -> None:
-    """Spans of the next six minutes, one a second, two fifths of them loops. A process of its own: an engine opens one directory."""
+    """Spans of the next ten minutes, one a second, two fifths of them loops. Its own process: an engine opens one directory."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     subprocess.run([sys.executable, "-c", PLANT, str(data)], check=True, env=environment, timeout=200)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_collector_fires_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL while a rule is pending and again after it fired: the event is recorded once and every delivery bears its id."""
     data = tmp_path / "data"
