@@ -11,80 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cutaway_collector.decode.tables import (
-    BAD_SPAN_ID,
-    BAD_START,
-    BAD_TRACE_ID,
-    C_NAME,
-    C_NAME_N,
-    C_VERSION,
-    C_VERSION_N,
-    C_WIDTH,
-    COUNTS,
-    DEEP,
-    E_ATTRIBUTE,
-    E_ATTRIBUTE_N,
-    E_NAME,
-    E_NAME_N,
-    E_TIME,
-    E_WIDTH,
-    EVENT_ATTRIBUTES,
-    EVENTS,
-    HEAD,
-    L_ATTRIBUTE,
-    L_ATTRIBUTE_N,
-    L_ID,
-    L_ID_N,
-    L_STATE,
-    L_STATE_N,
-    L_TRACE,
-    L_TRACE_N,
-    L_WIDTH,
-    LINK_ATTRIBUTES,
-    LINKS,
-    NO_FAULT,
-    R_ATTRIBUTE,
-    R_ATTRIBUTE_N,
-    R_FAULT,
-    R_WIDTH,
-    REJECTED,
-    RESOURCE_ATTRIBUTES,
-    RESOURCES,
-    ROW_BYTES,
-    ROW_BYTES_LEAST,
-    S_ATTRIBUTE,
-    S_ATTRIBUTE_N,
-    S_CODE,
-    S_EVENT,
-    S_EVENT_N,
-    S_FAULT,
-    S_ID,
-    S_ID_N,
-    S_KIND,
-    S_LINK,
-    S_LINK_N,
-    S_MESSAGE,
-    S_MESSAGE_N,
-    S_NAME,
-    S_NAME_N,
-    S_PARENT,
-    S_PARENT_N,
-    S_RESOURCE,
-    S_SCOPE,
-    S_START,
-    S_STATE,
-    S_STATE_N,
-    S_STOP,
-    S_TRACE,
-    S_TRACE_N,
-    S_WIDTH,
-    SCOPES,
-    SHARED,
-    SPAN_ATTRIBUTES,
-    SPANS,
-    TOO_DEEP,
-    TOO_MANY_ATTRIBUTES,
-)
+from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.values import attribute, claim, nested, pair
 from cutaway_collector.decode.wire import (
     BYTES,
@@ -130,11 +57,11 @@ def _nonzero(data: Any, at: int, length: int, width: int) -> Any:
 @kernel
 def _attribute_fault(count: int, limit: int, work: Any) -> Any:
     """What is wrong with the attributes just read; clears the mark for the next owner."""
-    deep = work[DEEP] != 0
-    work[DEEP] = 0
+    deep = work[t.DEEP] != 0
+    work[t.DEEP] = 0
     if count > limit:
-        return TOO_MANY_ATTRIBUTES
-    return TOO_DEEP if deep else NO_FAULT
+        return t.TOO_MANY_ATTRIBUTES
+    return t.TOO_DEEP if deep else t.NO_FAULT
 
 
 @kernel
@@ -147,11 +74,11 @@ def _status(data: Any, at: int, end: int, work: Any, record: int) -> Any:
             length, at = size(data, at, end)
             if at < 0:
                 return at
-            work[record + S_MESSAGE], work[record + S_MESSAGE_N] = at, length
+            work[record + t.S_MESSAGE], work[record + t.S_MESSAGE_N] = at, length
             at += length
         elif field == 3 and wire == VARINT:
             bits, at = varint(data, at, end)
-            work[record + S_CODE] = np.int64(np.int32(bits))
+            work[record + t.S_CODE] = np.int64(np.int32(bits))
         else:
             at = skip(data, at, end, wire)
         if at < 0:
@@ -162,38 +89,38 @@ def _status(data: Any, at: int, end: int, work: Any, record: int) -> Any:
 @kernel
 def _event(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> Any:
     """One event into its row; what is wrong with it is put on its span."""
-    event = _new(work, EVENTS, E_WIDTH)
-    work[event + E_ATTRIBUTE] = first = work[EVENT_ATTRIBUTES]
+    event = _new(work, t.EVENTS, t.E_WIDTH)
+    work[event + t.E_ATTRIBUTE] = first = work[t.EVENT_ATTRIBUTES]
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
             return at
         if field == 1 and wire == FIXED64:
             bits, at = fixed64(data, at, end)
-            work[event + E_TIME] = np.int64(min(bits, np.uint64(TIME_MAX_NS)))
+            work[event + t.E_TIME] = np.int64(min(bits, np.uint64(TIME_MAX_NS)))
         elif wire == BYTES and (field == 2 or field == 3):
             length, at = size(data, at, end)
             if at < 0:
                 return at
             if field == 2:
-                work[event + E_NAME], work[event + E_NAME_N] = at, length
+                work[event + t.E_NAME], work[event + t.E_NAME_N] = at, length
                 at += length
             else:
-                at = attribute(data, at, at + length, work, EVENT_ATTRIBUTES)
+                at = attribute(data, at, at + length, work, t.EVENT_ATTRIBUTES)
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    work[event + E_ATTRIBUTE_N] = work[EVENT_ATTRIBUTES] - first
-    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[event + E_ATTRIBUTE_N], limit, work))
+    work[event + t.E_ATTRIBUTE_N] = work[t.EVENT_ATTRIBUTES] - first
+    work[record + t.S_FAULT] = max(work[record + t.S_FAULT], _attribute_fault(work[event + t.E_ATTRIBUTE_N], limit, work))
     return at
 
 
 @kernel
 def _link(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> Any:
     """One link into its row; what is wrong with it is put on its span."""
-    link = _new(work, LINKS, L_WIDTH)
-    work[link + L_ATTRIBUTE] = first = work[LINK_ATTRIBUTES]
+    link = _new(work, t.LINKS, t.L_WIDTH)
+    work[link + t.L_ATTRIBUTE] = first = work[t.LINK_ATTRIBUTES]
     while at < end:
         field, wire, at = tag(data, at, end)
         if at < 0:
@@ -203,21 +130,21 @@ def _link(data: Any, at: int, end: int, work: Any, record: int, limit: int) -> A
             if at < 0:
                 return at
             if field == 4:
-                at = attribute(data, at, at + length, work, LINK_ATTRIBUTES)
+                at = attribute(data, at, at + length, work, t.LINK_ATTRIBUTES)
             else:
                 if field == 1:
-                    work[link + L_TRACE], work[link + L_TRACE_N] = at, length
+                    work[link + t.L_TRACE], work[link + t.L_TRACE_N] = at, length
                 elif field == 2:
-                    work[link + L_ID], work[link + L_ID_N] = at, length
+                    work[link + t.L_ID], work[link + t.L_ID_N] = at, length
                 else:
-                    work[link + L_STATE], work[link + L_STATE_N] = at, length
+                    work[link + t.L_STATE], work[link + t.L_STATE_N] = at, length
                 at += length
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    work[link + L_ATTRIBUTE_N] = work[LINK_ATTRIBUTES] - first
-    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[link + L_ATTRIBUTE_N], limit, work))
+    work[link + t.L_ATTRIBUTE_N] = work[t.LINK_ATTRIBUTES] - first
+    work[record + t.S_FAULT] = max(work[record + t.S_FAULT], _attribute_fault(work[link + t.L_ATTRIBUTE_N], limit, work))
     return at
 
 
@@ -226,23 +153,23 @@ def _span_bytes(data: Any, at: int, length: int, field: int, record: int, work: 
     """One length-delimited field of Span: `data[at:at + length]`."""
     after = at + length
     if field == 9:
-        return attribute(data, at, after, work, SPAN_ATTRIBUTES)
+        return attribute(data, at, after, work, t.SPAN_ATTRIBUTES)
     if field == 1:
-        work[record + S_TRACE], work[record + S_TRACE_N] = at, length
+        work[record + t.S_TRACE], work[record + t.S_TRACE_N] = at, length
     elif field == 2:
-        work[record + S_ID], work[record + S_ID_N] = at, length
+        work[record + t.S_ID], work[record + t.S_ID_N] = at, length
     elif field == 3:
-        work[record + S_STATE], work[record + S_STATE_N] = at, length
+        work[record + t.S_STATE], work[record + t.S_STATE_N] = at, length
     elif field == 4:
-        work[record + S_PARENT], work[record + S_PARENT_N] = at, length
+        work[record + t.S_PARENT], work[record + t.S_PARENT_N] = at, length
     elif field == 5:
-        work[record + S_NAME], work[record + S_NAME_N] = at, length
+        work[record + t.S_NAME], work[record + t.S_NAME_N] = at, length
     elif field == 11 or field == 13:
         # Attributes of the span itself may lie before and after: its own mark must not be lost to the event's.
-        deep = work[DEEP]
-        work[DEEP] = 0
+        deep = work[t.DEEP]
+        work[t.DEEP] = 0
         after = _event(data, at, after, work, record, limit) if field == 11 else _link(data, at, after, work, record, limit)
-        work[DEEP] = deep
+        work[t.DEEP] = deep
     elif field == 15:
         after = _status(data, at, after, work, record)
     return after
@@ -250,10 +177,11 @@ def _span_bytes(data: Any, at: int, length: int, field: int, record: int, work: 
 
 @kernel
 def _span(data: Any, at: int, end: int, work: Any, scope: int, resource: int, inherited: int, limit: int) -> Any:
-    record = _new(work, SPANS, S_WIDTH)
-    work[record + S_SCOPE], work[record + S_RESOURCE], work[record + S_FAULT] = scope, resource, inherited
-    work[record + S_ATTRIBUTE], work[record + S_EVENT], work[record + S_LINK] = work[SPAN_ATTRIBUTES], work[EVENTS], work[LINKS]
-    work[ROW_BYTES] += ROW_BYTES_LEAST + end - at + work[SHARED] + work[SHARED + 1]
+    record = _new(work, t.SPANS, t.S_WIDTH)
+    work[record + t.S_SCOPE], work[record + t.S_RESOURCE], work[record + t.S_FAULT] = scope, resource, inherited
+    work[record + t.S_ATTRIBUTE] = work[t.SPAN_ATTRIBUTES]
+    work[record + t.S_EVENT], work[record + t.S_LINK] = work[t.EVENTS], work[t.LINKS]
+    work[t.ROW_BYTES] += t.ROW_BYTES_LEAST + end - at + work[t.SHARED] + work[t.SHARED + 1]
     start = np.uint64(0)
     stop = np.uint64(0)
     while at < end:
@@ -270,24 +198,24 @@ def _span(data: Any, at: int, end: int, work: Any, scope: int, resource: int, in
             stop, at = fixed64(data, at, end)
         elif wire == VARINT and field == 6:
             bits, at = varint(data, at, end)
-            work[record + S_KIND] = np.int64(np.int32(bits))
+            work[record + t.S_KIND] = np.int64(np.int32(bits))
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    work[record + S_ATTRIBUTE_N] = work[SPAN_ATTRIBUTES] - work[record + S_ATTRIBUTE]
-    work[record + S_EVENT_N] = work[EVENTS] - work[record + S_EVENT]
-    work[record + S_LINK_N] = work[LINKS] - work[record + S_LINK]
-    work[record + S_FAULT] = max(work[record + S_FAULT], _attribute_fault(work[record + S_ATTRIBUTE_N], limit, work))
-    work[record + S_START] = np.int64(min(start, np.uint64(TIME_MAX_NS)))
-    work[record + S_STOP] = np.int64(stop)
+    work[record + t.S_ATTRIBUTE_N] = work[t.SPAN_ATTRIBUTES] - work[record + t.S_ATTRIBUTE]
+    work[record + t.S_EVENT_N] = work[t.EVENTS] - work[record + t.S_EVENT]
+    work[record + t.S_LINK_N] = work[t.LINKS] - work[record + t.S_LINK]
+    work[record + t.S_FAULT] = max(work[record + t.S_FAULT], _attribute_fault(work[record + t.S_ATTRIBUTE_N], limit, work))
+    work[record + t.S_START] = np.int64(min(start, np.uint64(TIME_MAX_NS)))
+    work[record + t.S_STOP] = np.int64(stop)
     if start < np.uint64(START_MIN_NS) or start >= np.uint64(START_MAX_NS):
-        work[record + S_FAULT] = BAD_START
-    if not _nonzero(data, work[record + S_ID], work[record + S_ID_N], 8):
-        work[record + S_FAULT] = BAD_SPAN_ID
-    if not _nonzero(data, work[record + S_TRACE], work[record + S_TRACE_N], 16):
-        work[record + S_FAULT] = BAD_TRACE_ID
-    work[REJECTED + work[record + S_FAULT]] += 1
+        work[record + t.S_FAULT] = t.BAD_START
+    if not _nonzero(data, work[record + t.S_ID], work[record + t.S_ID_N], 8):
+        work[record + t.S_FAULT] = t.BAD_SPAN_ID
+    if not _nonzero(data, work[record + t.S_TRACE], work[record + t.S_TRACE_N], 16):
+        work[record + t.S_FAULT] = t.BAD_TRACE_ID
+    work[t.REJECTED + work[record + t.S_FAULT]] += 1
     return at
 
 
@@ -303,9 +231,9 @@ def _scope(data: Any, at: int, end: int, work: Any, record: int) -> Any:
             if at < 0:
                 return at
             if field == 1:
-                work[record + C_NAME], work[record + C_NAME_N] = at, length
+                work[record + t.C_NAME], work[record + t.C_NAME_N] = at, length
             elif field == 2:
-                work[record + C_VERSION], work[record + C_VERSION_N] = at, length
+                work[record + t.C_VERSION], work[record + t.C_VERSION_N] = at, length
             else:
                 _, _, kind, value, value_length, inside = pair(data, at, at + length)
                 if inside >= 0 and (kind == 5 or kind == 6):
@@ -317,15 +245,15 @@ def _scope(data: Any, at: int, end: int, work: Any, record: int) -> Any:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    work[DEEP] = 0
+    work[t.DEEP] = 0
     return at
 
 
 @kernel
 def _scope_spans(data: Any, at: int, end: int, work: Any, resource: int, inherited: int, limit: int) -> Any:
-    scope = work[SCOPES]
-    record = _new(work, SCOPES, C_WIDTH)
-    work[SHARED + 1] = 0
+    scope = work[t.SCOPES]
+    record = _new(work, t.SCOPES, t.C_WIDTH)
+    work[t.SHARED + 1] = 0
     settled = False  # a scope may come once, and only before the first span
     while at < end:
         start = at
@@ -341,7 +269,7 @@ def _scope_spans(data: Any, at: int, end: int, work: Any, resource: int, inherit
             elif settled:
                 return fault(IRREGULAR, start)
             else:
-                work[SHARED + 1] = length
+                work[t.SHARED + 1] = length
                 at = _scope(data, at, at + length, work, record)
             settled = True
         else:
@@ -360,22 +288,22 @@ def _resource(data: Any, at: int, end: int, work: Any, record: int, limit: int) 
         if field == 1 and wire == BYTES:
             length, at = size(data, at, end)
             if at >= 0:
-                at = attribute(data, at, at + length, work, RESOURCE_ATTRIBUTES)
+                at = attribute(data, at, at + length, work, t.RESOURCE_ATTRIBUTES)
         else:
             at = skip(data, at, end, wire)
         if at < 0:
             return at
-    work[record + R_ATTRIBUTE_N] = work[RESOURCE_ATTRIBUTES] - work[record + R_ATTRIBUTE]
-    work[record + R_FAULT] = _attribute_fault(work[record + R_ATTRIBUTE_N], limit, work)
+    work[record + t.R_ATTRIBUTE_N] = work[t.RESOURCE_ATTRIBUTES] - work[record + t.R_ATTRIBUTE]
+    work[record + t.R_FAULT] = _attribute_fault(work[record + t.R_ATTRIBUTE_N], limit, work)
     return at
 
 
 @kernel
 def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
-    resource = work[RESOURCES]
-    record = _new(work, RESOURCES, R_WIDTH)
-    work[record + R_ATTRIBUTE] = work[RESOURCE_ATTRIBUTES]
-    work[SHARED] = 0
+    resource = work[t.RESOURCES]
+    record = _new(work, t.RESOURCES, t.R_WIDTH)
+    work[record + t.R_ATTRIBUTE] = work[t.RESOURCE_ATTRIBUTES]
+    work[t.SHARED] = 0
     settled = False  # a resource may come once, and only before the first scope
     while at < end:
         start = at
@@ -387,11 +315,11 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
             if at < 0:
                 return at
             if field == 2:
-                at = _scope_spans(data, at, at + length, work, resource, work[record + R_FAULT], limit)
+                at = _scope_spans(data, at, at + length, work, resource, work[record + t.R_FAULT], limit)
             elif settled:
                 return fault(IRREGULAR, start)
             else:
-                work[SHARED] = length
+                work[t.SHARED] = length
                 at = _resource(data, at, at + length, work, record, limit)
             settled = True
         else:
@@ -404,8 +332,8 @@ def _resource_spans(data: Any, at: int, end: int, work: Any, limit: int) -> Any:
 @entry
 def request(data: Any, work: Any, attributes_max: int) -> Any:
     """Fills the tables of `work` from one request, uint8 [bytes]. Returns data.size, or a fault (see wire.fault)."""
-    work[:COUNTS] = 0
-    work[REJECTED:HEAD] = 0
+    work[:t.COUNTS] = 0
+    work[t.REJECTED:t.HEAD] = 0
     return _request(raw(data), np.int64(data.size), raw(work), attributes_max)
 
 
