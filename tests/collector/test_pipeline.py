@@ -15,6 +15,7 @@ from cutaway_collector.contracts import Checked, Rows
 from cutaway_collector.errors import MalformedRequest, Overloaded
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.settings import Settings
+from cutaway_collector.spool import Spool
 from cutaway_collector.store import ClickHouseStore, open_store
 from pipeline_helpers import SPANS_A_REQUEST, BrokenScorer, MeanSurprisal, Tampered, request, running, sample, stored
 from store_helpers import Server, server, wait_until
@@ -223,6 +224,17 @@ def test_a_writer_that_died_is_not_ready(
             pipeline.submit(request(10), "protobuf")
         wait_until(lambda: any("writer has stopped" in record.getMessage() for record in caplog.records))
     assert sum("writer has stopped" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_spool_that_is_nearly_full_is_not_ready(
+    store: ClickHouseStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 95 % a large request would find no room: others are to be asked, though what still fits is taken."""
+    with running(store, settings) as pipeline:
+        for share, ready in ((0.94, True), (0.96, False)):
+            monkeypatch.setattr(Spool, "size_bytes", int(share * settings.spool_bytes_max))
+            assert pipeline.status()[0] is ready
+        assert pipeline.submit(request(0), "protobuf").accepted
 
 
 def test_a_full_spool_asks_senders_to_come_back(store: ClickHouseStore, settings: Settings) -> None:

@@ -30,7 +30,7 @@ from cutaway_collector.pipeline.insert import BatchInsert, Outcome, ScoreBlock
 from cutaway_collector.pipeline.metrics import Metrics
 from cutaway_collector.pipeline.room import CHECKING_FACTOR, PARSING_FACTOR, Room
 from cutaway_collector.settings import Settings
-from cutaway_collector.spool import CorruptRecord, FrozenBatch, Spool
+from cutaway_collector.spool import FULL_SHARE, CorruptRecord, FrozenBatch, Spool
 
 _LOG: Final = logging.getLogger(__name__)
 _RETRY_FIRST_S: Final = 0.1
@@ -110,7 +110,7 @@ class Pipeline:
             failure, death, closing = self._failure, self._death, self._closing
             alive = self._writer.is_alive() and not death
         spool_bytes, disk = self._spool.size_bytes, self._spool.failure
-        room = spool_bytes < self._settings.spool_bytes_max and (bool(failure) or not self._room.is_full(1))
+        room = spool_bytes < FULL_SHARE * self._settings.spool_bytes_max and (bool(failure) or not self._room.is_full(1))
         return alive and not closing and room and not disk, {
             "store": "unreachable" if failure else "reachable", "last_error": "; ".join(filter(None, (death, disk, failure))),
             "writer": "running" if alive else "stopped",

@@ -27,11 +27,13 @@ from cutaway_collector.spool.quarantine import Quarantine
 from cutaway_collector.spool.records import CorruptRecord, Record, request_key
 from cutaway_collector.spool.segments import Segments
 
-__all__ = ["CorruptRecord", "FrozenBatch", "Letter", "Record", "Spool"]
+__all__ = ["FULL_SHARE", "CorruptRecord", "FrozenBatch", "Letter", "Record", "Spool"]
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 REMEMBERED_MAX: Final = 50_000
 REMEMBERED_SECONDS_MAX: Final = 3600
+FULL_SHARE: Final = 0.95
+"""Of bytes_max: filled so far, a spool has no room for the next large request, though a small one may still fit."""
 _QUARANTINE_SECONDS: Final = 3600.0
 
 

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
+from cutaway_collector.spool import FULL_SHARE
 
 Status = Callable[[], tuple[bool, Mapping[str, Any]]]
-FULL_SHARE: Final = 0.95
-"""A spool filled so far has no room for the next large request, though a small one may still fit."""
 LOOK_SECONDS: Final = 5.0
 """How often the store is asked for a sign of life: an idle pipeline would not notice that it is gone."""
 
@@ -66,7 +65,7 @@ class Readiness:
             said = details.get("last_error") or "a limit is reached, or it is stopping: see the figures"
             reasons.append(f"requests are not taken: {said}")
         held = int(details.get("spool_bytes", 0))
-        if held >= FULL_SHARE * self._spool_bytes_max:
+        if held >= FULL_SHARE * self._spool_bytes_max:  # as the pipeline has it, which does not say why
             reasons.append(f"the spool is full: it holds {held} bytes, spool_bytes_max allows {self._spool_bytes_max}")
         if away_s > self._away_s_max:
             reasons.append(f"the store is away for {away_s:.0f} s, store_away_seconds_max allows {self._away_s_max:g}: "
