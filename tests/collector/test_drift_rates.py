@@ -6,11 +6,12 @@ import pytest
 
 from bench import detectors
 
-QUICK = dict.fromkeys(detectors.RATES, 300) | {"domain classifier": 25, f"ADWIN, {detectors.STREAM} values": 100,
+QUICK = dict.fromkeys(detectors.RATES, 300) | {"domain classifier": 100, f"ADWIN, {detectors.STREAM} values": 100,
                                                "a window of twelve attributes": 80}
 
 
-@pytest.mark.parametrize("name", detectors.RATES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "domain classifier" else ())
+                                  for name in detectors.RATES])
 def test_false_alarms_are_no_more_than_claimed(name: str) -> None:
     """With nothing wrong, a detector at its default alarms at most as often as it says, within three standard errors."""
     found = detectors.rate(name, runs=QUICK[name], seed=20)

@@ -116,6 +116,17 @@ def test_a_window_without_generations_says_so(client: FlaskClient) -> None:
     assert "No generation in this window" in get(client, f"/drift?from={DAY[0] - 9 * HOUR_NS}&to={DAY[0] - 8 * HOUR_NS}").text
 
 
+def test_the_foreign_generations_are_listed_when_asked_for(client: FlaskClient) -> None:
+    """The second opinion stands on the page and in the twin on request alone, with links to the generations."""
+    assert "together" not in client.get("/drift.json").json
+    found = client.get("/drift.json?explain=1").json["together"]
+    assert found["p"] < 0.05
+    assert found["auc_p"] < 0.05
+    page = get(client, "/drift?explain=1")
+    assert page.links("/gen/") == [f"/gen/{one['span_id']}" for one in found["foreign"]]
+    assert len(found["foreign"]) == 10
+
+
 @pytest.fixture
 def keys(store: ClickHouseStore, tmp_path: Path) -> tuple[FlaskClient, dict[str, dict[str, str]]]:
     """A closed application and headers of a reader and an admin of the tenant `other`, and an admin of none."""
