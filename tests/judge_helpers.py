@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+import store_helpers
 from cutaway_collector.blocks import Strings
 from cutaway_collector.contracts import Judged, Store, Texts, TextScorer
 from cutaway_collector.judging import Judging, notes
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from search_helpers import START_NS, Span, spans_block
-from store_helpers import wait_until
 
 SCORES = ("SELECT TenantId, SpanId, SeqIndex, ScoreName, Value, Label, ScorerVersion, Source, Explanation FROM otel.gen_ai_scores "
           "FINAL ORDER BY ALL")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """As store_helpers' own, with the patience that a thread beside others needs."""
+    store_helpers.wait_until(condition, seconds)
 
 
 def texts(*answers: str, prompt: str = "", reference: str = "", system: str = "") -> Texts:

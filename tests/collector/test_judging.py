@@ -20,9 +20,8 @@ from cutaway_collector.judging.rows import WORDS_MAX
 from cutaway_collector.judging.spans import Place
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
-from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans
+from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans, wait_until
 from search_helpers import START_NS, Event, Span, spans_block
-from store_helpers import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,9 +16,8 @@ from cutaway_collector.app import Collector
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
-from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans
+from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans, wait_until
 from search_helpers import Span
-from store_helpers import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 HELPERS = Path(__file__).parents[1] / "judge_helpers.py"

@@ -243,9 +243,10 @@ class Judging:
             behind = self._spans.page(batch[-1].place, began_ms=note.began_ms, upto=note.position, limit=PROBE_SPANS)
             if all(self._judge([found], [scorer])[1] for found in behind):
                 return [], failed
-        self._metrics.left_out.labels(scorer.name).inc(bad)
-        _LOG.warning("the text scorer %s cannot judge %d spans, which stay without its scores: %s", scorer.name, bad,
-                     type(failed[scorer.name]).__name__)
+        if bad:
+            self._metrics.left_out.labels(scorer.name).inc(bad)
+            _LOG.warning("the text scorer %s cannot judge %d spans, which stay without its scores: %s", scorer.name, bad,
+                         type(failed[scorer.name]).__name__)
         return judged, {}
 
     def _judge(self, batch: Sequence[Found], scorers: Sequence[TextScorer]) -> tuple[list[Row], dict[str, Exception]]:
