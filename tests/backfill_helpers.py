@@ -21,7 +21,7 @@ from cutaway_collector.blocks import Block, Lists, Strings
 from cutaway_collector.contracts import Scorer, Store
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
-from score_helpers import ragged
+from score_helpers import ragged, unrecorded
 
 DAY_NS = 86_400_000_000_000
 START_NS = (time.time_ns() // DAY_NS - 5) * DAY_NS
@@ -53,6 +53,7 @@ def sequences(count: int, *, first: int = 0, seed: int = 0, step_ns: int = 7_000
         "TokenIds": Lists(id_offsets, ids),
         "Surprisals": Lists(offsets, surprisals),
         "TokenTexts": Lists(offsets, Strings.of(["ö"] * int(lengths.sum()))),
+        **unrecorded(count),
     })
 
 

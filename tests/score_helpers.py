@@ -141,6 +141,15 @@ def rauq_oracle(surprisals: Sequence[float], weights: npt.NDArray[Any]) -> float
     return value if math.isfinite(value) else NAN
 
 
+def unrecorded(rows: int) -> dict[str, Any]:
+    """What scorers read beside surprisals and ids, of a sender that recorded none of it."""
+    return {
+        name: Lists(np.zeros(rows + 1, np.int64), np.zeros(0, np.float32)) for name in (
+            "Entropies", "AttentionNormalizedEntropies", "AttentionNormalizedEntropyHeads", "AttentionSinks", "AttentionSinkHeads",
+            "AttentionLastKeyHeads", "AttentionLookbacks")
+    } | {name: np.zeros(rows, np.uint16) for name in ("AttentionLayers", "AttentionHeads", "AttentionModelLayers")}
+
+
 def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[int]], **others: Any) -> Block:
     """A gen_ai_tokens block as the decoder makes it, with the columns that scorers read and those that name a sequence.
 
@@ -150,11 +159,6 @@ def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[in
     values, offsets = ragged(surprisals, np.float32)
     token_ids, id_offsets = ragged(ids, np.uint32)
     lengths = np.array([len(row) for row in surprisals], np.uint32)
-    nothing = {
-        name: Lists(np.zeros(rows + 1, np.int64), np.zeros(0, np.float32)) for name in (
-            "Entropies", "AttentionNormalizedEntropies", "AttentionNormalizedEntropyHeads", "AttentionSinks", "AttentionSinkHeads",
-            "AttentionLastKeyHeads", "AttentionLookbacks")
-    } | {name: np.zeros(rows, np.uint16) for name in ("AttentionLayers", "AttentionHeads", "AttentionModelLayers")}
     return Block("gen_ai_tokens", rows, {
         "Timestamp": np.arange(rows, dtype=np.int64) + 1_800_000_000_000_000_000,
         "TenantId": Strings.repeat("", rows),
@@ -168,5 +172,5 @@ def token_block(surprisals: Sequence[Sequence[float]], ids: Sequence[Sequence[in
         "OutputTokens": lengths,
         "TokenIds": Lists(id_offsets, token_ids),
         "Surprisals": Lists(offsets, values),
-        **nothing, **others,
+        **unrecorded(rows), **others,
     })
