@@ -19,7 +19,7 @@ from cutaway_collector.store import open_store
 from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans, wait_until
 from search_helpers import Span
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 HELPERS = Path(__file__).parents[1] / "judge_helpers.py"
 
 
@@ -91,7 +91,7 @@ def test_what_is_sent_is_judged(tmp_path: Path) -> None:
             except urllib.error.HTTPError:
                 return {}
 
-        wait_until(lambda: "system_prompt_leak" in found(), 60)
+        wait_until(lambda: "system_prompt_leak" in found(), 120)
         seen = found()
         assert (seen["prompt_injection"]["label"], seen["prompt_injection"]["source"]) == ("override", "collector")
         assert (seen["system_prompt_leak"]["value"], seen["system_prompt_leak"]["label"]) == (1, "leak")
