@@ -80,7 +80,7 @@ class Collector:
         store = ScoresTold(open_store(settings), scores_listeners)
         self._stack.callback(store.close)
         decode.warm_up()
-        score.warm_up()
+        score.warm_up(settings.score_device)
         tally.warm_up()
         spool = Spool.of(settings)
         self._stack.callback(spool.close)
