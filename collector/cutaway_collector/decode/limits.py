@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Limits:
     """attribute_depth_max: arrays and maps inside one another in one value (1 is a flat array); attributes_max: a span, resource,
     event or link; sequence_tokens_max: tokens a sequence; sequences_max: sequences a span (stored as UInt16);
-    working_bytes_max: memory of the rows of one request, and of the tables in between (minimal spans cost a hundred times their bytes).
+    working_bytes_max: memory of the rows of one request, and of the tables in between (minimal spans cost hundreds of bytes each).
     """
 
     attribute_depth_max: int = 32
