@@ -78,6 +78,15 @@ def test_a_flood_of_names_has_one_series() -> None:
     assert counts["other", "other", "collector"] == 15
 
 
+def test_a_tenant_is_not_named() -> None:
+    """Its scores count, without its models, and without names it chose."""
+    tally = Tally(series_max=50)
+    tally.add(scores_block([ScoreRow(1, 1, "their-score", 1.0, source="user", tenant="zoo", model="their-model"),
+                            ScoreRow(1, 1, "own", 2.0, tenant="zoo", model="their-model")]))
+    assert {key[1:4]: value for key, value in samples(tally).items() if key[0] == "cutaway_score_count"} == {
+        ("other", "other", "sent"): 1.0, ("own", "other", "collector"): 1.0}
+
+
 # --- sent on ------------------------------------------------------------------------------------------------------------------
 
 

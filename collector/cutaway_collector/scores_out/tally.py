@@ -2,7 +2,8 @@
 
 Counted are the values of rows that this process has stored; a label without a value has none. The collector's own scores and those
 that senders gave have series of their own, so that a sender's flood of names takes no place from ours: beyond `series_max` of a
-kind everything is counted under "other".
+kind everything is counted under "other". Where keys have tenants /metrics names none of theirs: a block with rows of a tenant
+counts without models, and what was sent without names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client.core import HistogramMetricFamily, Metric
 
-from cutaway_collector.blocks import Block, Strings
+from cutaway_collector.blocks import Block, Column, Strings
 
 EDGES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 """Upper ends of the buckets: fine where shares and probabilities lie, then decades for nats, tokens and perplexities.
@@ -106,12 +107,14 @@ class Tally:
         columns = [_frozen(array) for text in (names, models, sources) for array in (text.data, text.offsets)]
         own = np.frombuffer(OWN, np.uint8)
         groups = int(_group(*columns, own, _frozen(values), _frozen(np.array(EDGES)), first, counts, sums))
+        hidden = bool(_strings(block, "TenantId").offsets[-1])
         with self._lock:
             for group in range(groups):
                 row = int(first[group])
                 kind = "collector" if sources[row] == OWN else "sent"
-                self._note(names[row].decode("utf-8", "replace"), models[row].decode("utf-8", "replace"), kind, counts[group],
-                           float(sums[group]))
+                name = OTHER if hidden and kind == "sent" else names[row].decode("utf-8", "replace")
+                model = OTHER if hidden else models[row].decode("utf-8", "replace")
+                self._note(name, model, kind, counts[group], float(sums[group]))
             for group, kind in ((GROUPS_MAX, "sent"), (GROUPS_MAX + 1, "collector")):
                 if counts[group].any():
                     self._note(OTHER, OTHER, kind, counts[group], float(sums[group]))
@@ -137,7 +140,8 @@ class Tally:
 def warm_up() -> None:
     """Compiles the kernel, or loads it from the cache on disk."""
     text = Strings.of(["a"])
-    Tally(series_max=1).add(Block("", 1, {"ScoreName": text, "GenAiModel": text, "Source": text, "Value": np.ones(1)}))
+    columns: dict[str, Column] = {name: text for name in ("ScoreName", "GenAiModel", "Source", "TenantId")}
+    Tally(series_max=1).add(Block("", 1, {**columns, "Value": np.ones(1)}))
 
 
 def _strings(block: Block, name: str) -> Strings:
