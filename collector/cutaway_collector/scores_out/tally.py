@@ -140,7 +140,7 @@ class Tally:
 def warm_up() -> None:
     """Compiles the kernel, or loads it from the cache on disk."""
     text = Strings.of(["a"])
-    columns: dict[str, Column] = {name: text for name in ("ScoreName", "GenAiModel", "Source", "TenantId")}
+    columns: dict[str, Column] = dict.fromkeys(("ScoreName", "GenAiModel", "Source", "TenantId"), text)
     Tally(series_max=1).add(Block("", 1, {**columns, "Value": np.ones(1)}))
 
 
