@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cutaway_collector.blocks import Block
 
 Encoding = Literal["protobuf", "json", "logs/protobuf", "logs/json", "scores/json"]
-"""What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, as protobuf or as OTLP/JSON; or scores."""
+"""What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, protobuf or OTLP/JSON; or scores."""
 
 Scope = Literal["ingest", "read", "admin"]
 """What a credential may do. `admin` includes the others."""

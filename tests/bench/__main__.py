@@ -51,7 +51,8 @@ def main() -> int:
     if sys.argv[1:2] in (["ack"], ["soak"]):
         return collector_steady.main(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector", "scoring", "detectors", "alerts"], help="which to run (default: all)")
+    parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector", "scoring", "detectors", "alerts"],
+                        help="which to run (default: all)")
     parser.add_argument("--rounds", type=int, default=9, help="pairs a figure")
     arguments = parser.parse_args()
     suites: dict[str, Callable[..., Iterable[tuple[str, str, str, list[tuple[float, float]]]]]] = {

@@ -157,7 +157,8 @@ def test_an_empty_request_gives_empty_blocks(payload: bytes) -> None:
 def test_blocks_have_every_column_in_order() -> None:
     """The store relies on the order of the column table."""
     decoded = protobuf(request(a_span()).SerializeToString())
-    assert (decoded.spans.table, list(decoded.spans.columns)) == ("otel_traces", [c.name for c in columns.TRACES.columns if c.name != "StoredAt"])
+    sent = [column.name for column in columns.TRACES.columns if column.name != "StoredAt"]
+    assert (decoded.spans.table, list(decoded.spans.columns)) == ("otel_traces", sent)
     assert (decoded.tokens.table, list(decoded.tokens.columns)) == ("gen_ai_tokens", [c.name for c in columns.TOKENS.columns])
 
 

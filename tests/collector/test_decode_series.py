@@ -99,7 +99,8 @@ def test_attention_keeps_its_shape() -> None:
 def test_only_a_span_that_recorded_every_layer_tells_how_many_the_model_has() -> None:
     """Some layers are named by the span, and then the model's number is not known: what needs every layer does not apply."""
     means = (c.ATTENTION_ENTROPY, packed(range(6), layers=3))
-    assert [rows(series(means, *some).tokens)[0]["AttentionModelLayers"] for some in ([], [(c.ATTENTION_LAYERS, [0, 7, 9])])] == [3, 0]
+    named = (c.ATTENTION_LAYERS, [0, 7, 9])
+    assert [rows(series(means, *some).tokens)[0]["AttentionModelLayers"] for some in ([], [named])] == [3, 0]
 
 
 def test_every_half_is_widened_as_numpy_does() -> None:
