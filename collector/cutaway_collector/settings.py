@@ -42,7 +42,7 @@ class Settings:
     redact_attributes: str = _setting("", "names or globs of attributes whose texts are replaced before anything is kept; with commas", "what is secret is yours to say")
     redact_patterns_file: str = _setting("", "file of regular expressions (RE2), one a line, whose matches in texts are replaced before anything is kept", "what is secret is yours to say")
     request_bytes_max: int = _setting(64 * MIB, "largest OTLP request, before and after decompression", "OTLP's recommended limit", least=1024, most=1024 * MIB)
-    queue_bytes_max: int = _setting(256 * MIB, "bytes being decoded or waiting to be stored before senders are asked to come back",
+    queue_bytes_max: int = _setting(256 * MIB, "bytes of requests being read or waiting to be stored before senders are asked to come back",
                                     "a few seconds of full speed; well under a small container's memory", least=4096)
     spool_bytes_max: int = _setting(4096 * MIB, "bytes of the spool before senders are asked to come back",
                                     "an outage of hours at a moderate rate, without filling a disk", least=4096)
