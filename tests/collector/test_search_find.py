@@ -240,7 +240,8 @@ def test_a_time_range_excludes_its_end(store: Store) -> None:
     assert len(found) == 4
 
 
-@pytest.mark.parametrize(("start", "end"), [(START_NS + 10**15, None), (None, START_NS - 10**15), (2**64, None), (None, -5)])
+@pytest.mark.parametrize(("start", "end"), [(START_NS + 10**15, None), (None, START_NS - 10**15), (2**64, None), (None, -5)],
+                         ids=["after", "before", "after any clock", "before 1970"])
 def test_a_range_beyond_the_data_is_empty(store: Store, start: int | None, end: int | None) -> None:
     """One end outside of all that is stored, however far, finds nothing and harms nothing."""
     assert _walk(store, SearchRequest(start_ns=start, end_ns=end)) == []
