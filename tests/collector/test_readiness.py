@@ -156,7 +156,7 @@ def test_nothing_answers_before_the_kernels_are_warm(tmp_path: Path, monkeypatch
         port = taken.getsockname()[1]
     refused: list[bool] = []
 
-    def warm_up() -> None:
+    def warm_up(device: str) -> None:
         with socket.socket() as client:
             refused.append(client.connect_ex(("127.0.0.1", port)) != 0)
 

@@ -47,7 +47,7 @@ def test_rows_equal_the_protobuf_library(exported: Any) -> None:
     """The encoder's bytes become the rows a plain reading of them gives."""
     payload = encode_spans(exported).SerializeToString()
     decoded = decode.decode_protobuf(payload, received_ns=RECEIVED_NS)
-    names = [column.name for column in columns.UPSTREAM_COLUMNS]
+    names = [*(column.name for column in columns.UPSTREAM_COLUMNS), "SpanNumbers"]
     assert [{name: row[name] for name in names} for row in rows(decoded.spans)] == expected(payload)
     assert (decoded.spans.rows, decoded.rejected, decoded.message) == (3, 0, "")
 
