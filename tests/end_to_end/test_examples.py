@@ -68,10 +68,11 @@ def _rows(serving: Serving, q: str, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_demo_once(tmp_path: Path) -> None:
     """`cutaway demo --once` exits 0 after search has found its traces, and leaves them on disk for the next start."""
     done = subprocess.run([sys.executable, "-m", "cutaway_collector", "demo", "--once", "--data", str(tmp_path / "data"),
-                           "--ui", "127.0.0.1:0"], capture_output=True, text=True, timeout=280)
+                           "--ui", "127.0.0.1:0"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "search found all 20 traces" in done.stdout
     with Serving(tmp_path / "data") as again:
