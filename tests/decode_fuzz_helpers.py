@@ -36,7 +36,8 @@ def bases() -> list[bytes]:
     rich = a_span(attributes=[key_value(*pair) for pair in (
         ("a", (1, 2.5, {"b": "c"})), ("gen_ai.request.model", "m"), ("doubles", (0.5, -1e-7, 1e21, 3.0)), ("d", 1 / 3),
         ("odd", (math.nan, math.inf, 0.1)), ("raw", b"\x00\xff\x10"), ("flag", True), ("n", -(2**63)), ("long", "x" * 200),
-        ("vector", tuple(index / 3 for index in range(17))), ("empty", None), (c.TOKEN_ENTROPY, header + bytes(8)), (c.TOKEN_SURPRISAL, (0.5, 0.25)), (c.TOKEN_TEXT, ("é", "b")),
+        ("vector", tuple(index / 3 for index in range(17))),
+        ("empty", None), (c.TOKEN_ENTROPY, header + bytes(8)), (c.TOKEN_SURPRISAL, (0.5, 0.25)), (c.TOKEN_TEXT, ("é", "b")),
         (c.SEQUENCE_OUTPUT_TOKENS, (2,)),
     )], trace_state="k=v", kind=3)
     rich.status.message, rich.status.code = "because", 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from cutaway import conventions as c
 from cutaway_collector import decode, search
@@ -91,6 +93,15 @@ def test_long_arrays_of_doubles_stay_numbers(value: list[Any], kept: bool) -> No
     assert texts[b"t"] == b"u"
     if kept:
         assert [number.hex() for number in numbers[b"v"]] == [number.hex() for number in value]
+
+
+def test_the_layout_of_an_array_does_not_decide() -> None:
+    """An element with a field nobody knows is legal, if odd: the array stays numbers like one that every encoder writes."""
+    odd = AnyValue.FromString(b"\x21" + struct.pack("<d", 0.25) + b"\x78\x01")
+    span = a_span(attributes=[key_value("v", VECTOR)])
+    span.attributes[0].value.array_value.values.insert(3, odd)
+    (row,) = rows(decode.build([checked(request(span))], LIMITS).spans)
+    assert dict(row["SpanNumbers"]) == {b"v": [*VECTOR[:3], 0.25, *VECTOR[3:]]}
 
 
 def test_resources_events_and_links_keep_their_arrays_as_text() -> None:

@@ -46,21 +46,27 @@ def split(first: Any, count: Any, table: Any, hidden_from: int) -> tuple[Any, An
 
 
 @entry
-def _values(data: Any, table: Any, rows: Any, ends: Any) -> Any:
+def _values(data: Any, table: Any, rows: Any, ends: Any, numbers: Any) -> Any:
     out = np.empty(ends[-1], np.uint64)
     text = raw(data)
     for index in range(rows.size):
-        at = table[rows[index], t.A_VALUE] + 3
+        row = rows[index]
+        if table[row, t.A_FLAT] < 0:
+            first = table[row, t.A_NUMBER]
+            for step in range(ends[index + 1] - ends[index]):
+                out[ends[index] + step] = np.uint64(numbers[first + step])
+            continue
+        at = table[row, t.A_VALUE] + 3
         for to in range(ends[index], ends[index + 1]):
             out[to] = word(text, at)
             at += _BYTES_A_DOUBLE
     return out
 
 
-def number_maps(data: Any, table: Any, rows: Any, ends: Any) -> NumberMaps:
-    """The arrays at those rows of the span-attribute table, as `split` gives them."""
+def number_maps(data: Any, table: Any, rows: Any, ends: Any, numbers: Any) -> NumberMaps:
+    """The arrays at those rows of the span-attribute table, as `split` gives them. numbers: see tables.Tables."""
     value_ends = np.zeros(rows.size + 1, np.int64)
-    np.cumsum(table[rows, t.A_VALUE_N] // _BYTES_A_DOUBLE, out=value_ends[1:])
+    np.cumsum(np.abs(table[rows, t.A_FLAT]), out=value_ends[1:])
     check_column(int(value_ends[-1]) * 8)
-    values = _values(data, table, rows, value_ends).view(np.float64)
+    values = _values(data, table, rows, value_ends, numbers).view(np.float64)
     return NumberMaps(ends, gather(data, table[rows, t.A_KEY], table[rows, t.A_KEY_N]), Lists(value_ends, values))

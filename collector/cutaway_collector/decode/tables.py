@@ -51,7 +51,8 @@ A_NUMBER: Final = 5
 A_NAME: Final = 6
 """Index in names.NAMES, or -1."""
 A_FLAT: Final = 7
-"""How many doubles an ARRAY holds that has nothing else in it and all of them finite, else 0."""
+"""How many doubles an ARRAY holds that has nothing else in it and all of them finite, else 0. Of DOUBLES: the same; below 0
+when they do not lie as every encoder writes them, and are among `numbers` instead."""
 A_WIDTH: Final = 8
 
 # Kinds of value, which are the field numbers of AnyValue's oneof.

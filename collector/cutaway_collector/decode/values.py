@@ -210,6 +210,24 @@ def _finite(data: Any, at: int, end: int) -> Any:
 
 
 @kernel
+def _only_doubles(data: Any, at: int, end: int) -> Any:
+    """How many doubles are in an array of any layout that has nothing else in it and all of them finite, else 0."""
+    count = np.int64(0)
+    while at < end:
+        field, wire, at = tag(data, at, end)
+        if field != 1 or wire != BYTES:
+            at = skip(data, at, end, wire)
+            continue
+        length, at = size(data, at, end)
+        kind, value, _, _ = any_value(data, at, at + length)
+        if kind != DOUBLE or (np.uint64(value) & EXPONENT) == EXPONENT:
+            return np.int64(0)
+        count += 1
+        at += length
+    return count
+
+
+@kernel
 def _keep_doubles(data: Any, at: int, end: int, work: Any) -> Any:
     """Keeps the doubles of such an array; how many they are, or 0 when one is not finite (or there are none)."""
     count = (end - at) // 11
@@ -246,11 +264,14 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
         work[claim(work, NUMBERS, 1)] = value
     elif kind == ARRAY and _doubles(data, value, value + length):
         if slot == SPAN_ATTRIBUTES and name < SERIES_FROM and length >= 11 * DOUBLES_MIN and _finite(data, value, value + length):
-            work[row + A_KIND] = DOUBLES
+            work[row + A_KIND], work[row + A_FLAT] = DOUBLES, length // 11
         elif slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
             work[row + A_FLAT] = _keep_doubles(data, value, value + length, work)
     elif kind in (ARRAY, MAP):
         inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)
         if inside < 0:
             return inside
+        if kind == ARRAY and slot == SPAN_ATTRIBUTES and work[NUMBERS] - work[row + A_NUMBER] >= DOUBLES_MIN:
+            work[row + A_FLAT] = -_only_doubles(data, value, value + length)
+            work[row + A_KIND] = DOUBLES if work[row + A_FLAT] != 0 else ARRAY
     return after
