@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from cutaway_collector.contracts import Judged, Texts
-from cutaway_collector.judge import LIGHT, trigger_rates, wilson
+from cutaway_collector.judge import LIGHT, trigger_rates
 from cutaway_collector.judge.injection import Injection
 from cutaway_collector.judge.linguistic import Linguistic
 from cutaway_collector.judge.policy import CATEGORIES, Policy
 from cutaway_collector.judge.refusal import Refusal
 from cutaway_collector.judge.rouge import Rouge, longest_common_subsequence
 from cutaway_collector.judge.words import CHARACTERS_MAX, sentences, words
+from cutaway_collector.rates import wilson
 from judge_helpers import label, texts, value
 
 HARMLESS = (

@@ -8,11 +8,11 @@
     reference_model  perplexity of the answer under another language model
 
 One small file each, named for what it judges, with one `contracts.TextScorer`. `registry` chooses among them and finds plug-ins;
-`extras` imports what may be missing; `models` holds device and memory; `words` cuts texts; `wilson` counts triggers.
+`extras` imports what may be missing; `models` holds device and memory; `words` cuts texts; `triggers` counts how often.
 """
 
 from cutaway_collector.judge.models import Models
 from cutaway_collector.judge.registry import ENTRY_POINT_GROUP, LIGHT, text_scorers
-from cutaway_collector.judge.wilson import Rate, trigger_rates, wilson
+from cutaway_collector.judge.triggers import trigger_rates
 
-__all__ = ["ENTRY_POINT_GROUP", "LIGHT", "Models", "Rate", "text_scorers", "trigger_rates", "wilson"]
+__all__ = ["ENTRY_POINT_GROUP", "LIGHT", "Models", "text_scorers", "trigger_rates"]

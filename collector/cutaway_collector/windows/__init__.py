@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from cutaway_collector.windows import corpora
 from cutaway_collector.windows.answers import Answer, Floats
-from cutaway_collector.windows.intervals import wilson
 from cutaway_collector.windows.memory import Index
 from cutaway_collector.windows.scores import KINDS, VERSION, Embed, Kind, WindowScore, window_scores
 
-__all__ = ["KINDS", "VERSION", "Answer", "Embed", "Floats", "Index", "Kind", "WindowScore", "corpora", "wilson", "window_scores"]
+__all__ = ["KINDS", "VERSION", "Answer", "Embed", "Floats", "Index", "Kind", "WindowScore", "corpora", "window_scores"]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from cutaway_collector.rates import wilson
 from cutaway_collector.windows.answers import Answer, Floats, grams, units
 from cutaway_collector.windows.diversity import distinct, mean_pairwise_cosine, self_bleu, unit, vectors, vendi
 from cutaway_collector.windows.duplicates import clusters
-from cutaway_collector.windows.intervals import wilson
 from cutaway_collector.windows.memory import RUN_WORDS, Index, Match, longest_run
 from cutaway_collector.windows.slope import slope
 
@@ -166,8 +166,8 @@ def _memory(answers: Sequence[Answer], corpora: Sequence[Index]) -> list[WindowS
 
 
 def _sure(hits: int, count: int) -> str:
-    low, high = wilson(hits, count)
-    return f"{hits} of {count}; 95 % interval {low:.3f} to {high:.3f}"
+    rate = wilson(hits, count)
+    return f"{hits} of {count}; 95 % interval {rate.low:.3f} to {rate.high:.3f}"
 
 
 def _traces(answers: Iterable[Answer]) -> tuple[str, ...]:

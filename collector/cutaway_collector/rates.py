@@ -1,15 +1,10 @@
-"""How often something triggers, with what that figure is worth: Wilson's interval. A plain function, not an alert."""
+"""How sure a share is: so many of so many, and Wilson's interval, which stays inside 0 to 1 and is right for few. Not a test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
-
-import numpy as np
-
-from cutaway_collector.contracts import Judged
 
 
 class Rate(NamedTuple):
@@ -39,12 +34,3 @@ def wilson(triggered: int, judged: int, confidence: float = 0.95) -> Rate:
     low = 0.0 if triggered == 0 else max(0.0, middle - half)
     high = 1.0 if triggered == judged else min(1.0, middle + half)
     return Rate(triggered, judged, share, low, high)
-
-
-def trigger_rates(scores: Mapping[str, Judged], threshold: float = 0.5, confidence: float = 0.95) -> dict[str, Rate]:
-    """Score name -> how often it lies above the threshold, of the sequences it applies to. For `policy_*` that is 0 or 1."""
-    rates = {}
-    for name, column in scores.items():
-        applies = column.values[~np.isnan(column.values)]
-        rates[name] = wilson(int((applies > threshold).sum()), int(applies.size), confidence)
-    return rates
