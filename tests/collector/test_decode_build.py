@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from cutaway import conventions as c
 from cutaway_collector import decode, search
@@ -79,6 +79,16 @@ def test_a_large_resource_counts_for_every_span() -> None:
     found = checked(message)
     held = decode.build([found], LIMITS).spans.nbytes()
     assert found.row_bytes == pytest.approx(held, rel=1 / 3)
+
+
+def test_requests_that_may_be_taken_alone_may_be_taken_together() -> None:
+    """The limit on one request is not one on a batch, which is bounded by what its requests say they will take, tables included."""
+    limits = Limits(working_bytes_max=1024 * 1024)
+    message = request(a_span(attributes=[KeyValue()] * 4000), a_span(attributes=[KeyValue()] * 4000)).SerializeToString()
+    found = [decode.check(message, "protobuf", received_ns=RECEIVED_NS, tenant="", limits=limits) for _ in range(5)]
+
+    assert sum(one.row_bytes for one in found) > 2 * limits.working_bytes_max
+    assert decode.build(found, limits).spans.rows == 10
 
 
 @pytest.mark.parametrize(("value", "kept"), [

@@ -58,7 +58,9 @@ def _spans(payload: bytes, received_ns: int, tenant: str, limits: Limits) -> Che
     maxima = asdict(limits)
     said = [f"{faults[code]} span(s) rejected: {rule.format_map(maxima)}" for code, rule in _REJECTED.items() if faults[code]]
     kept, rejected = int(faults[t.NO_FAULT]), int(faults[t.NO_FAULT + 1 :].sum())
-    found = Checked(wire, counts, kept, rejected, "; ".join(said), row_bytes, received_ns, tenant)
+    # Attributes of two bytes take more in the tables than in the rows: a batch must be bounded by the larger of both.
+    held_bytes = max(row_bytes, t.nbytes(counts))
+    found = Checked(wire, counts, kept, rejected, "; ".join(said), held_bytes, received_ns, tenant)
     if not counted.work[t.SERIES_SEEN] and not counts[t.EVENTS]:
         return found
     return _second_look(found, limits, said)

@@ -176,9 +176,14 @@ class Tables(NamedTuple):
 _WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 1)
 
 
+def nbytes(capacities: Sequence[int]) -> int:
+    """Memory of tables of that many rows."""
+    return sum(rows * width * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
+
+
 def check_affordable(capacities: Sequence[int], bytes_max: int) -> None:
     """Raises TooLarge when tables of that many rows would take more than `bytes_max`."""
-    wanted = sum(rows * width * 8 for rows, width in zip(capacities, _WIDTHS, strict=True))
+    wanted = nbytes(capacities)
     if wanted > bytes_max:
         raise TooLarge(
             f"decoding a request may take {bytes_max} bytes, this one needs {wanted} for {capacities[SPANS]} spans: "

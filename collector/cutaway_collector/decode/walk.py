@@ -36,8 +36,10 @@ def count(payload: bytes, limits: Limits) -> tuple[bytes, Tables]:
 
 
 def fill(payload: bytes, counts: Sequence[int], limits: Limits) -> Tables:
-    """The tables of bytes that `count` took, of as many rows as it counted. Raises TooLarge when they would be too large."""
-    t.check_affordable(counts, limits.working_bytes_max)
+    """The tables of bytes that `count` took, of as many rows as it counted.
+
+    How large they may be is settled before: each request is checked alone, and a batch is bounded by the row_bytes of its requests.
+    """
     tables, end = _walk(payload, counts, limits)
     if end < 0 or tables.counts[: len(counts)].tolist() != list(counts):
         raise AssertionError("two walks over the same bytes must count the same")
