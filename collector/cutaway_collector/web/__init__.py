@@ -27,6 +27,7 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.web import admin, alert_routes, drift_routes, errors, figures, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.navigation import NAVIGATION
 from cutaway_collector.web.pages import generation, guide, search, trace, windows
 from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
 from cutaway_collector.web.site import Site
@@ -62,7 +63,8 @@ def create_app(
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(figures.FILTERS)
     hashes = _static_hashes(Path(app.static_folder or ""))
-    app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls)
+    app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls,
+                                 navigation=NAVIGATION)
     _guard(app, settings, hashes)
     visitors.guard(app, gate)
     visitors.pages(app, gate, _theme)
