@@ -34,3 +34,11 @@ def wilson(triggered: int, judged: int, confidence: float = 0.95) -> Rate:
     low = 0.0 if triggered == 0 else max(0.0, middle - half)
     high = 1.0 if triggered == judged else min(1.0, middle + half)
     return Rate(triggered, judged, share, low, high)
+
+
+def difference(a: Rate, b: Rate) -> tuple[float, float, float]:
+    """(share of b less share of a, low, high): the interval that Newcombe (1998, method 10) makes of both Wilson intervals."""
+    value = b.share - a.share
+    low = value - sqrt((b.share - b.low) ** 2 + (a.high - a.share) ** 2)
+    high = value + sqrt((b.high - b.share) ** 2 + (a.share - a.low) ** 2)
+    return value, low, high

@@ -2,6 +2,7 @@
 
     distances      PSI, Jensen-Shannon, Wasserstein, KS as plain NumPy: the readable reference
     significance   p-values and Benjamini-Hochberg          multivariate   MMD^2 and the domain classifier
+    differences    quantiles and shares with intervals      enrichment     words more frequent on one side
     sketch         bins of one per cent that add up         sql            the same statistics computed by ClickHouse
     streams        CUSUM, EWMA, ADWIN                       rule           which statistic decides, and the verdict
 
