@@ -267,17 +267,22 @@ def marks(model: Any) -> list[Any]:
     return found
 
 
+def random_states() -> list[Any]:
+    """Of the CPU and of every GPU."""
+    return [torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
 def both(model: Any, call: Callable[[], Any], seed: int = 3, **options: Any) -> Both:
     """Runs `call` bare and recorded under one seed, and requires that nothing tells them apart: ids, scores and logits bit for bit,
     the random state afterwards, and what is on the model. `options` go to `cutaway.configure`."""
     torch.manual_seed(seed)
     bare = call()
-    after, before = torch.random.get_rng_state(), marks(model)
+    after, before = random_states(), marks(model)
     torch.manual_seed(seed)
     with recorded(**{"attention": "full", **options}) as spans:
         out = call()
     (span,) = spans.get_finished_spans()
-    assert torch.equal(torch.random.get_rng_state(), after)
+    assert all(torch.equal(a, b) for a, b in zip(random_states(), after, strict=True))
     assert marks(model) == before
     assert type(out) is type(bare)
     if isinstance(bare, torch.Tensor):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench import alerts, collector, collector_peers, collector_steady, detectors, scoring, sdk
+from tests.bench import alerts, collector, collector_peers, collector_steady, detectors, scoring, sdk, sdk_cuda
 
 OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
 
@@ -51,7 +51,7 @@ def main() -> int:
     if sys.argv[1:2] in (["ack"], ["soak"]):
         return collector_steady.main(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector", "scoring", "detectors", "alerts"],
+    parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector", "scoring", "detectors", "alerts", "sdk_cuda"],
                         help="which to run (default: all)")
     parser.add_argument("--rounds", type=int, default=9, help="pairs a figure")
     arguments = parser.parse_args()
@@ -59,6 +59,7 @@ def main() -> int:
         "collector": collector.figures, "sdk": sdk.figures, "scoring": scoring.figures,
         "detectors": detectors.figures,
         "alerts": alerts.figures,
+        "sdk_cuda": sdk_cuda.figures,
     }
     figures = []
     for suite in arguments.suite or suites:

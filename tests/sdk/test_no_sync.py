@@ -17,7 +17,7 @@ from cutaway.record import attention as attention_module
 from cutaway.record.attention import LayerEar
 from cutaway.record.recorder import Recorder
 from cutaway.testing import recorded, tiny_model
-from sdk_helpers import batch
+from generate_modes import HEARD, MODES, generate
 
 WAITING = {
     "aten._local_scalar_dense", "aten.item", "aten.equal", "aten.nonzero", "aten.masked_select", "aten.unique_dim", "aten._unique",
@@ -28,9 +28,6 @@ WAITING = {
 
 HOST_METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__", "nonzero")
 """Methods of a tensor that wait for it."""
-
-HEARD = ("prepared", "stop_strings", "ear", "logits", "processed", "chosen", "stop")
-"""What the recorder does on the generating thread; `stop` too hands its work to the device and goes on."""
 
 
 class Waited(AssertionError):
@@ -88,28 +85,6 @@ def nothing_waits() -> Iterator[list[int]]:
             patch.setattr(Recorder, name, _watched(getattr(Recorder, name), count))
         patch.setattr(LayerEar, "hear", _watched(LayerEar.hear, count))
         yield count
-
-
-MODES: dict[str, dict[str, Any]] = {
-    "greedy": {"do_sample": False},
-    "sampling with processors": {"do_sample": True, "top_k": 20, "temperature": 0.7, "repetition_penalty": 1.3},
-    "several": {"do_sample": True, "num_return_sequences": 2},
-    "beams": {"num_beams": 3, "do_sample": False},
-    "lookup": {"prompt_lookup_num_tokens": 2, "do_sample": False},
-    "assisted": {"assistant_model": "another", "do_sample": False},
-    "static cache": {"cache_implementation": "static", "do_sample": False},
-    "no cache": {"use_cache": False, "do_sample": False},
-}
-
-
-def generate(model: Any, mode: str, tokens: int = 40) -> Any:
-    options = dict(MODES[mode])
-    if "assistant_model" in options:
-        options["assistant_model"] = tiny_model(seed=1)
-    single = {"prompt_lookup_num_tokens", "assistant_model"} & set(options)
-    ids, mask = batch(1 if single else 3)
-    torch.manual_seed(5)
-    return model.generate(ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, **options)
 
 
 @pytest.mark.parametrize(("family", "mode"), [*(("llama", mode) for mode in MODES), ("gemma2", "greedy"), ("gemma2", "beams")])
