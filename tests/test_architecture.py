@@ -34,7 +34,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "columns": NOUNS, "dialects": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
         "directories": NOUNS, "rates": NOUNS, "amplification": NOUNS,
         "alert_columns": NOUNS, "messages": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
-        "window_columns": NOUNS,
+        "window_columns": NOUNS, "saved_columns": NOUNS,
         "credentials": VERBS, "redact": VERBS,
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,
         "drift": VERBS,

@@ -16,6 +16,7 @@ from cutaway_collector.alert_columns import ALERT_TABLES
 from cutaway_collector.drift_columns import BASELINE_SKETCHES as BASELINE_SKETCHES
 from cutaway_collector.drift_columns import BASELINES as BASELINES
 from cutaway_collector.drift_columns import DRIFT as DRIFT
+from cutaway_collector.saved_columns import SAVED_SEARCHES as SAVED_SEARCHES
 from cutaway_collector.table_shapes import DEDUPLICATION as _DEDUPLICATION
 from cutaway_collector.table_shapes import DROP_PARTS as _DROP_PARTS
 from cutaway_collector.table_shapes import ON_DISK as _ON_DISK
@@ -336,7 +337,7 @@ JUDGING: Final = Table(
 )
 
 TABLES: Final[tuple[Table, ...]] = (TRACES, TRACE_TIMES, TOKENS, SCORES, DEAD_LETTERS, MIGRATIONS, BACKFILLS, JUDGING, BASELINES, BASELINE_SKETCHES, DRIFT, *ALERT_TABLES,
-                                    WINDOW_SCORES)
+                                    WINDOW_SCORES, SAVED_SEARCHES)
 """In the order of their creation."""
 
 LIFTED: Final[tuple[Column, ...]] = tuple(column for column in OWN_COLUMNS if column.attributes)

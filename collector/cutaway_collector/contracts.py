@@ -66,10 +66,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, as its credential says. `tenant` is "" while there is only one."""
+    """Who sent a request, as its credential says. `tenant` is "" while there is only one, `name` "" where nobody is asked for it."""
 
     tenant: str
     scopes: frozenset[Scope]
+    name: str = ""
 
 
 class Authenticate(Protocol):

@@ -62,7 +62,7 @@ class Key:
     @property
     def caller(self) -> Caller:
         """Who shows this key."""
-        return Caller(self.tenant, self.scopes)
+        return Caller(self.tenant, self.scopes, self.name)
 
 
 def digest_of(key: str) -> str:
