@@ -29,7 +29,7 @@ from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
-from cutaway_collector.web import create_app, sessions
+from cutaway_collector.web import create_app, live_routes, sessions
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.readiness import Readiness
 from cutaway_collector.windowing import Windows
@@ -104,10 +104,12 @@ class Collector:
                                     spool_bytes_max=settings.spool_bytes_max)
         self._stack.callback(self._readiness.close)
         backfills = _backfills(store, settings, pipeline)
+        streams = live_routes.Streams(settings.live_clients_max)
         app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
-                         backfills=backfills)
-        web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads, certificate=certificate,
-                              stack=self._stack)
+                         backfills=backfills, streams=streams)
+        web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads + settings.live_clients_max,
+                              certificate=certificate, stack=self._stack)
+        self._stack.callback(streams.close)
         self._stack.callback(draining.close)  # before the UI closes; the earlier one is for a start that fails
         self._stack.callback(backfills.close)
         if judging:

@@ -143,6 +143,7 @@ def serve(
             app, host=host, port=port, threads=threads, ident=None, connection_limit=CONNECTIONS_MAX,
             channel_timeout=IDLE_SECONDS_MAX, cleanup_interval=5, max_request_header_size=HEAD_BYTES_MAX,
             max_request_body_size=BODY_BYTES_MAX, clear_untrusted_proxy_headers=True, url_scheme="https" if certificate else "http",
+            channel_request_lookahead=1,  # a stream learns that its reader has gone
             asyncore_use_poll=True,  # select() knows no descriptor above 1023, and the receivers' connections count too
         )
     except (OSError, ValueError) as error:

@@ -57,7 +57,6 @@ class ClickHouseStore:
         self._connect = connect
         self._release = release
         self._closed = False
-        self._tells_rows_read = bool(settings.clickhouse)
         self._limits = {
             "max_execution_time": settings.query_seconds_max,
             "max_rows_to_read": settings.query_rows_read_max,
@@ -67,7 +66,7 @@ class ClickHouseStore:
         self._write_lock = threading.Lock()
         self._idle: list[Any] = []
         self._pool_lock = threading.Lock()
-        self._readers = threading.BoundedSemaphore(settings.ui_threads + 2)
+        self._readers = threading.BoundedSemaphore(settings.ui_threads + settings.live_clients_max + 2)
 
     def prepare(self) -> None:
         """Makes the schema, or brings it up to date, once; `insert` and `query` see to it. Raises StoreError."""
@@ -124,20 +123,23 @@ class ClickHouseStore:
             except Exception as error:
                 self._fail(error, faults.insert_error)
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
         """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`. Raises StoreError."""
         self.prepare()
         bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
+        limits: dict[str, Any] = dict(self._limits)
+        if seconds_max is not None:
+            limits |= {"max_execution_time": min(seconds_max, self._settings.query_seconds_max), "timeout_overflow_mode": "break"}
         started = time.monotonic()
         with self._reader() as client:
             try:
-                answer = client.query(sql, parameters=bound, settings=self._limits)
+                answer = client.query(sql, parameters=bound, settings=limits)
             except Exception as error:
                 self._fail(error, faults.query_error)
-        # The embedded client calls the rows it returns "read": no figure is better than that one.
-        summary = answer.summary if self._tells_rows_read and answer.summary else {}
-        return Result(tuple(answer.column_names), answer.result_rows, time.monotonic() - started,
-                      int(summary.get("read_rows", -1)), int(summary.get("read_bytes", -1)))
+        elapsed_s = time.monotonic() - started
+        summary = answer.summary or {}
+        return Result(tuple(answer.column_names), answer.result_rows, elapsed_s, int(summary.get("read_rows", -1)),
+                      int(summary.get("read_bytes", -1)), seconds_max is not None and elapsed_s >= limits["max_execution_time"])
 
     def command(self, sql: str) -> None:
         """Runs one DDL statement. Raises StoreError."""
@@ -279,13 +281,23 @@ def _embedded(data: Path, settings: Settings, create: bool) -> ClickHouseStore:
 
     def connect() -> Any:
         try:
-            return clickhouse_connect.get_client(interface="chdb", path=str(engine))
+            client: Any = clickhouse_connect.get_client(interface="chdb", path=str(engine))
         except ClickHouseError as error:
             if "Error initializing EmbeddedServer" in str(error):
                 raise DataDirectoryBusy(str(data)) from None
             raise StoreError(f"the embedded engine does not open {data}: {error}", retryable=False) from None
+        client._backend._summary = _read_by_the_engine
+        return client
 
     return ClickHouseStore(settings, connect, release, create=create)
+
+
+def _read_by_the_engine(result: Any) -> dict[str, Any]:
+    """What a query cost. The driver's own summary calls the rows of the answer "read"; chDB knows what it took from the tables."""
+    try:
+        return {"read_rows": result.storage_rows_read(), "read_bytes": result.storage_bytes_read()}
+    except AttributeError:
+        return {}
 
 
 def _bindable(value: Any) -> Any:

@@ -22,9 +22,10 @@ from werkzeug.wrappers import Response as AnyResponse
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
+from cutaway_collector.search.saved import SavedSearches
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import admin, alert_routes, drift_routes, errors, figures, security, urls
+from cutaway_collector.web import admin, alert_routes, drift_routes, errors, figures, live_routes, saved_routes, security, urls
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.navigation import NAVIGATION
@@ -50,11 +51,13 @@ def create_app(
     now_ns: Callable[[], int] = time.time_ns,
     gate: Gate | None = None,
     backfills: Backfills | None = None,
+    streams: live_routes.Streams | None = None,
 ) -> Flask:
     """The WSGI application over an open store.
 
     registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
     place of the clock. gate: who is let in, everybody when None; every page then shows the rows of the visitor's tenant alone.
+    streams: the places of the live view, of this application alone when None.
     """
     site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns)
     app = Flask(__name__, static_folder="static", template_folder="templates")
@@ -73,6 +76,8 @@ def create_app(
     admin.routes(app, backfills, _json)
     drift_routes.routes(app, site, store, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
+    live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
+    saved_routes.routes(app, site, SavedSearches(store), _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 

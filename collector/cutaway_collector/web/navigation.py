@@ -16,8 +16,10 @@ class Entry(NamedTuple):
 
 
 NAVIGATION: Final[tuple[Entry, ...]] = (
+    Entry("Live", "/live"),
     Entry("Windows", "/windows"),
     Entry("Drift", "/drift"),
     Entry("Alerts", "/alerts"),
+    Entry("Saved", "/saved"),
     Entry("Help", "/help"),
 )

@@ -51,6 +51,23 @@ def alerts(**parameters: object) -> str:
     return _with(f"/alerts{twin}", parameters)
 
 
+def live(**parameters: object) -> str:
+    """The live tail; parameters: q, refresh. `json=True` gives its twin, `events=True` the stream."""
+    end = ".json" if parameters.pop("json", False) else "/events" if parameters.pop("events", False) else ""
+    return _with(f"/live{end}", parameters)
+
+
+def saved(**parameters: object) -> str:
+    """The page of saved searches; parameters: filter. `json=True` gives its twin."""
+    twin = ".json" if parameters.pop("json", False) else ""
+    return _with(f"/saved{twin}", parameters)
+
+
+def export(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """What a search found, as a file: the page that offers it, or with a `format` the file; parameters and changes as `search`."""
+    return search(parameters, **changes).replace("/search", "/export", 1)
+
+
 def sign_in(back: str = "") -> str:
     """The sign-in page, which leads back to `back`."""
     return _with("/sign-in", {"next": back if back not in ("/", "/search") else ""})
