@@ -1,0 +1,54 @@
+"""The routes of saved searches: the page, its JSON twin, and the forms that save, rename and delete.
+
+    GET  /saved, /saved.json        parameters: filter
+    POST /saved                     form: name, q, from, to, sort, cols, view; takes the place of the search of that name
+    POST /saved/rename              form: name, new
+    POST /saved/delete              form: name
+
+A tenant's searches are its own; changing them needs the scope admin, as every change does. Not the keeping: that is the search
+verb's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask, Response, g, redirect, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from cutaway_collector.search.saved import SavedSearch, SavedSearches
+from cutaway_collector.web import urls
+from cutaway_collector.web.pages import saved
+from cutaway_collector.web.site import Site
+
+
+def routes(
+    app: Flask, site: Site, searches: SavedSearches, render: Callable[..., Response], answer: Callable[..., Response]
+) -> None:
+    """Adds them."""
+
+    @app.get("/saved")
+    def saved_page() -> Response:
+        may_change = "admin" in g.caller.scopes
+        return render("saved.html", saved.page(searches.all(g.caller.tenant), request.args, site.now_ns(), may_change=may_change))
+
+    @app.get("/saved.json")
+    def saved_twin() -> Response:
+        return answer(saved.twin(searches.all(g.caller.tenant), request.args))
+
+    @app.post("/saved")
+    def saved_save() -> AnyResponse:
+        form = {key: request.form.get(key, "").strip() for key in ("name", "q", "from", "to", "sort", "cols", "view")}
+        searches.save(g.caller.tenant, SavedSearch(
+            form["name"], form["q"], form["from"], form["to"], form["sort"], form["cols"], form["view"], g.caller.name))
+        return redirect(urls.saved(), 303)
+
+    @app.post("/saved/rename")
+    def saved_rename() -> AnyResponse:
+        searches.rename(g.caller.tenant, request.form.get("name", ""), request.form.get("new", "").strip())
+        return redirect(urls.saved(), 303)
+
+    @app.post("/saved/delete")
+    def saved_delete() -> AnyResponse:
+        searches.delete(g.caller.tenant, request.form.get("name", ""))
+        return redirect(urls.saved(), 303)
