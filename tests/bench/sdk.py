@@ -174,6 +174,7 @@ class _Turn:
 
     def __init__(self, mine: threading.Semaphore, other: threading.Semaphore) -> None:
         self._mine, self._other = mine, other
+        self._settle = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
         self.wall_s = self._began = 0.0
 
     def begin(self) -> None:
@@ -181,6 +182,7 @@ class _Turn:
         self._began = time.perf_counter()
 
     def leave(self) -> None:
+        self._settle()
         self.wall_s += time.perf_counter() - self._began
         self._other.release()
 
@@ -202,14 +204,19 @@ def _in_step(rounds: int) -> Figures:
     for name in ("default signals", "unsampled"):
         with _variants()[name](model):
             for prompt, batch in SHAPES[:3]:
-                runs = [_turns(model, prompt, batch, bool(number % 2)) for number in range(2 * rounds + 1)][1:]
-                pairs = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(runs[::2], runs[1::2], strict=True)]
-                yield f"generate in step, {name} ({prompt} x {batch})", "wall s", "bare generate", pairs
+                yield (f"generate in step, {name} ({prompt} x {batch})", "wall s", "bare generate",
+                       in_turns(model, prompt, batch, rounds))
+
+
+def in_turns(model: Any, prompt: int, batch: int, rounds: int) -> list[Seconds]:
+    """(instrumented, bare) seconds of each round; the model is instrumented already."""
+    runs = [_turns(model, prompt, batch, bool(number % 2)) for number in range(2 * rounds + 1)][1:]
+    return [(a[0] + b[0], a[1] + b[1]) for a, b in zip(runs[::2], runs[1::2], strict=True)]
 
 
 def _turns(model: Any, prompt: int, batch: int, first: bool) -> Seconds:
     """(instrumented, bare) seconds; `first`: whether the instrumented call begins."""
-    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0)).to(model.device)
     gates = threading.Semaphore(int(first)), threading.Semaphore(int(not first))
     ours, bare = _Turn(*gates), _Turn(*reversed(gates))
     instrumented = type(model).generate

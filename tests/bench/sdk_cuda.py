@@ -5,13 +5,10 @@ Not the real weights: models of real shapes with random weights, since a step co
 
 from __future__ import annotations
 
-import time
-from functools import partial
 from typing import Any
 
 import torch
-
-from tests.bench.sdk import NEW_TOKENS, Around, Figures, Seconds, _paired, _variants
+from tests.bench.sdk import NEW_TOKENS, Around, Figures, _bare, _variants, in_turns
 
 SHAPES = ((64, 1), (1024, 8))
 """(prompt tokens, batch)."""
@@ -26,20 +23,18 @@ VARIANTS = ("default signals", "every layer", "unsampled")
 
 
 def figures(rounds: int) -> Figures:
-    """By model, shape and variant: wall and CPU time of one call, and the most memory the GPU held."""
+    """By model, shape and variant: wall time of two calls that take turns at every token, and the most memory the GPU held."""
     if not torch.cuda.is_available():
         return
     for size, shape in MODELS.items():
         model = _model(shape)
         for prompt, batch in SHAPES:
             for name in VARIANTS:
-                peaks: list[float] = []
-                pairs = _paired(partial(_call, model, prompt, batch, peaks), _variants()[name], rounds)
                 where = f"{name} on CUDA, {size} ({prompt} x {batch})"
-                for number, unit in enumerate(("CPU s", "wall s")):
-                    yield f"generate, {where}", unit, "bare generate", [(a[number], b[number]) for a, b in pairs]
-                bare, ours = min(peaks), max(peaks)
-                yield f"peak GPU memory, {where}", "MiB", "bare generate", [(ours, bare)]
+                with _variants()[name](model):
+                    yield f"generate in step, {where}", "wall s", "bare generate", in_turns(model, prompt, batch, rounds)
+                peaks = [_peak_mib(model, prompt, batch, variant) for variant in (_variants()[name], _bare)]
+                yield f"peak GPU memory, {where}", "MiB", "bare generate", [(peaks[0], peaks[1])]
         del model
         torch.cuda.empty_cache()
 
@@ -52,17 +47,11 @@ def _model(shape: dict[str, int]) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
-def _call(model: Any, prompt: int, batch: int, peaks: list[float], around: Around) -> Seconds:
-    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0)).cuda()
+def _peak_mib(model: Any, prompt: int, batch: int, around: Around) -> float:
+    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), device="cuda")
     with around(model) as (options, settle):
         torch.cuda.reset_peak_memory_stats()
-        torch.cuda.synchronize()
-        began_cpu, began = time.process_time(), time.perf_counter()
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
                        do_sample=False, **options)
-        torch.cuda.synchronize()
-        wall = time.perf_counter() - began
         settle()
-        cpu = time.process_time() - began_cpu
-    peaks.append(torch.cuda.max_memory_allocated() / 2**20)
-    return cpu, wall
+    return torch.cuda.max_memory_allocated() / 2**20
