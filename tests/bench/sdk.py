@@ -216,7 +216,8 @@ def in_turns(model: Any, prompt: int, batch: int, rounds: int) -> list[Seconds]:
 
 def _turns(model: Any, prompt: int, batch: int, first: bool) -> Seconds:
     """(instrumented, bare) seconds; `first`: whether the instrumented call begins."""
-    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0)).to(model.device)
+    ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(model.device)
     gates = threading.Semaphore(int(first)), threading.Semaphore(int(not first))
     ours, bare = _Turn(*gates), _Turn(*reversed(gates))
     instrumented = type(model).generate
