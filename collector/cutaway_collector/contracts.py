@@ -115,13 +115,17 @@ class Submit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Rows of a query with what they cost. `rows_read` and `bytes_read` are -1 when the engine did not tell."""
+    """Rows of a query with what they cost. `rows_read` and `bytes_read` are -1 when the engine did not tell.
+
+    cut: its time was up, and these rows are what had been found by then.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     elapsed_s: float
     rows_read: int = -1
     bytes_read: int = -1
+    cut: bool = False
 
 
 class Store(Protocol):
@@ -137,8 +141,11 @@ class Store(Protocol):
         """Inserts all rows or none; the same token twice stores once. Raises StoreError."""
         ...
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
-        """Runs one SELECT, bounded by the query limits of the settings, values bound as `{name:Type}`. Raises StoreError."""
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
+        """Runs one SELECT, bounded by the query limits of the settings, values bound as `{name:Type}`. Raises StoreError.
+
+        seconds_max: give what was found by then instead of failing (see `Result.cut`); the limit of the settings stands above it.
+        """
         ...
 
     def command(self, sql: str) -> None:

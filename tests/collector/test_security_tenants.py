@@ -33,9 +33,9 @@ class Told:
         self.sql: list[str] = []
         self._store = store
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None, **limits: float) -> Result:
         self.sql.append(sql)
-        return self._store.query(sql, parameters)
+        return self._store.query(sql, parameters, **limits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -57,7 +57,7 @@ class _Lost:
 
     database = "otel"
 
-    def query(self, sql: str, parameters: Any = None) -> Result:
+    def query(self, sql: str, parameters: Any = None, **limits: float) -> Result:
         raise StoreError("ClickHouse at 10.0.0.1 did not answer", retryable=True)
 
 

@@ -33,12 +33,14 @@ class TenantStore:
         self._store = store
         self._tenant = tenant
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
         """contracts.Store.query of the tenant's rows. Raises StoreError."""
         tenant = self._tenant()
+        # Whoever sets no limit asks as before, so that a store needs to know of none.
+        limit: dict[str, Any] = {} if seconds_max is None else {"seconds_max": seconds_max}
         if not tenant:
-            return self._store.query(sql, parameters)
-        return replace(self._store.query(sql + only(self.database, tenant), parameters), rows_read=-1, bytes_read=-1)
+            return self._store.query(sql, parameters, **limit)
+        return replace(self._store.query(sql + only(self.database, tenant), parameters, **limit), rows_read=-1, bytes_read=-1)
 
     def prepare(self) -> None:
         """Makes the schema unless that has been done. Raises StoreError."""
