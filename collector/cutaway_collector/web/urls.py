@@ -21,9 +21,19 @@ def search(parameters: Mapping[str, object] | None = None, /, **changes: object)
     return _with("/search", merged)
 
 
-def trace(trace_id: str, *, span: str = "", rows: int = 0) -> str:
-    """The trace page, with one span opened and the waterfall starting at row `rows`."""
-    return _with(f"/trace/{quote(trace_id, safe='')}", {"span": span, "rows": rows or ""})
+def trace(trace_id: str, *, span: str = "", rows: int = 0, part: str = "", **state: object) -> str:
+    """The trace page, with one span opened and the waterfall starting at row `rows`.
+
+    part: ".json", "/skeleton.json", "/matches.json", "/next", "/previous" and their ".json": what belongs to the page. state: f, show,
+    zoom, open, and q, from_, to, sort of the search that led here.
+    """
+    kept = {key.rstrip("_"): value for key, value in state.items()}
+    return _with(f"/trace/{quote(trace_id, safe='')}{part}", {**kept, "span": span, "rows": rows or ""})
+
+
+def span_of_trace(trace_id: str, span_id: str, *, json: bool = False, **parameters: object) -> str:
+    """One span of a trace as a fragment of its page, or with `json=True` as JSON; parameter: start (of the trace, nanoseconds)."""
+    return _with(f"/trace/{quote(trace_id, safe='')}/span/{quote(span_id, safe='')}{'.json' if json else ''}", parameters)
 
 
 def generation(span_id: str, **parameters: object) -> str:
