@@ -25,7 +25,18 @@ from cutaway_collector.errors import RequestError
 from cutaway_collector.search.saved import SavedSearches
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import admin, alert_routes, drift_routes, errors, figures, live_routes, saved_routes, security, urls
+from cutaway_collector.web import (
+    admin,
+    alert_routes,
+    drift_routes,
+    errors,
+    export_routes,
+    figures,
+    live_routes,
+    saved_routes,
+    security,
+    urls,
+)
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.navigation import NAVIGATION
@@ -77,6 +88,7 @@ def create_app(
     drift_routes.routes(app, site, store, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
+    export_routes.routes(app, site, _render, _json)
     saved_routes.routes(app, site, SavedSearches(store), _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
