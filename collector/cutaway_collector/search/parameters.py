@@ -20,7 +20,7 @@ class Parameters:
     database: str = ""
     start_ns: int = 0
 
-    def bind(self, value: str | int | float, type: str) -> str:
+    def bind(self, value: str | int | float | list[str] | list[int], type: str) -> str:
         """The placeholder, `{p0:Type}`."""
         name = f"p{len(self.values)}"
         self.values[name] = value

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from cutaway_collector.columns import TRACES
-from cutaway_collector.contracts import Store
+from cutaway_collector.contracts import Result, Store
 from cutaway_collector.errors import QueryError, StoreError
 from cutaway_collector.search.language import EVERYTHING, Node, regexes
 
@@ -95,10 +95,12 @@ def table(store: Store, name: str = TRACES.name) -> str:
     return f"`{store.database}`.`{name}`"
 
 
-def run(store: Store, sql: str, parameters: Mapping[str, Any], tree: Node = EVERYTHING) -> Any:
+def run(
+    store: Store, sql: str, parameters: Mapping[str, Any], tree: Node = EVERYTHING, *, seconds_max: float | None = None,
+) -> Result:
     """store.query, with what only the engine can find wrong in the query `tree` said as a QueryError at its column."""
     try:
-        return store.query(sql, parameters)
+        return store.query(sql, parameters) if seconds_max is None else store.query(sql, parameters, seconds_max=seconds_max)
     except StoreError as error:
         if "Code: 427" in str(error):  # CANNOT_COMPILE_REGEXP
             raise _refused(str(error), tree) from error

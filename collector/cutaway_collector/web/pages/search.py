@@ -277,11 +277,11 @@ def _headings(kept: Mapping[str, str]) -> tuple[Heading, ...]:
     return tuple(out)
 
 
-def _facets(found: Mapping[str, list[dict[str, Any]]], kept: Mapping[str, str]) -> tuple[Facet, ...]:
+def _facets(found: Mapping[str, dict[str, Any]], kept: Mapping[str, str]) -> tuple[Facet, ...]:
     query = kept.get("q", "")
     out = []
     for name, label in FACETS:
-        entries = [entry for entry in found.get(name, []) if str(entry["value"]) != ""][:FACET_VALUES_MAX]
+        entries = [entry for entry in found[name]["values"]][:FACET_VALUES_MAX]
         most = max((entry["count"] for entry in entries), default=0) or 1
         values = []
         for entry in entries:
