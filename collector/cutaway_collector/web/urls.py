@@ -6,7 +6,7 @@ Not a router; the routes stand in `cutaway_collector.web`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 
 def _with(path: str, parameters: Mapping[str, object]) -> str:
@@ -37,9 +37,10 @@ def span_of_trace(trace_id: str, span_id: str, *, json: bool = False, **paramete
 
 
 def generation(span_id: str, **parameters: object) -> str:
-    """The generation page; parameters: signal, seq, heads, view, start. `json=True` gives its twin."""
-    twin = ".json" if parameters.pop("json", False) else ""
-    return _with(f"/gen/{quote(span_id, safe='')}{twin}", parameters)
+    """The generation page. `json=True` gives its twin, `binary=True` its numbers as float32, `lane=True` a window of its lanes."""
+    kinds = (("json", ".json"), ("binary", ".f32"), ("lane", "/lane.json"))
+    end = "".join(suffix for kind, suffix in kinds if parameters.pop(kind, False))
+    return _with(f"/gen/{quote(span_id, safe='')}{end}", parameters)
 
 
 def drift(**parameters: object) -> str:
@@ -78,9 +79,28 @@ def export(parameters: Mapping[str, object] | None = None, /, **changes: object)
     return search(parameters, **changes).replace("/search", "/export", 1)
 
 
+def compare(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """The page that compares two sides; parameters a, b, q (of both), from, to, afrom, ato, bfrom, bto, by. `json=True`: its twin."""
+    twin = ".json" if changes.pop("json", False) else ""
+    merged: dict[str, object] = {**(parameters or {})}
+    merged.update({key.rstrip("_"): value for key, value in changes.items()})
+    return _with(f"/compare{twin}", merged)
+
+
+def overview(**parameters: object) -> str:
+    """The start page; parameters: from_. `json=True` gives its twin."""
+    path = "/overview.json" if parameters.pop("json", False) else "/"
+    return _with(path, {key.rstrip("_"): value for key, value in parameters.items()})
+
+
 def sign_in(back: str = "") -> str:
     """The sign-in page, which leads back to `back`."""
     return _with("/sign-in", {"next": back if back not in ("/", "/search") else ""})
+
+
+def parameters(url: str) -> tuple[tuple[str, str], ...]:
+    """The parameters of an address, for the hidden fields of a form that changes one more."""
+    return tuple(parse_qsl(urlsplit(url).query))
 
 
 def is_local(target: str) -> bool:
