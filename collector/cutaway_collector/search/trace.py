@@ -20,7 +20,7 @@ from cutaway_collector.search.sql import Parameters
 SCORES_MAX: Final = 20_000
 """Scores of one trace in one answer."""
 
-_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f]{2}")
 
@@ -50,16 +50,11 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
     if spans_max < 1:
         raise QueryError(f"a trace page has at least one span, spans_max is {spans_max}")
     wanted = trace_id.strip().lower()
-    if not _TRACE_ID.fullmatch(wanted):
+    if not TRACE_ID.fullmatch(wanted):
         return None
     parameters = Parameters()
-    where = f"TraceId = {parameters.text(wanted)}"
-    times = _times(store, wanted)
-    if times:
-        first, last = (parameters.bind(second, "Int64") for second in times)
-        where += f" AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
     text = (
-        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {where} "
+        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {within(store, wanted, parameters)} "
         f"ORDER BY Timestamp ASC, SpanId ASC LIMIT 1 BY SpanId LIMIT {parameters.bind(spans_max + 1, 'UInt64')}"
     )
     found = store.query(text, parameters.values).rows
@@ -72,6 +67,43 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
     start_ns = min(span["start_ns"] for span in spans)
     return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max,
             "scores": scores.scores(store, wanted, start_ns=start_ns, limit=SCORES_MAX)}
+
+
+def span(store: Store, trace_id: str, span_id: str) -> dict[str, Any] | None:
+    """One span as `trace` has it, with its scores and, at the root, those of the whole trace as `scores`; None when there is none.
+
+    Raises StoreError.
+    """
+    wanted, own = trace_id.strip().lower(), span_id.strip().lower()
+    if not TRACE_ID.fullmatch(wanted) or not _SPAN_ID.fullmatch(own):
+        return None
+    parameters = Parameters()
+    text = (
+        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {within(store, wanted, parameters)} "
+        f"AND SpanId = {parameters.text(own)} ORDER BY Timestamp ASC LIMIT 1"
+    )
+    found = store.query(text, parameters.values).rows
+    if not found:
+        return None
+    row = _span(found[0])
+    if _diffuses(row):
+        row["diffusion"] = _steps(store, wanted, row["start_ns"], row["start_ns"]).get(own)
+    judged = scores.scores(store, wanted, span_id=own, start_ns=row["start_ns"], limit=SCORES_MAX)
+    if not row["parent_span_id"]:
+        every = scores.scores(store, wanted, start_ns=row["start_ns"], limit=SCORES_MAX)
+        judged += [score for score in every if not score["span_id"]]
+    return {**row, "scores": judged}
+
+
+def within(store: Store, trace_id: str, parameters: Parameters) -> str:
+    """SQL condition: rows of this trace, bound to the seconds in which it happened where they are known. Raises StoreError."""
+    where = f"TraceId = {parameters.text(trace_id)}"
+    times = _times(store, trace_id)
+    if times is None:
+        return where
+    parameters.start_ns = times[0]
+    first, last = (parameters.bind(second, "Int64") for second in times)
+    return f"{where} AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
 
 
 def _diffuses(span: Mapping[str, Any]) -> bool:
@@ -125,7 +157,7 @@ def locate(store: Store, text: str) -> tuple[Literal["trace", "gen"], str] | tup
     if parent := _TRACEPARENT.fullmatch(wanted):
         wanted = parent.group(1)
     parameters = Parameters()
-    if _TRACE_ID.fullmatch(wanted):
+    if TRACE_ID.fullmatch(wanted):
         condition = f"TraceId = {parameters.text(wanted)} LIMIT 1"
         known = any(store.query(f"SELECT 1 FROM {rows.table(store, name)} WHERE {condition}", parameters.values).rows
                     for name in (TRACE_TIMES.name, "otel_traces"))

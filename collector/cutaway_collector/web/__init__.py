@@ -35,12 +35,13 @@ from cutaway_collector.web import (
     live_routes,
     saved_routes,
     security,
+    trace_routes,
     urls,
 )
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.navigation import NAVIGATION
-from cutaway_collector.web.pages import generation, guide, search, trace, windows
+from cutaway_collector.web.pages import generation, guide, search, windows
 from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
 from cutaway_collector.web.site import Site
 
@@ -85,6 +86,7 @@ def create_app(
     _pages(app, site)
     _twins(app, site)
     admin.routes(app, backfills, _json)
+    trace_routes.routes(app, site, _render, _json)
     drift_routes.routes(app, site, store, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
@@ -165,10 +167,6 @@ def _pages(app: Flask, site: Site) -> None:
         page = search.page(site, request.args)
         return _render("search.html", page, query=page.query, from_text=request.args.get("from", ""))
 
-    @app.get("/trace/<trace_id>")
-    def trace_page(trace_id: str) -> AnyResponse:
-        return _render("trace.html", trace.page(site, trace_id, request.args))
-
     @app.get("/gen/<span_id>")
     def generation_page(span_id: str) -> AnyResponse:
         return _render("generation.html", generation.page(site, span_id, request.args))
@@ -193,10 +191,6 @@ def _twins(app: Flask, site: Site) -> None:
     @app.get("/search.json")
     def search_twin() -> Response:
         return _json(search.twin(site, request.args))
-
-    @app.get("/trace/<trace_id>.json")
-    def trace_twin(trace_id: str) -> Response:
-        return _json(trace.twin(site, trace_id))
 
     @app.get("/windows.json")
     def windows_twin() -> Response:

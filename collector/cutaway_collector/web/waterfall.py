@@ -1,109 +1,256 @@
-"""A trace's flat list of spans -> rows in nested order, with depth, tree guides and bar positions in percent.
+"""A trace's flat list of spans -> rows in nested order, with depth, groups of repeated siblings, and the critical path.
 
-Not markup and not the store: spans arrive as the dictionaries of the search verb, at most `trace_spans_max` of them.
+Not markup and not the store: spans arrive as the columns of a skeleton. The nested order is worked out here alone; the page and the
+script in it only walk the rows and leave out what is closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
+
+from cutaway_collector.search.skeleton import Skeleton
+from cutaway_collector.web.critical_path import Segment, critical_path
 
 DEPTH_SHOWN_MAX: Final = 24
 """Deeper rows are indented no further; the true depth is printed."""
+GROUP_MEMBERS_MIN: Final = 5
+"""Children of one span with one name and service from which on they stand in a row together."""
+
+Show = Literal["dim", "with", "alone"]
+"""What becomes of rows that a filter does not match: they fade, stay only above a match, or go."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One span. start, width, prefill: percent of the trace's time. rails: levels at which an ancestor's line passes by."""
+class Group:
+    """Repeated spans in one row. members: spans by start. p50_ns, p99_ns: nearest-rank percentiles of their durations."""
 
-    span: Mapping[str, Any]
-    depth: int
-    rails: tuple[int, ...]
-    last: bool
-    children: int
-    orphan: bool
-    start: float
-    width: float
-    prefill: float
-    hue: int
-
-    @property
-    def failed(self) -> bool:
-        """True when the sender set the status to Error."""
-        return str(self.span["status"]).lower() == "error"
+    name: str
+    service: str
+    members: tuple[int, ...]
+    p50_ns: int
+    p99_ns: int
+    failures: int
+    start_ns: int
+    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """Rows in nested order over [start_ns, start_ns + total_ns). `orphans` counts spans whose parent is not in the trace."""
+    """Rows in nested order over [start_ns, start_ns + total_ns); the row below which all others of a span stand comes first.
 
-    rows: tuple[Row, ...]
+    entries: a row's span, or ~n for group n. parents: row of the parent, -1 for roots. ends: the row behind the last one below.
+    depths: from 0, groups counted. below: rows directly below. orphans: spans whose parent is not stored; rings: spans that are
+    their own ancestors, cut at the earliest; early: spans that begin before their parent, by the clocks of their senders.
+    path: the critical path of the span `root`, from the end to the start. services: in the order of their first span.
+    """
+
+    skeleton: Skeleton
+    entries: tuple[int, ...]
+    parents: tuple[int, ...]
+    ends: tuple[int, ...]
+    depths: tuple[int, ...]
+    below: tuple[int, ...]
+    groups: tuple[Group, ...]
     start_ns: int
     total_ns: int
-    orphans: int
+    orphans: frozenset[int]
+    rings: frozenset[int]
+    early: frozenset[int]
     services: tuple[str, ...]
+    root: int
+    path: tuple[Segment, ...]
 
 
-def build(spans: Sequence[Mapping[str, Any]]) -> Waterfall:
-    """Nested order: children under their parent by start time. Cycles and missing parents become roots, so every span has a row."""
-    ids = {span["span_id"] for span in spans}
-    children: dict[str, list[Mapping[str, Any]]] = {}
-    for span in sorted(spans, key=lambda s: (s["start_ns"], s["span_id"])):
-        parent = span["parent_span_id"]
-        children.setdefault(parent if parent in ids and parent != span["span_id"] else "", []).append(span)
-    start_ns = min((span["start_ns"] for span in spans), default=0)
-    end_ns = max((span["start_ns"] + span["duration_ns"] for span in spans), default=0)
-    services = tuple(dict.fromkeys(span["service"] for span in sorted(spans, key=lambda s: s["start_ns"])))
-    layout = _Layout(start_ns, max(1, end_ns - start_ns), services, children)
-    roots = children.get("", [])
-    layout.walk(roots)
-    if len(layout.rows) < len(spans):  # spans that are each other's ancestors hang from no root: cut the ring at its earliest span
-        for span in sorted(spans, key=lambda s: (s["start_ns"], s["span_id"])):
-            if span["span_id"] not in layout.seen:
-                layout.walk([span])
-    orphans = sum(row.orphan for row in layout.rows)
-    return Waterfall(tuple(layout.rows), start_ns, layout.total_ns, orphans, services)
+def percentile(ordered: Sequence[int], share: float) -> int:
+    """The smallest value that is not below `share` of all (nearest rank). ordered: ascending, not empty."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-class _Layout:
+def group(skeleton: Skeleton, members: Sequence[int]) -> Group:
+    """What the members have together; they share name and service."""
+    durations = sorted(skeleton.durations_ns[span] for span in members)
+    return Group(
+        skeleton.names[members[0]],
+        skeleton.services[members[0]],
+        tuple(members),
+        percentile(durations, 0.5),
+        percentile(durations, 0.99),
+        sum(1 for span in members if skeleton.failed[span]),
+        min(skeleton.starts_ns[span] for span in members),
+        max(skeleton.starts_ns[span] + skeleton.durations_ns[span] for span in members),
+    )
+
+
+def overview(skeleton: Skeleton, opened: Container[str], *, members_max: int) -> Waterfall:
+    """For traces too large to be drawn a span a row: a row for the spans of one name and service at one depth, shallow ones first.
+
+    opened: ids of first members, whose groups are followed by their `members_max` earliest spans. There is no critical path.
+    """
+    tree = _Tree(skeleton)
+    together: dict[tuple[int, str, str], list[int]] = {}
+    for span, depth in enumerate(tree.depths):
+        together.setdefault((depth, skeleton.names[span], skeleton.services[span]), []).append(span)
+    groups = [group(skeleton, spans) for _, spans in sorted(together.items(), key=lambda one: (one[0][0], one[1][0]))]
+    entries: list[int] = []
+    parents: list[int] = []
+    ends: list[int] = []
+    for number, one in enumerate(groups):
+        at = len(entries)
+        laid = one.members[:members_max] if skeleton.span_ids[one.members[0]] in opened else ()
+        entries += [~number, *laid]
+        parents += [-1, *(at for _ in laid)]
+        ends += [at + 1 + len(laid), *(at + 2 + place for place in range(len(laid)))]
+    start_ns = min(skeleton.starts_ns)
+    end_ns = max(one.end_ns for one in groups)
+    return Waterfall(
+        skeleton, tuple(entries), tuple(parents), tuple(ends), tuple(int(parent >= 0) for parent in parents),
+        tuple(len(groups[~entry].members) if entry < 0 else 0 for entry in entries), tuple(groups),
+        start_ns=start_ns, total_ns=max(1, end_ns - start_ns), orphans=frozenset(tree.orphans), rings=frozenset(tree.rings),
+        early=frozenset(), services=tuple(dict.fromkeys(skeleton.services)), root=tree.roots[0], path=(),
+    )
+
+
+def build(skeleton: Skeleton) -> Waterfall:
+    """Children stand under their parent by start; every span has one row, whatever its parent says. skeleton: ordered by start."""
+    tree = _Tree(skeleton)
+    rows = _Rows(skeleton, tree.children)
+    rows.lay(tree.roots)
+    starts, durations = skeleton.starts_ns, skeleton.durations_ns
+    ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
+    start_ns = min(starts)
+    root = next((span for span in tree.roots if not skeleton.parent_ids[span]), tree.roots[0])
+    behind = [row + 1 for row in range(len(rows.entries))]
+    below = [0] * len(rows.entries)
+    for row in range(len(rows.entries) - 1, -1, -1):
+        parent = rows.parents[row]
+        if parent >= 0:
+            behind[parent] = max(behind[parent], behind[row])
+            below[parent] += 1
+    return Waterfall(
+        skeleton, tuple(rows.entries), tuple(rows.parents), tuple(behind), tuple(rows.depths), tuple(below), tuple(rows.groups),
+        start_ns=start_ns, total_ns=max(1, max(ends) - start_ns),
+        orphans=frozenset(tree.orphans), rings=frozenset(tree.rings),
+        early=frozenset(span for span, parent in enumerate(tree.parents) if parent >= 0 and starts[span] < starts[parent]),
+        services=tuple(dict.fromkeys(skeleton.services)),
+        root=root, path=tuple(critical_path(starts, ends, tree.children, root)),
+    )
+
+
+class _Tree:
+    """Who stands under whom. parents: span of the parent, -1 for roots. depths: from 0. children, roots: by start."""
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        known = {span_id: span for span, span_id in enumerate(skeleton.span_ids)}
+        self.parents = [known.get(parent, -1) if parent else -1 for parent in skeleton.parent_ids]
+        self.children: list[list[int]] = [[] for _ in self.parents]
+        self.depths = [0] * len(self.parents)
+        self.rings: list[int] = []
+        for span, parent in enumerate(self.parents):
+            if parent >= 0:
+                self.children[parent].append(span)
+        seen = bytearray(len(self.parents))
+        for span, parent in enumerate(self.parents):
+            if parent < 0:
+                self._see(span, seen)
+        for span, parent in enumerate(self.parents):  # what hangs from no root hangs from a ring
+            if not seen[span]:
+                self.children[parent].remove(span)
+                self.parents[span] = -1
+                self.rings.append(span)
+                self._see(span, seen)
+        self.roots = [span for span, parent in enumerate(self.parents) if parent < 0]
+        rings = set(self.rings)
+        self.orphans = [span for span in self.roots if skeleton.parent_ids[span] and span not in rings]
+
+    def _see(self, root: int, seen: bytearray) -> None:
+        todo = [root]
+        while todo:
+            span = todo.pop()
+            seen[span] = 1
+            for child in self.children[span]:
+                self.depths[child] = self.depths[span] + 1
+                todo.append(child)
+
+
+class _Rows:
     """Walks the tree without recursion: a chain of 20 000 spans is a legal trace."""
 
-    def __init__(
-        self, start_ns: int, total_ns: int, services: tuple[str, ...], children: dict[str, list[Mapping[str, Any]]]
-    ) -> None:
-        self.start_ns, self.total_ns, self.children = start_ns, total_ns, children
-        self.hues = {service: index % 8 for index, service in enumerate(services)}
-        self.rows: list[Row] = []
-        self.seen: set[str] = set()
+    def __init__(self, skeleton: Skeleton, children: Sequence[Sequence[int]]) -> None:
+        self.skeleton, self.children = skeleton, children
+        self.entries: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.groups: list[Group] = []
 
-    def walk(self, roots: Sequence[Mapping[str, Any]]) -> None:
-        stack: list[tuple[Mapping[str, Any], int, tuple[int, ...], bool]] = [(s, 0, (), True) for s in reversed(roots)]
-        while stack:
-            span, depth, rails, last = stack.pop()
-            if span["span_id"] in self.seen:
-                continue
-            self.seen.add(span["span_id"])
-            below = [child for child in self.children.get(span["span_id"], []) if child["span_id"] not in self.seen]
-            self.rows.append(self._row(span, depth, rails, last, len(below)))
-            passing = rails if last or depth == 0 else (*rails, depth)
-            passing = tuple(level for level in passing if level <= DEPTH_SHOWN_MAX)
-            for position, child in enumerate(reversed(below)):
-                stack.append((child, depth + 1, passing, position == 0))
+    def lay(self, roots: Sequence[int]) -> None:
+        """Appends a row for each root and all that stands below it."""
+        todo = [(entry, 0, -1) for entry in reversed(self._grouped(roots))]
+        while todo:
+            entry, depth, parent = todo.pop()
+            row = len(self.entries)
+            self.entries.append(entry)
+            self.depths.append(depth)
+            self.parents.append(parent)
+            below = self._grouped(self.children[entry]) if entry >= 0 else self.groups[~entry].members
+            todo.extend((child, depth + 1, row) for child in reversed(below))
 
-    def _row(self, span: Mapping[str, Any], depth: int, rails: tuple[int, ...], last: bool, children: int) -> Row:
-        duration = max(0, span["duration_ns"])
-        prefill_ns = min((span.get("ttft_s") or 0.0) * 1e9, duration)
-        orphan = depth == 0 and bool(span["parent_span_id"])
-        return Row(
-            span,
-            depth,
-            rails,
-            last,
-            children,
-            orphan,
-            100 * (span["start_ns"] - self.start_ns) / self.total_ns,
-            100 * duration / self.total_ns,
-            100 * prefill_ns / self.total_ns,
-            self.hues[span["service"]],
-        )
+    def _grouped(self, spans: Sequence[int]) -> Sequence[int]:
+        """The spans, those that repeat replaced by their group at the place of the first."""
+        if len(spans) < GROUP_MEMBERS_MIN:
+            return spans
+        names, services = self.skeleton.names, self.skeleton.services
+        counts = Counter((names[span], services[span]) for span in spans)
+        out: list[int] = []
+        members: dict[tuple[str, str], list[int]] = {}
+        for span in spans:
+            key = names[span], services[span]
+            if counts[key] < GROUP_MEMBERS_MIN:
+                out.append(span)
+            elif key in members:
+                members[key].append(span)
+            else:
+                members[key] = [span]
+                out.append(~(len(self.groups) + len(members) - 1))
+        self.groups.extend(group(self.skeleton, spans) for spans in members.values())
+        return out
+
+
+def visible(tree: Waterfall, opened: Container[int], matched: Container[int] | None = None, show: Show = "dim") -> list[int]:
+    """Rows to show, in order. opened: groups that are open. matched: spans a filter finds, None without a filter.
+
+    A filter that takes rows away opens every group: a match is never hidden behind something closed.
+    """
+    if matched is not None and show != "dim":
+        hits = [row for row, entry in enumerate(tree.entries) if entry >= 0 and entry in matched]
+        if show == "alone":
+            return hits
+        kept: set[int] = set()
+        for row in hits:
+            at = row
+            while at >= 0 and at not in kept:
+                kept.add(at)
+                at = tree.parents[at]
+        return sorted(kept)
+    shown: list[int] = []
+    row = 0
+    while row < len(tree.entries):
+        shown.append(row)
+        entry = tree.entries[row]
+        row = tree.ends[row] if entry < 0 and ~entry not in opened else row + 1
+    return shown
+
+
+def guides(depths: Sequence[int]) -> list[tuple[int, bool]]:
+    """For rows of these depths: bit n is set where the line of an ancestor at depth n passes by; and whether no sibling follows."""
+    out: list[tuple[int, bool]] = []
+    following = 0
+    for depth in reversed(depths):
+        level = min(depth, DEPTH_SHOWN_MAX + 1)
+        own = 1 << level
+        out.append((following & (own - 1) & ~1, not following & own))
+        following = following & (own - 1) | own
+    return out[::-1]

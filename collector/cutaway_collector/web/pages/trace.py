@@ -1,105 +1,101 @@
-"""The trace page: a waterfall in nested order, and one span opened beside it.
+"""The trace page: a waterfall in nested order, what its end waited for, a filter within it, and one span opened beside it.
 
-Not a flame graph and not live: it shows the spans that are stored now, at most `trace_spans_max`, and says when there are more.
+Not a flame graph and not live: it shows the spans that are stored now. A trace of more than `trace_spans_max` spans is drawn as
+groups of one name and depth, and one of more than GROUPED_SPANS_MAX is cut; the page says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
+from typing import Any, Final, NamedTuple
 
 from cutaway_collector import search as verb
+from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
-from cutaway_collector.web import charts, query_edit, tokens, urls, waterfall
+from cutaway_collector.web import charts, minimap, times, trace_rows, trace_state, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
-from cutaway_collector.web.pages.score_lines import ScoreLine, lines
+from cutaway_collector.web.pages import span as span_page
+from cutaway_collector.web.pages.span import Property as Property
+from cutaway_collector.web.pages.span import checked_id as checked_id
+from cutaway_collector.web.pages.span import properties as properties
+from cutaway_collector.web.pages.span import spoken as spoken
 from cutaway_collector.web.site import Arguments, Site
+from cutaway_collector.web.trace_state import State
+from cutaway_collector.web.waterfall import Waterfall
 
-ROWS_SHOWN_MAX: Final = 1000
-"""Rows drawn at once: what a browser lays out without a pause. Further rows are a link away."""
-STRIPES_MAX: Final = 8
-STRIPE_TOKENS_MAX: Final = 2048
-STRIPE_CELLS: Final = 80
-STRIPE_FULL_NATS: Final = 6.0
-"""Surprisal at the end of the stripe's colours; fixed, so that the generations of a trace compare."""
-VALUE_CHARS_MAX: Final = 20_000
-_HEX: Final = frozenset("0123456789abcdef")
-
-
-@dataclass(frozen=True, slots=True)
-class Property:
-    """One attribute.
-
-    short: the key without the prefix its group shares. cut: how many characters of the value were left out. url: searches for
-    spans that share the value, "" for long ones. wide: the value has lines of its own and takes the whole width.
-    """
-
-    key: str
-    short: str
-    value: str
-    cut: int
-    url: str
-    wide: bool
+ROWS_WHOLE_MAX: Final = 500
+"""A waterfall of so many rows is drawn on the server as a whole..."""
+ROWS_A_PAGE: Final = 150
+"""...a larger one in pages of these, which the script replaces by one long list."""
+GROUPED_SPANS_MAX: Final = 200_000
+PATH_NAMES_SHOWN: Final = 5
+KEYS: Final[tuple[tuple[str, str], ...]] = (
+    ("↑ ↓", "row above, row below (also k and j)"),
+    ("→ ←", "open a row or go into it; close it or go to what it stands under"),
+    ("Home End", "first, last row"),
+    ("Page↑ Page↓", "a screen of rows further"),
+    ("Enter", "show the span beside the waterfall"),
+    ("f", "go to the filter"),
+    ("n N", "next, previous match of the filter; without one, the next span that failed"),
+    ("p P", "next, previous span of the same name"),
+    ("s S", "next, previous span under the same parent"),
+    ("[ ]", "previous, next trace of the search that led here"),
+    ("+ −", "zoom in and out of time, around the span"),
+    (", .", "move the stretch of time back, on"),
+    ("0", "all of the trace's time"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Attributes that belong together."""
-
-    label: str
-    properties: tuple[Property, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened inside the span, `after_ns` from its start."""
+class Share(NamedTuple):
+    """What spans of one name add to the critical path: nanoseconds and percent of it."""
 
     name: str
-    after_ns: int
-    failure: bool
-    properties: tuple[Property, ...]
+    ns: int
+    percent: float
+
+
+class Choice(NamedTuple):
+    """One way of showing what a filter does not match."""
+
+    key: str
+    label: str
+    active: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """The span shown in full."""
+class Filter:
+    """The filter of the trace. count: matching spans; warnings: of the query; explanation: the query in a sentence."""
 
-    span: Mapping[str, Any]
-    failed: bool
-    after_ns: int
-    groups: tuple[Group, ...]
-    resource: tuple[Property, ...]
-    events: tuple[Event, ...]
-    links: tuple[tuple[str, str, str], ...]
-    generation_url: str
-    scores: tuple[ScoreLine, ...]
+    text: str
+    choices: tuple[Choice, ...]
+    count: int
+    explanation: str
+    warnings: tuple[str, ...]
+    clear_url: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stripe:
-    """A stretch of a generation's bar: place and width in percent of the bar, colour class of its largest surprisal."""
+class Zoom:
+    """The stretch of time shown, in percent, and where the buttons lead."""
 
-    x: float
-    width: float
-    heat: int
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A waterfall row and where it leads."""
-
-    row: waterfall.Row
-    url: str
-    selected: bool
-    stripe: tuple[Stripe, ...]
+    low: float
+    high: float
+    in_url: str
+    out_url: str
+    back_url: str
+    on_url: str
+    all_url: str
 
 
 @dataclass(frozen=True, slots=True)
 class TracePage:
-    """Everything the trace template may use. `summary` is label, value pairs for the header."""
+    """Everything the trace template may use. early: spans that begin before their parent. grouped: too large for a row a span.
+
+    path: the critical path by name, the largest share first, with path_ns in all. worst: largest surprisal and its span's address.
+    frozen_from, frozen_to: the times of the search as dates, for links that last.
+    """
 
     trace_id: str
     title: str
@@ -108,220 +104,243 @@ class TracePage:
     span_count: int
     failures: int
     orphans: int
+    rings: int
+    early: int
+    grouped: bool
     truncated: bool
     services: tuple[tuple[str, int], ...]
     models: tuple[str, ...]
+    input_tokens: int | None
     output_tokens: int | None
-    worst_perplexity: float | None
-    lines: tuple[Line, ...]
+    worst_surprisal: float | None
+    worst_url: str
+    energy_j: float | None
+    path: tuple[Share, ...]
+    path_ns: int
+    path_names: int
+    lines: tuple[trace_rows.Line, ...]
+    row_count: int
     shows_prefill: bool
     shows_surprisal: bool
+    shows_path: bool
+    shows_events: bool
     first_row: int
     previous_url: str
     next_url: str
     ticks: tuple[charts.Tick, ...]
-    opened: Opened | None
+    map: minimap.MiniMap
+    zoom: Zoom
+    filter: Filter
+    carried: dict[str, str]
+    opened: span_page.Opened | None
+    search: Mapping[str, str]
+    back_url: str
+    before_url: str
+    after_url: str
+    frozen_from: str
+    frozen_to: str
     search_url: str
     twin_url: str
-
-
-def checked_id(text: str, digits: int, what: str) -> str:
-    """An id in lower-case hex. Raises BadParameter."""
-    lower = text.lower()
-    if len(lower) != digits or not _HEX.issuperset(lower):
-        raise BadParameter(
-            f"a {what} id is {digits} hex digits, this one is {text[:40]!r}", hint="paste the id into the search box"
-        )
-    return lower
+    skeleton_url: str
+    keys: tuple[tuple[str, str], ...]
 
 
 def twin(site: Site, trace_id: str) -> dict[str, Any]:
     """The JSON twin: trace_id, spans, truncated, scores. Raises BadParameter, Missing, StoreError."""
-    found = _fetch(site, trace_id)
-    return {**found, "scores": [twin_of_score(score) for score in found["scores"]]}
-
-
-def _fetch(site: Site, trace_id: str) -> dict[str, Any]:
     trace_id = checked_id(trace_id, 32, "trace")
     found = verb.trace(site.store, trace_id, spans_max=site.settings.trace_spans_max)
     if found is None or not found["spans"]:
-        days = site.settings.retention_days
-        raise Missing(
-            f"no span of trace {trace_id} is stored",
-            hint=f"Spans show up about a second after they are sent, and are kept for {days} days.",
-        )
-    return found
+        raise _missing(site, trace_id)
+    return {**found, "scores": [twin_of_score(score) for score in found["scores"]]}
+
+
+def _missing(site: Site, trace_id: str) -> Missing:
+    days = site.settings.retention_days
+    return Missing(
+        f"no span of trace {trace_id} is stored",
+        hint=f"Spans show up about a second after they are sent, and are kept for {days} days.",
+    )
+
+
+def _tree(site: Site, trace_id: str, state: State) -> tuple[Waterfall, bool]:
+    """The waterfall, and whether it is one of groups by name and depth. Raises BadParameter, Missing, StoreError."""
+    most = max(GROUPED_SPANS_MAX, site.settings.trace_spans_max)
+    found = bones.skeleton(site.store, trace_id, spans_max=most)
+    if found is None:
+        raise _missing(site, trace_id)
+    if len(found) > site.settings.trace_spans_max:
+        return waterfall.overview(found, frozenset(state.opened), members_max=site.settings.trace_spans_max), True
+    return waterfall.build(found), False
+
+
+def skeleton_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
+    """All rows as columns, for the script that draws them. Raises BadParameter, Missing, StoreError."""
+    trace_id = checked_id(trace_id, 32, "trace")
+    state = trace_state.read(trace_id, args)
+    tree, grouped = _tree(site, trace_id, state)
+    return {
+        "trace_id": trace_id, "start_ns": str(tree.start_ns), "total_ns": tree.total_ns, "grouped": grouped,
+        "truncated": tree.skeleton.truncated, **trace_rows.columns(tree, _stripes(site, tree)),
+    }
+
+
+def matches_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
+    """{"f", "span_ids", "explanation", "warnings"}: what the filter `f` finds. Raises BadParameter, QueryError, StoreError."""
+    trace_id = checked_id(trace_id, 32, "trace")
+    text = args.get("f", "").strip()
+    found = _matches(site, trace_id, text)
+    return {"f": text, "span_ids": sorted(found.span_ids), "explanation": found.explanation, "warnings": list(found.warnings)}
+
+
+def _matches(site: Site, trace_id: str, text: str) -> bones.Matches:
+    return bones.matches(site.store, trace_id, text, spans_max=max(GROUPED_SPANS_MAX, site.settings.trace_spans_max))
+
+
+def _stripes(site: Site, tree: Waterfall) -> Mapping[str, bones.Stripe]:
+    spans = tree.skeleton
+    generated = any(tokens is not None for tokens in spans.output_tokens)
+    return bones.stripes(site.store, spans.trace_id) if generated else {}
 
 
 def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
-    """The page; `span` opens a span, `rows` starts the waterfall further down. Raises BadParameter, Missing, StoreError."""
-    found = _fetch(site, trace_id)
-    tree = waterfall.build(found["spans"])
-    chosen = _chosen(tree, args.get("span", "").lower())
-    first = _first_row(args.get("rows", ""), tree, chosen if args.get("span") else "")
-    shown = tree.rows[first : first + ROWS_SHOWN_MAX]
-    spans = [row.span for row in tree.rows]
-    stripes = _stripes(site, shown)
-    produced = [span["output_tokens"] for span in spans if span["output_tokens"] is not None]
-    perplexities = [span["perplexity"] for span in spans if span["perplexity"] is not None]
-    identity = found["trace_id"]
-    behind = first + ROWS_SHOWN_MAX
+    """The page; see trace_state for its parameters. Raises BadParameter, Missing, QueryError, StoreError."""
+    trace_id = checked_id(trace_id, 32, "trace")
+    state = trace_state.read(trace_id, args)
+    tree, grouped = _tree(site, trace_id, state)
+    spans = tree.skeleton
+    chosen = _chosen(tree, state.span)
+    found = _matches(site, trace_id, state.f) if state.f else None
+    index = {span_id: span for span, span_id in enumerate(spans.span_ids)}
+    matched = None if found is None else frozenset(index[span_id] for span_id in found.span_ids if span_id in index)
+    opened = _opened_groups(tree, state, chosen if state.span else -1)
+    visible = waterfall.visible(tree, opened, matched, state.show)
+    first = _first_row(state, tree, visible, chosen if state.span else -1)
+    whole = len(visible) <= ROWS_WHOLE_MAX
+    shown = visible if whole else visible[first : first + ROWS_A_PAGE]
+    lines = trace_rows.lines(tree, shown, state, selected=spans.span_ids[chosen], opened=opened, first=first,
+                             stripes=_stripes(site, tree), matched=matched)
+    worst = max((span for span, nats in enumerate(spans.surprisal_maxima) if nats is not None and math.isfinite(nats)),
+                key=lambda span: spans.surprisal_maxima[span] or 0.0, default=-1)
+    path = _path(tree)
+    now_ns = site.now_ns()
     return TracePage(
-        trace_id=identity,
-        title=tree.rows[0].span["name"],
-        start_ns=tree.start_ns,
-        total_ns=tree.total_ns,
-        span_count=len(spans),
-        failures=sum(row.failed for row in tree.rows),
-        orphans=tree.orphans,
-        truncated=found["truncated"],
-        services=tuple((service, index % 8) for index, service in enumerate(tree.services)),
-        models=tuple(dict.fromkeys(span["model"] for span in spans if span["model"])),
-        output_tokens=sum(produced) if produced else None,
-        worst_perplexity=max(perplexities) if perplexities else None,
-        lines=tuple(
-            Line(
-                row,
-                urls.trace(identity, span=row.span["span_id"], rows=first),
-                row.span["span_id"] == chosen,
-                stripes.get(row.span["span_id"], ()),
-            )
-            for row in shown
+        trace_id=trace_id, title=spans.names[tree.root], start_ns=tree.start_ns, total_ns=tree.total_ns, span_count=len(spans),
+        failures=sum(map(bool, spans.failed)), orphans=len(tree.orphans), rings=len(tree.rings), early=len(tree.early),
+        grouped=grouped, truncated=spans.truncated,
+        services=tuple((service, number % trace_rows.HUES) for number, service in enumerate(tree.services)),
+        models=tuple(dict.fromkeys(model for model in spans.models if model)),
+        input_tokens=_sum(spans.input_tokens), output_tokens=_sum(spans.output_tokens),
+        worst_surprisal=spans.surprisal_maxima[worst] if worst >= 0 else None,
+        worst_url=state.url(span=spans.span_ids[worst]) if worst >= 0 else "",
+        energy_j=bones.energy_j(site.store, trace_id) if any(spans.models) else None,
+        path=tuple(path[:PATH_NAMES_SHOWN]), path_ns=sum(share.ns for share in path), path_names=len(path),
+        lines=lines, row_count=len(visible),
+        shows_prefill=any(line.prefill for line in lines), shows_surprisal=any(line.stripe for line in lines),
+        shows_path=any(line.path for line in lines), shows_events=any(line.ticks for line in lines),
+        first_row=first if not whole else 0,
+        previous_url=state.url(rows=max(0, first - ROWS_A_PAGE)) if first and not whole else "",
+        next_url=state.url(rows=first + ROWS_A_PAGE) if not whole and first + ROWS_A_PAGE < len(visible) else "",
+        ticks=charts.duration_ticks(tree.total_ns) if (state.low, state.high) == (0, 100) else _ticks(tree, state),
+        map=minimap.draw(tree), zoom=_zoom(state),
+        filter=Filter(
+            state.f, _choices(state), 0 if matched is None else len(matched), found.explanation if found else "",
+            found.warnings if found else (), state.url(f="", show=""),
         ),
-        shows_prefill=any(row.prefill > 0 for row in shown),
-        shows_surprisal=any(stripes.get(row.span["span_id"]) for row in shown),
-        first_row=first,
-        previous_url=urls.trace(identity, rows=max(0, first - ROWS_SHOWN_MAX)) if first else "",
-        next_url=urls.trace(identity, rows=behind) if behind < len(tree.rows) else "",
-        ticks=charts.duration_ticks(tree.total_ns),
-        opened=_opened(tree, chosen, found["scores"]),
-        search_url=urls.search(q=f"trace:{identity}", from_="all"),
-        twin_url=f"/trace/{identity}.json",
+        carried={key: value for key, value in [*state.parameters().items(), ("span", state.span)]
+                 if key not in ("f", "show") and value},
+        opened=span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns),
+        search=state.search, back_url=urls.search(state.search) if state.search else "",
+        before_url=urls.trace(trace_id, part="/previous", **state.search) if state.search else "",
+        after_url=urls.trace(trace_id, part="/next", **state.search) if state.search else "",
+        frozen_from=_frozen(state.search.get("from", ""), now_ns, "from"),
+        frozen_to=_frozen(state.search.get("to", ""), now_ns, "to"),
+        search_url=urls.search(q=f"trace:{trace_id}", from_="all"), twin_url=urls.trace(trace_id, part=".json"),
+        skeleton_url=urls.trace(trace_id, part="/skeleton.json", open=",".join(state.opened) if grouped else ""), keys=KEYS,
     )
 
 
-def _stripes(site: Site, rows: Sequence[waterfall.Row]) -> dict[str, tuple[Stripe, ...]]:
-    """Surprisal along the decoding of the first few generations: where in time the model hesitated. Span id -> stripe."""
-    wanted = [
-        row.span
-        for row in rows
-        if 1 < (row.span["output_tokens"] or 0) <= STRIPE_TOKENS_MAX and row.span["surprisal_mean"] is not None
-    ]
-    out = {}
-    for span in wanted[:STRIPES_MAX]:
-        found = verb.generation(site.store, span["span_id"], attention="none", details=False)
-        sequence = found["sequences"][0] if found and found["sequences"] else None
-        if sequence and sequence["signals"]["surprisal"] and sequence["signals"]["inter_token_s"]:
-            out[span["span_id"]] = _stripe(
-                sequence["signals"]["surprisal"], sequence["signals"]["inter_token_s"], span["duration_ns"]
-            )
-    return out
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
-def _stripe(surprisal: Sequence[float | None], gaps_s: Sequence[float | None], duration_ns: int) -> tuple[Stripe, ...]:
-    """A token fills the time since the one before it; each of STRIPE_CELLS cells shows the largest surprisal that touches it.
-
-    The first token is left out: its time is the prefill, which the bar shows in a colour of its own.
-    """
-    length = min(len(surprisal), len(gaps_s))
-    values = np.nan_to_num(tokens.as_array(surprisal, length))
-    ends = np.nancumsum(tokens.as_array(gaps_s, length)) * 1e9 / max(duration_ns, 1)
-    edges = np.clip((ends * STRIPE_CELLS).astype(np.int64), 0, STRIPE_CELLS - 1)
-    cells = np.full(STRIPE_CELLS, -1.0)
-    for token in range(1, length):
-        touched = slice(edges[token - 1], edges[token] + 1)
-        cells[touched] = np.maximum(cells[touched], values[token])
-    heat = np.minimum(cells / STRIPE_FULL_NATS * tokens.CLASSES, tokens.CLASSES - 1).astype(np.int64)
-    size = 100 / STRIPE_CELLS
-    return tuple(Stripe(index * size, size, int(heat[index])) for index in range(STRIPE_CELLS) if cells[index] >= 0)
+def _frozen(text: str, now_ns: int, name: str) -> str:
+    """A time of the search as a date where it was relative to now; as it was otherwise."""
+    moment = times.parse(text, now_ns, name) if text.startswith("-") or text == "now" else None
+    return text if moment is None else times.iso(moment)
 
 
-def _chosen(tree: waterfall.Waterfall, wanted: str) -> str:
-    """The span asked for, else the first failed one, else the first: a page that opens on nothing wastes half its width."""
-    by_id = {row.span["span_id"]: row for row in tree.rows}
+def _choices(state: State) -> tuple[Choice, ...]:
+    labels = {"dim": "Others fade", "with": "Matches and what they stand under", "alone": "Matches alone"}
+    return tuple(Choice(key, labels[key], key == state.show) for key in trace_state.SHOWS)
+
+
+def _path(tree: Waterfall) -> list[Share]:
+    total: dict[str, int] = {}
+    for span, start_ns, end_ns in tree.path:
+        name = tree.skeleton.names[span]
+        total[name] = total.get(name, 0) + end_ns - start_ns
+    whole = max(1, sum(total.values()))
+    return sorted((Share(name, ns, 100 * ns / whole) for name, ns in total.items()), key=lambda share: -share.ns)
+
+
+def _ticks(tree: Waterfall, state: State) -> tuple[charts.Tick, ...]:
+    """Round times from the start of the trace within the stretch shown."""
+    share = (state.high - state.low) / 100
+    step = charts.duration_ticks(max(1, round(tree.total_ns * share)))
+    begin_ns = tree.total_ns * state.low / 100
+    size_ns = tree.total_ns * share * (step[1].at if len(step) > 1 else 100) / 100
+    marks = range(math.ceil(begin_ns / size_ns), math.floor((begin_ns + tree.total_ns * share) / size_ns) + 1)
+    places = ((100 * (mark * size_ns - begin_ns) / (tree.total_ns * share), mark * size_ns) for mark in marks)
+    return tuple(charts.Tick(at, charts.figures.duration(ns) if ns else "0") for at, ns in places if at <= 96)
+
+
+def _zoom(state: State) -> Zoom:
+    size, middle = state.high - state.low, (state.high + state.low) / 2
+
+    def to(low: float, high: float) -> str:
+        width = min(high - low, 100.0)
+        low = min(max(low, 0.0), 100.0 - width)
+        full = width >= 100.0
+        return state.url(zoom="" if full else trace_state.zoom_text(low, low + width))
+
+    least = trace_state.ZOOM_LEAST_PERCENT * 4
+    return Zoom(
+        state.low, state.high, to(middle - max(size / 4, least), middle + max(size / 4, least)), to(middle - size, middle + size),
+        to(state.low - size / 2, state.high - size / 2), to(state.low + size / 2, state.high + size / 2), to(0, 100),
+    )
+
+
+def _chosen(tree: Waterfall, wanted: str) -> int:
+    """The span asked for, else the first failed one, else the root: a page that opens on nothing wastes half its width."""
+    spans = tree.skeleton
     if wanted:
-        if wanted not in by_id:
+        if wanted not in spans.span_ids:
             raise Missing(f"span {wanted[:40]!r} is not part of this trace", hint="Open the trace without `span` to see all of it.")
-        return wanted
-    failed = next((row for row in tree.rows if row.failed), tree.rows[0])
-    return str(failed.span["span_id"])
+        return spans.span_ids.index(wanted)
+    return next((span for span, failed in enumerate(spans.failed) if failed), tree.root)
 
 
-def _first_row(text: str, tree: waterfall.Waterfall, chosen: str) -> int:
-    if text:
-        if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= len(tree.rows):
+def _opened_groups(tree: Waterfall, state: State, chosen: int) -> frozenset[int]:
+    """Groups that are open: those named in the address, and those around the span that was asked for."""
+    named = frozenset(state.opened)
+    first = (tree.skeleton.span_ids[group.members[0]] for group in tree.groups)
+    opened = {number for number, span_id in enumerate(first) if span_id in named}
+    row = tree.entries.index(chosen) if chosen in tree.entries else -1
+    while row >= 0:
+        if tree.entries[row] < 0:
+            opened.add(~tree.entries[row])
+        row = tree.parents[row]
+    return frozenset(opened)
+
+
+def _first_row(state: State, tree: Waterfall, visible: Sequence[int], chosen: int) -> int:
+    if state.rows:
+        text = state.rows
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= max(1, len(visible)):
             raise BadParameter(
-                f"rows is a number below {len(tree.rows)}, it is {text[:20]!r}", hint="leave it out to start at the top"
+                f"rows is a number below {len(visible)}, it is {text[:20]!r}", hint="leave it out to start at the top"
             )
         return int(text)
-    position = next((index for index, row in enumerate(tree.rows) if row.span["span_id"] == chosen), 0)
-    return position // ROWS_SHOWN_MAX * ROWS_SHOWN_MAX
-
-
-def _opened(tree: waterfall.Waterfall, chosen: str, scores: Sequence[Mapping[str, Any]]) -> Opened | None:
-    row = next((row for row in tree.rows if row.span["span_id"] == chosen), None)
-    if row is None:
-        return None
-    span = row.span
-    events = tuple(
-        Event(
-            event["name"],
-            event["time_ns"] - span["start_ns"],
-            event["name"] == "exception",
-            properties(event["attributes"], linked=False),
-        )
-        for event in span["events"]
-    )
-    judged = {span["span_id"]} if span["parent_span_id"] else {span["span_id"], ""}
-    is_generation = span["output_tokens"] is not None or "gen_ai.operation.name" in span["attributes"] or span.get("diffusion")
-    return Opened(
-        span=span,
-        failed=row.failed,
-        after_ns=span["start_ns"] - tree.start_ns,
-        groups=_said(span) + _groups(span["attributes"]),
-        resource=properties(span["resource"], linked=False),
-        events=events,
-        links=tuple(
-            (link["trace_id"], link["span_id"], urls.trace(link["trace_id"], span=link["span_id"])) for link in span["links"]
-        ),
-        generation_url=urls.generation(span["span_id"]) if is_generation else "",
-        scores=lines(score for score in scores if score["span_id"] in judged),
-    )
-
-
-def _said(span: Mapping[str, Any]) -> tuple[Group, ...]:
-    found = spoken(span["attributes"], span["events"])
-    return (Group("Messages", found),) if found else ()
-
-
-def spoken(attributes: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> tuple[Property, ...]:
-    """The span's prompts and answers in whatever dialect, role by role."""
-    return tuple(
-        Property(source, role, text[:VALUE_CHARS_MAX], max(0, len(text) - VALUE_CHARS_MAX), "", False)
-        for role, text, source in verb.messages(attributes, events)
-    )
-
-
-def _groups(attributes: Mapping[str, Any]) -> tuple[Group, ...]:
-    """cutaway.* first (what only we have), then gen_ai.*, then the sender's own."""
-    kinds = (("What the model felt", "cutaway."), ("Generation", "gen_ai."), ("Attributes", ""))
-    left = dict(attributes)
-    out = []
-    for label, prefix in kinds:
-        mine = {key: left.pop(key) for key in sorted(left) if key.startswith(prefix)}
-        if mine:
-            out.append(Group(label, properties(mine, linked=True, prefix=prefix)))
-    return tuple(out)
-
-
-def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "") -> tuple[Property, ...]:
-    """Attributes in alphabetical order, as text; `linked` gives short ones a search for their like."""
-    out = []
-    for key in sorted(attributes):
-        value = str(attributes[key])
-        short = linked and len(value) <= 120 and "\n" not in value
-        url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
-        name, cut = key.removeprefix(prefix) or key, max(0, len(value) - VALUE_CHARS_MAX)
-        wide = "\n" in value.strip() or key == "exception.stacktrace"
-        out.append(Property(key, name, value[:VALUE_CHARS_MAX], cut, url, wide))
-    return tuple(out)
+    place = next((place for place, row in enumerate(visible) if tree.entries[row] == chosen), 0) if chosen >= 0 else 0
+    return place // ROWS_A_PAGE * ROWS_A_PAGE
