@@ -31,6 +31,7 @@ from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app, live_routes, sessions
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.readiness import Readiness
 from cutaway_collector.windowing import Windows
 from cutaway_collector.windows import Floats, corpora
@@ -104,9 +105,11 @@ class Collector:
                                     spool_bytes_max=settings.spool_bytes_max)
         self._stack.callback(self._readiness.close)
         backfills = _backfills(store, settings, pipeline)
+        listening = [settings.otlp_grpc, settings.otlp_http]
         streams = live_routes.Streams(settings.live_clients_max)
         app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
-                         backfills=backfills, streams=streams)
+                         backfills=backfills, streams=streams,
+                         intake=Intake(submit, lambda: (listening[0], listening[1])))
         web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads + settings.live_clients_max,
                               certificate=certificate, stack=self._stack)
         self._stack.callback(streams.close)
@@ -134,8 +137,9 @@ class Collector:
                             authenticate=credentials, tls=tls, connections_max=settings.receiver_connections_max,
                             receive_bytes_max=settings.receive_bytes_max)
         self._stack.callback(grpc.close)
+        listening[:] = _shown(grpc.address), _shown(http.address)
         self._readiness.serving()
-        return Addresses(_shown(grpc.address), _shown(http.address), _shown(web))
+        return Addresses(listening[0], listening[1], _shown(web))
 
 
 def _listeners(settings: Settings, pipeline: Pipeline, stack: ExitStack) -> list[Callable[[Block], None]]:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 import web_helpers as world
+from browser_helpers import CHROMIUM, Watch, watched_page
 from cutaway import conventions as c
 from cutaway_collector import decode
 from every_signal_helpers import EVERYTHING, PIPELINE, stories
 from search_helpers import START_NS, Span
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.browser,
@@ -47,10 +43,6 @@ PAGES = [
 STORY_BODY, STORY_VALUES = stories(world.PIECES, START_NS)
 
 
-REPORT_VIOLATIONS = """document.addEventListener(
-    "securitypolicyviolation", event => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`))"""
-
-
 def _badged() -> Span:
     """A generation whose badges and scores are as long as senders make them."""
     reasons = json.dumps(["stopped_because_of_the_configured_stop_sequence_number_12"] * 6)
@@ -70,69 +62,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--no-first-run",
-            ],
-        )
-        yield chromium
-        chromium.close()
-
-
-@dataclass
-class Watch:
-    """What a page must never do, as it happened."""
-
-    faults: list[str] = field(default_factory=list)
-
-    def console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text}")
-
-    def request(self, request: Request) -> None:
-        if urlsplit(request.url).hostname not in ("127.0.0.1", None):
-            self.faults.append(f"request: {request.url}")
-
-    def failed(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # leaving a page while it still loads is no fault
-            self.faults.append(f"failed: {request.url} {request.failure}")
-
-    def attach(self, page: Page) -> None:
-        page.on("console", self.console)
-        page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
-        page.on("request", self.request)
-        page.on("requestfailed", self.failed)
-        page.expose_binding("reportViolation", lambda _, text: self.faults.append(f"policy: {text}"))
-        page.add_init_script(REPORT_VIOLATIONS)
-
-
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    watching = Watch()
-    yield watching
-    assert not watching.faults
-
-
-def _page(browser: Browser, watch: Watch, **options: object) -> tuple[BrowserContext, Page]:
-    context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    watch.attach(page)
-    return context, page
-
-
 @pytest.fixture
 def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
-    context, opened = _page(browser, watch, base_url=url)
+    context, opened = watched_page(browser, watch, base_url=url)
     yield opened
     context.close()
 
@@ -345,7 +277,7 @@ def test_a_copied_address_shows_the_same_page(page: Page, browser: Browser, watc
     """The address is the whole state: opened elsewhere, it shows the same tokens in the same colours."""
     page.goto(f"{GENERATION}?signal=entropy&view=numbers&heads=4")
     here = page.locator("main").inner_text()
-    context, other = _page(browser, watch, base_url=url)
+    context, other = watched_page(browser, watch, base_url=url)
     other.goto(page.url)
     there = other.locator("main").inner_text()
     context.close()

@@ -32,17 +32,20 @@ from cutaway_collector.web import (
     errors,
     export_routes,
     figures,
+    generation_routes,
     live_routes,
+    plugins,
     saved_routes,
     security,
+    start_routes,
     trace_routes,
     urls,
 )
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.navigation import NAVIGATION
-from cutaway_collector.web.pages import generation, guide, search, windows
-from cutaway_collector.web.pages.generation_twin import twin as twin_of_generation
+from cutaway_collector.web.pages import guide, search, windows
+from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.site import Site
 
 log = logging.getLogger(__name__)
@@ -64,20 +67,22 @@ def create_app(
     gate: Gate | None = None,
     backfills: Backfills | None = None,
     streams: live_routes.Streams | None = None,
+    intake: Intake | None = None,
 ) -> Flask:
     """The WSGI application over an open store.
 
     registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
     place of the clock. gate: who is let in, everybody when None; every page then shows the rows of the visitor's tenant alone.
-    streams: the places of the live view, of this application alone when None.
+    streams: the places of the live view, of this application alone when None. intake: how spans come in, None where none do.
     """
-    site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns)
+    site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns, plugins.installed())
     app = Flask(__name__, static_folder="static", template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(figures.FILTERS)
     hashes = _static_hashes(Path(app.static_folder or ""))
+    app.jinja_env.globals["plugins"] = site.plugins
     app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls,
                                  navigation=NAVIGATION)
     _guard(app, settings, hashes)
@@ -87,9 +92,11 @@ def create_app(
     _twins(app, site)
     admin.routes(app, backfills, _json)
     trace_routes.routes(app, site, _render, _json)
+    generation_routes.routes(app, site, _render, _json)
     drift_routes.routes(app, site, store, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
+    start_routes.routes(app, site, store, intake, _render, _json)
     export_routes.routes(app, site, _render, _json)
     saved_routes.routes(app, site, SavedSearches(store), _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
@@ -167,10 +174,6 @@ def _pages(app: Flask, site: Site) -> None:
         page = search.page(site, request.args)
         return _render("search.html", page, query=page.query, from_text=request.args.get("from", ""))
 
-    @app.get("/gen/<span_id>")
-    def generation_page(span_id: str) -> AnyResponse:
-        return _render("generation.html", generation.page(site, span_id, request.args))
-
     @app.get("/windows")
     def windows_page() -> AnyResponse:
         return _render("windows.html", windows.page(site, request.args))
@@ -195,10 +198,6 @@ def _twins(app: Flask, site: Site) -> None:
     @app.get("/windows.json")
     def windows_twin() -> Response:
         return _json(windows.twin(site, request.args))
-
-    @app.get("/gen/<span_id>.json")
-    def generation_twin(span_id: str) -> Response:
-        return _json(twin_of_generation(site, span_id, request.args))
 
 
 def _plumbing(app: Flask, registry: CollectorRegistry, status: Status | None) -> None:

@@ -21,6 +21,16 @@ def search(parameters: Mapping[str, object] | None = None, /, **changes: object)
     return _with("/search", merged)
 
 
+def search_facet(parameters: Mapping[str, object], *, name: str, json: bool = False) -> str:
+    """One facet of a search, as a fragment of its page or with `json=True` as JSON."""
+    return _with(f"/search/facet{'.json' if json else ''}", {**parameters, "name": name})
+
+
+def search_row(trace_id: str, span_id: str, start_ns: int, *, json: bool = False) -> str:
+    """A closer look at one row of a search, as a fragment of its page or with `json=True` as JSON."""
+    return _with(f"/search/row/{quote(trace_id, safe='')}/{quote(span_id, safe='')}{'.json' if json else ''}", {"at": start_ns})
+
+
 def trace(trace_id: str, *, span: str = "", rows: int = 0, part: str = "", **state: object) -> str:
     """The trace page, with one span opened and the waterfall starting at row `rows`.
 
@@ -60,6 +70,11 @@ def alerts(**parameters: object) -> str:
     """The alerts page; parameters: state, rule. `json=True` gives its twin."""
     twin = ".json" if parameters.pop("json", False) else ""
     return _with(f"/alerts{twin}", parameters)
+
+
+def start(*, json: bool = False) -> str:
+    """The page of the first run; `json=True` gives its twin."""
+    return "/start.json" if json else "/start"
 
 
 def live(**parameters: object) -> str:

@@ -7,8 +7,8 @@ const plural = (count, word) => `${count.toLocaleString("en").replaceAll(",", "\
 
 class LiveTail extends HTMLElement {
   connectedCallback() {
-    this.part = (name) => this.querySelector(`[data-${name}]`);
-    this.rows = this.part("rows");
+    this.find = (name) => this.querySelector(`[data-${name}]`);
+    this.rows = this.find("rows");
     this.known = new Set([...this.rows.children].map((row) => row.dataset.key));
     this.after = this.dataset.after;
     this.most = Number(this.dataset.rowsMax);
@@ -16,7 +16,7 @@ class LiveTail extends HTMLElement {
     this.skipped = this.sinceSummary = this.failedSince = 0;
     this.paused = this.pointed = this.focused = false;
 
-    const button = this.part("pause");
+    const button = this.find("pause");
     button.hidden = false;
     button.addEventListener("click", () => this.pause(!this.paused));
     this.keys = (event) => {
@@ -75,9 +75,9 @@ class LiveTail extends HTMLElement {
 
   pause(on) {
     this.paused = on;
-    const button = this.part("pause");
+    const button = this.find("pause");
     button.setAttribute("aria-pressed", String(on));
-    this.part("pause-word").textContent = on ? "Go on" : "Pause";
+    this.find("pause-word").textContent = on ? "Go on" : "Pause";
     this.release();
   }
 
@@ -112,7 +112,7 @@ class LiveTail extends HTMLElement {
   show(lines) {
     if (!lines.length) return;
     this.rows.prepend(...lines.map((line) => this.row(line)));
-    this.part("none").hidden = true;
+    this.find("none").hidden = true;
     while (this.rows.children.length > this.most) {
       this.known.delete(this.rows.lastElementChild.dataset.key);
       this.rows.lastElementChild.remove();
@@ -120,7 +120,7 @@ class LiveTail extends HTMLElement {
   }
 
   row(line) {
-    const row = this.part("row").content.firstElementChild.cloneNode(true);
+    const row = this.find("row").content.firstElementChild.cloneNode(true);
     row.dataset.key = line.key;
     row.classList.toggle("failed", line.failed);
     for (const slot of row.querySelectorAll("[data-slot]")) {
@@ -153,18 +153,18 @@ class LiveTail extends HTMLElement {
       refused: ["bad", "No stream to be had: too many live views may be open, or the collector is stopping. Trying again in 10 s"],
       trouble: ["bad", this.message],
     }[this.word] ?? ["", ""];
-    const badge = this.part("state");
+    const badge = this.find("state");
     badge.hidden = !said;
     badge.className = `badge ${tone}`;
     badge.textContent = said;
-    this.part("skipped").textContent = this.skipped ? `+${plural(this.skipped, "span")} skipped` : "";
+    this.find("skipped").textContent = this.skipped ? `+${plural(this.skipped, "span")} skipped` : "";
   }
 
   summarise() {
     const { sinceSummary: count, failedSince: failed } = this;
     this.sinceSummary = this.failedSince = 0;
     if (!count) return;
-    this.part("summary").textContent = `${plural(count, "span")} in the last 10 seconds${failed ? `, ${plural(failed, "error")}` : ""}`;
+    this.find("summary").textContent = `${plural(count, "span")} in the last 10 seconds${failed ? `, ${plural(failed, "error")}` : ""}`;
   }
 }
 

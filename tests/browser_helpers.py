@@ -1,0 +1,70 @@
+"""Shared by the tests in a real browser: Chromium, and a watch over what a page must never do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+REPORT_VIOLATIONS = """document.addEventListener(
+    "securitypolicyviolation", event => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`))"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium that calls nobody."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+            ],
+        )
+        yield running
+        running.close()
+
+
+@dataclass
+class Watch:
+    """What a page must never do, as it happened."""
+
+    faults: list[str] = field(default_factory=list)
+
+    def console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(f"console: {message.text}")
+
+    def request(self, request: Request) -> None:
+        if urlsplit(request.url).hostname not in ("127.0.0.1", None):
+            self.faults.append(f"request: {request.url}")
+
+    def failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # leaving a page while it still loads is no fault
+            self.faults.append(f"failed: {request.url} {request.failure}")
+
+    def attach(self, page: Page) -> None:
+        page.on("console", self.console)
+        page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
+        page.on("request", self.request)
+        page.on("requestfailed", self.failed)
+        page.expose_binding("reportViolation", lambda _, text: self.faults.append(f"policy: {text}"))
+        page.add_init_script(REPORT_VIOLATIONS)
+
+
+def watched_page(browser: Browser, watch: Watch, **options: object) -> tuple[BrowserContext, Page]:
+    context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)  # type: ignore[arg-type]
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    watch.attach(page)
+    return context, page
