@@ -12,6 +12,7 @@ from typing import Any, Final
 from cutaway_collector.columns import SCORES, TOKENS
 from cutaway_collector.contracts import Store
 from cutaway_collector.search import language, rows, scores, sql
+from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.scores import Score
@@ -79,7 +80,9 @@ def columns(store: Store, page: Sequence[_Row], names: Sequence[str]) -> list[di
     return found
 
 
-def _value(target: Field | Key, parameters: Parameters) -> str:
+def _value(target: Field | Key | Measure, parameters: Parameters) -> str:
+    if isinstance(target, Measure):
+        return target.expression(parameters)
     if isinstance(target, Key):
         text = f"substringUTF8({target.expression(parameters)}, 1, {TEXT_CHARACTERS_MAX})"
         return f"if({target.present(parameters)}, {text}, NULL)"

@@ -5,53 +5,131 @@ Not a paraphrase of the text: the sentence is made from the same tree and the sa
 
 from __future__ import annotations
 
-from cutaway_collector.search import fields, sql, values
+import re
+from typing import Final
+
+from cutaway_collector.search import aggregates, fields, sql, values
+from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.fields import Field
-from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text, Value, parse
+from cutaway_collector.search.language import KINDS, STAGES, read, split_scope
 from cutaway_collector.search.scores import Score
 from cutaway_collector.search.sql import Target
+from cutaway_collector.search.tree import (
+    EVERYTHING,
+    Aggregate,
+    And,
+    Has,
+    Is,
+    Listing,
+    Literal,
+    Node,
+    Not,
+    Or,
+    Query,
+    Range,
+    Regex,
+    Sort,
+    SpanSet,
+    Stats,
+    Term,
+    Text,
+    Value,
+    walk,
+)
 
-_COMPARED = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
+_COMPARED: Final = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
+_SETS: Final = {
+    "any": "in a trace that has a span", "none": "in a trace that has no span", "parent": "with a parent", "child": "with a child",
+    "ancestor": "below a span", "descendant": "above a span",
+}
+_SETS_NEGATED: Final = {
+    "any": _SETS["none"], "none": _SETS["any"], "parent": "without a stored parent", "child": "without a child",
+    "ancestor": "not below a span", "descendant": "not above a span",
+}
+_FIGURES: Final = {
+    "sum": "sum of", "mean": "mean of", "avg": "mean of", "min": "smallest", "max": "largest", "p50": "median of", "p90": "90th percentile of",
+    "p95": "95th percentile of", "p99": "99th percentile of", "std": "standard deviation of", "distinct": "number of distinct values of",
+    "count": "number of spans with",
+}
+_WORD_AS_OPERATOR: Final = ("and", "or", "not")
+_BRACES: Final = re.compile(r"([^\W\d]\w{1,20})\{.*\}", re.DOTALL)
+_STAGE: Final = re.compile(rf".\|({'|'.join(STAGES)})", re.DOTALL)
 
 
 def explain(query: str) -> str:
-    """One sentence: which spans the query finds. Raises QueryError as `parse` does."""
-    tree = parse(query)
-    if isinstance(tree, And) and not tree.parts:
-        return "All spans."
-    return f"Spans {_clause(tree, negated=False, nested=False)}."
+    """One sentence: which spans the query finds, and what is done with them. Raises QueryError as `language.read` does."""
+    found = read(query)
+    spans = _spans(found.where)
+    if found.stats is not None:
+        said = _figures(found.stats, f"of {spans}")
+    elif found.compare is not None:
+        other = "all other spans" if found.compare.other is None else _spans(read(found.compare.other).where)
+        said = f"{spans} compared with {other}"
+    else:
+        said = spans
+    return f"{said[0].upper()}{said[1:]}{_order(found)}."
+
+
+def _spans(tree: Node) -> str:
+    return "all spans" if tree == EVERYTHING else f"spans {_clause(tree, negated=False, nested=False)}"
+
+
+def _figures(stats: Stats, of: str) -> str:
+    by = f" by {' and '.join(_name(sql.resolve(*reversed(split_scope(name.text)))) for name in stats.by)}" if stats.by else ""
+    every = f", every {stats.every.text}" if stats.every is not None else ""
+    return f"{' and '.join(_figure(one) for one in stats.aggregates)} {of}{by}{every}"
+
+
+def _figure(one: Aggregate) -> str:
+    if not one.field:
+        return "number of spans"
+    name = _name(sql.resolve(*reversed(split_scope(one.field)), at=one.field_at))
+    return f"{_FIGURES.get(one.function, one.function + ' of')} {name}"
+
+
+def _order(query: Query) -> str:
+    said = ""
+    if isinstance(query.sort, Sort):
+        down = query.sort.text.startswith("-")
+        said += f", sorted by {query.sort.text.removeprefix('-')}, {'largest' if down else 'smallest'} first"
+    if query.limit is not None:
+        said += f", {query.limit.count} of them at most" if said or not query.stats else f", {query.limit.count} groups at most"
+    return said
 
 
 def warnings(tree: Node) -> list[str]:
     """One sentence for each part of the query that is searched as written but looks like a slip."""
-    found: list[str] = []
-    todo: list[Node] = [tree]
-    while todo:
-        node = todo.pop(0)
-        if isinstance(node, And | Or):
-            todo[:0] = node.parts
-        elif isinstance(node, Not):
-            todo.insert(0, node.part)
-        elif warning := _warning(node):
-            found.append(warning)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(filter(None, map(_warning, walk(tree)))))
 
 
 def _warning(node: Node) -> str:
-    if isinstance(node, Text) and not node.value.quoted and node.value.text in ("and", "or", "not"):
-        word = node.value.text
-        return f"`{word}` is searched as a word. The operator is written in capitals: {word.upper()}."
+    if isinstance(node, Text) and not node.value.quoted:
+        return _slip(node.value.text)
     if not isinstance(node, Term | Has) or node.scope:
         return ""
-    field = fields.lookup(node.field)
-    if field is None:
-        near = fields.nearest(node.field)
+    target = sql.resolve(node.field, node.scope, at=node.at)
+    if isinstance(target, sql.Key):
+        near = aggregates.nearest(node.field)
         if not near:
             return ""
         return f"`{node.field[:50]}` is no field: it is searched as an attribute. Did you mean `{near}`?"
     value = node.value if isinstance(node, Term) else None
-    if field.name == "error" and isinstance(value, Literal) and value.text in ("true", "false"):
+    named = isinstance(target, Field) and target.name == "error"
+    if named and isinstance(value, Literal) and value.text in ("true", "false"):
         return "`error` is the class of the error. For spans that failed write is:error, for the others -is:error."
+    return ""
+
+
+def _slip(word: str) -> str:
+    if word in _WORD_AS_OPERATOR:
+        return f"`{word}` is searched as a word. The operator is written in capitals: {word.upper()}."
+    braces, stage = _BRACES.fullmatch(word), _STAGE.search(word)
+    if braces:
+        near = fields.nearest(braces[1], KINDS)
+        guess = f"Did you mean `{near}{{…}}`?" if near else f"Questions about other spans of a trace begin with {', '.join(KINDS)}."
+        return f"`{word[:50]}` is searched as a word. {guess}"
+    if stage:
+        return f"`{word[:50]}` is searched as a word. A stage has a blank before its bar: ` | {stage[1]}`."
     return ""
 
 
@@ -63,18 +141,30 @@ def _clause(node: Node, *, negated: bool, nested: bool) -> str:
         word = " and " if isinstance(node, And) != negated else " or "
         text = word.join(_clause(part, negated=negated, nested=True) for part in node.parts)
         return f"({text})" if nested else text
+    if isinstance(node, SpanSet):
+        return _set(node, negated)
     if isinstance(node, Is):
         flag = sql.is_flag(node)
         return flag.negated if negated else flag.phrase
     if isinstance(node, Text):
         return f"that {'do not mention' if negated else 'mention'} {_quoted(node.value)}"
     if isinstance(node, Has):
-        return f"that {'lack' if negated else 'have'} {_name(sql.resolve(node.field, node.scope))}"
+        return f"that {'lack' if negated else 'have'} {_name(sql.resolve(node.field, node.scope, at=node.at))}"
     return _term(node, negated)
 
 
+def _set(node: SpanSet, negated: bool) -> str:
+    """The spans in the braces are said as they are matched there, without the negation of the whole."""
+    if node.part == EVERYTHING:
+        kind = "any" if node.kind == "all" else node.kind
+        return (_SETS_NEGATED if negated else _SETS)[kind]
+    if node.kind == "all":
+        return f"{_SETS['any' if negated else 'none']} {_clause(node.part, negated=True, nested=True)}"
+    return f"{(_SETS_NEGATED if negated else _SETS)[node.kind]} {_clause(node.part, negated=False, nested=True)}"
+
+
 def _term(term: Term, negated: bool) -> str:
-    target = sql.resolve(term.field, term.scope)
+    target = sql.resolve(term.field, term.scope, at=term.at)
     name = _name(target)
     field = target if isinstance(target, Field) else None
     if term.operator == "!=":
@@ -90,7 +180,7 @@ def _term(term: Term, negated: bool) -> str:
 
 
 def _name(target: Target) -> str:
-    if isinstance(target, Field):
+    if isinstance(target, Field | Measure):
         return target.phrase
     if isinstance(target, Score):
         return f"score {target.key}"

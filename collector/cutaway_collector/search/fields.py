@@ -172,6 +172,8 @@ TIME_SORTS: Final = ("start", "time")
 
 _BY_NAME: Final[dict[str, Field]] = {name.lower(): field for field in FIELDS for name in (field.name, *field.aliases)}
 _FLAGS: Final[dict[str, Flag]] = {flag.name: flag for flag in FLAGS}
+NAMES: Final = tuple(_BY_NAME)
+"""Every name and alias, in lower case."""
 
 
 def lookup(name: str) -> Field | None:

@@ -3,21 +3,26 @@
 Not a place where user text meets SQL text: what is written here is registry constants and `{p0:Type}` placeholders; names of
 attributes, words, patterns and numbers travel as parameters. Conditions may be NULL where a number is missing, which a WHERE reads
 as false; negation makes that explicit, so `-ttft:>1s` keeps spans without a time to first token.
+
+Text is compared in both of the forms in which Unicode writes an accented letter, composed and apart (NFC, NFD); without regard to
+case where it is free text. What folds to more than one letter (ß and SS) is not found by its fold.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import fields, scores, values
+from cutaway_collector.search import aggregates, fields, scores, spansets, values
+from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.fields import Field
-from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, Term, Text
 from cutaway_collector.search.parameters import Parameters as Parameters
 from cutaway_collector.search.scores import Score
+from cutaway_collector.search.tree import And, Has, Is, Listing, Literal, Node, Not, Or, Range, Regex, SpanSet, Term, Text
 
 COMPARISONS: Final = (">", ">=", "<", "<=")
 
@@ -57,20 +62,31 @@ class Key:
 
     def equals(self, value: str, parameters: Parameters) -> str:
         """SQL condition: the attribute is exactly `value`. The last part is implied, and makes the item indexes skip granules."""
-        equal = f"{self.present(parameters)} AND {self.expression(parameters)} = {parameters.text(value)}"
-        item = parameters.text(f"{self.key}={value}")
-        items = " OR ".join(f"has({column.removesuffix('s')}Items, {item})" for column in self.maps())
+        forms = _forms(value)
+        equal = f"{self.present(parameters)} AND {self.expression(parameters)} IN ({', '.join(map(parameters.text, forms))})"
+        keyed = [parameters.text(f"{self.key}={form}") for form in forms]
+        items = " OR ".join(f"has({column.removesuffix('s')}Items, {item})" for item in keyed for column in self.maps())
         return f"({equal} AND ({items}))"
 
 
-Target: TypeAlias = Field | Key | Score
+Target: TypeAlias = Field | Key | Score | Measure
 
 
-def resolve(name: str, scope: str) -> Target:
-    """The field of that name or alias; in the scope `score` the score; else the attribute, as with any other scope."""
+def resolve(name: str, scope: str, *, at: int = 0) -> Target:
+    """The field of that name or alias, or the aggregate of a series; in the scope `score` the score; else the attribute.
+
+    An aggregate that a column of otel_traces holds already is the field of that column. at: where the name stands. Raises QueryError
+    for a series whose layer, head, aggregate or bound cannot be read.
+    """
     if scope == scores.SCOPE:
         return Score(name)
-    return (None if scope else fields.lookup(name)) or Key(name, scope)
+    if scope:
+        return Key(name, scope)
+    found = fields.lookup(name) or aggregates.measure(name, at)
+    if isinstance(found, Measure) and found.layer is None and found.head is None and found.bound is None:
+        whole = f"{found.series.name}.{found.aggregate}"
+        return fields.lookup(whole) or (fields.lookup(found.series.name) if found.aggregate == "mean" else None) or found
+    return found or Key(name, "")
 
 
 def condition(node: Node, parameters: Parameters) -> str:
@@ -80,9 +96,10 @@ def condition(node: Node, parameters: Parameters) -> str:
         return f"({joined})" if node.parts else "1"
     if isinstance(node, Not):
         return f"(NOT ifNull({condition(node.part, parameters)}, 0))"
+    if isinstance(node, SpanSet):
+        return spansets.where(node.kind, lambda: condition(node.part, parameters), parameters)
     if isinstance(node, Has):
-        target = resolve(node.field, node.scope)
-        return _exists(target, parameters)
+        return _exists(resolve(node.field, node.scope, at=node.at), parameters)
     if isinstance(node, Is):
         return f"({is_flag(node).condition})"
     if isinstance(node, Text):
@@ -108,9 +125,11 @@ def is_flag(node: Is) -> fields.Flag:
 
 
 def _term(term: Term, parameters: Parameters) -> str:
-    target = resolve(term.field, term.scope)
+    target = resolve(term.field, term.scope, at=term.at)
     if isinstance(target, Score):
         return _score(target, term, parameters)
+    if isinstance(target, Measure):
+        return _measure(target, term, parameters)
     if term.operator in COMPARISONS:
         return _compare(target, term, parameters)
     if term.operator == "!=":
@@ -147,12 +166,36 @@ def _match_one(target: Field | Key, value: Literal | Regex, parameters: Paramete
 def _match_attribute(target: Key, value: Literal | Regex, parameters: Parameters) -> str:
     if isinstance(value, Regex) or values.is_glob(value):
         match = _text_match(value, parameters, None)
-        return f"({target.present(parameters)} AND {match(target.expression(parameters))})"
+        return f"({target.present(parameters)} AND ({match(target.expression(parameters))}))"
     equal = target.equals(values.plain(value), parameters)
     if value.quoted or not values.looks_numeric(value):
         return equal
     number = parameters.number(values.number(value, "", target.name), "")
     return f"({equal} OR toFloat64OrNull({target.expression(parameters)}) = {number})"
+
+
+def _measure(target: Measure, term: Term, parameters: Parameters) -> str:
+    """An aggregate compared: the condition is over its figure, of spans that have one."""
+    value = term.value
+    if isinstance(value, Literal) and not value.quoted and value.text == "*" and term.operator in ("=", "!="):
+        return target.present(parameters) if term.operator == "=" else "0"
+
+    def test(operator: str, one: Literal | Regex) -> str:
+        if isinstance(one, Regex):
+            raise QueryError(f"{target.name} is a number, a regular expression does not fit it", column=one.at,
+                             hint=f"try {target.name}:>{values.example(target.unit)}")
+        return f"value {operator} {parameters.bind(float(values.number(one, target.unit, target.name)), 'Float64')}"
+
+    if term.operator in COMPARISONS:
+        if not isinstance(value, Literal):
+            raise QueryError(f"{term.operator} compares with one number", column=value.at, hint=f"try {target.name}:{term.operator}20")
+        return target.where(parameters, test(term.operator, value))
+    if isinstance(value, Range):
+        tests = [test(sign, end) for sign, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"]
+        found = " AND ".join(tests) or "1"
+    else:
+        found = " OR ".join(test("=", item) for item in (value.items if isinstance(value, Listing) else (value,)))
+    return target.where(parameters, f"NOT ({found})" if term.operator == "!=" else f"({found})")
 
 
 def _score(target: Score, term: Term, parameters: Parameters) -> str:
@@ -177,7 +220,7 @@ def _score(target: Score, term: Term, parameters: Parameters) -> str:
 def _score_is(target: Score, value: Literal | Regex, parameters: Parameters) -> str:
     if isinstance(value, Literal) and not value.quoted and value.text == "*":
         return "1"
-    match = _text_match(value, parameters, None)("newest.2")
+    match = f"({_text_match(value, parameters, None)('newest.2')})"
     if isinstance(value, Regex) or value.quoted or not values.looks_numeric(value):
         return match
     return f"({match} OR newest.1 = {parameters.number(values.number(value, '', target.name), '')})"
@@ -189,11 +232,18 @@ def _text_match(value: Literal | Regex, parameters: Parameters, target: Field | 
         pattern = parameters.text(value.pattern)
         return lambda text: f"match({text}, {pattern})"
     if values.is_glob(value):
-        glob = parameters.text(values.like(value.text))
-        return lambda text: f"{text} LIKE {glob}"
+        globs = [parameters.text(form) for form in _forms(values.like(value.text))]
+        return lambda text: " OR ".join(f"{text} LIKE {glob}" for glob in globs)
     plain = values.plain(value)
-    bound = parameters.text(values.spelling(target, plain) if target else plain)
-    return lambda text: f"{text} = {bound}"
+    bound = [parameters.text(form) for form in _forms(values.spelling(target, plain) if target else plain)]
+    return lambda text: " OR ".join(f"{text} = {form}" for form in bound)
+
+
+def _forms(text: str) -> list[str]:
+    """The text in the forms in which Unicode may write it: as typed, composed (NFC) and apart (NFD), each once."""
+    if text.isascii():
+        return [text]
+    return list(dict.fromkeys([text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]))
 
 
 def _number_of(target: Field | Key, column: int, parameters: Parameters) -> tuple[str, str, str]:
@@ -233,12 +283,12 @@ def free_text(value: Literal, parameters: Parameters) -> str:
 
     A word of 16 or 32 hex digits also finds the span or trace of that id.
     """
-    if values.is_glob(value):
-        glob = parameters.text(f"%{values.like(value.text)}%")
-        found: Callable[[str], str] = lambda text: f"{text} ILIKE {glob}"  # noqa: E731  one of two ways, used as one
-    else:
-        needle = parameters.text(values.plain(value))
-        found = lambda text: f"positionCaseInsensitiveUTF8({text}, {needle}) > 0"  # noqa: E731  one of two ways, used as one
+    glob = values.is_glob(value)
+    needles = [parameters.text(f"%{form}%" if glob else form) for form in _forms(values.like(value.text) if glob else values.plain(value))]
+
+    def found(text: str) -> str:
+        return " OR ".join(f"{text} ILIKE {needle}" if glob else f"positionCaseInsensitiveUTF8({text}, {needle}) > 0" for needle in needles)
+
     parts = [found(column) for column in ("SpanName", "ServiceName", "GenAiModel", "StatusMessage")]
     parts += [f"arrayExists(value -> {found('value')}, mapValues({column}))" for column in ("SpanAttributes", "ResourceAttributes")]
     parts.append(f"arrayExists(name -> {found('name')}, `Events.Name`)")

@@ -27,8 +27,8 @@ class Window:
     open_end: bool = False
 
     def condition(self, parameters: Parameters) -> str:
-        """SQL condition on Timestamp; sub-queries written with these parameters later look from its start on."""
-        parameters.start_ns = self.start_ns
+        """SQL condition on Timestamp; sub-queries written with these parameters later look within it too."""
+        parameters.start_ns, parameters.end_ns = self.start_ns, self.end_ns
         start, end = parameters.bind(self.start_ns, "Int64"), parameters.bind(self.end_ns, "Int64")
         return f"Timestamp >= fromUnixTimestamp64Nano({start}) AND Timestamp < fromUnixTimestamp64Nano({end})"
 
