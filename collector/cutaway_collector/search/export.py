@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from cutaway_collector.columns import TOKENS, TRACES
 from cutaway_collector.contracts import Store
-from cutaway_collector.search import language, rows, series, sql, window
+from cutaway_collector.search import rows, series, sql, window
 from cutaway_collector.search.find import SearchRequest, find
 from cutaway_collector.search.sql import Parameters
 
@@ -47,10 +47,14 @@ ARRAYS: Final[dict[str, Kind]] = {
 }
 """Key of a row with arrays -> what its lists hold; `sequence_index` says of which sequence each list is."""
 
+LIMIT_MAX: Final = 10_000
+"""The most that `| limit` of an exported query may ask for."""
+
 
 def matching(store: Store, request: SearchRequest, most: int) -> int:
     """Rows that the search finds, each span once; `most` + 1 when there are more than `most`. Raises QueryError, StoreError."""
-    tree = language.parse(request.q)
+    tree, staged = request.tree(), request.staged()
+    most = min(most, staged.limit - 1) if staged.only else most
     parameters = Parameters(database=store.database)
     span = window.choose(store, request.start_ns, request.end_ns)
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
@@ -66,10 +70,11 @@ def pages(store: Store, request: SearchRequest, most: int, *, arrays: bool = Fal
 
     arrays: whether each row has ARRAYS. What arrives meanwhile is not among them: `find` fixes the window. Raises as `find`.
     """
-    left, after = most, request.after
+    left, after, staged = most, request.after, request.staged()
     while True:
         limit = min(PAGE_ROWS, left)
-        found = find(store, replace(request, limit=limit, after=after), rows_max=limit)
+        # What `| limit` asks for comes in one page, however many rows that are.
+        found = find(store, replace(request, limit=limit, after=after), rows_max=max(limit, LIMIT_MAX) if staged.only else limit)
         page, after = found["rows"], found["next"]
         left -= len(page)
         more = after is not None

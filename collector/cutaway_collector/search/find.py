@@ -36,6 +36,9 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
     one row; a page that lost many repetitions may be shorter than its limit and still have a next. seconds_max: what was found by
     then, `cut` in the stats saying so, instead of an error. Raises QueryError, StoreError.
     """
+    request = request.staged()
+    if request.only and request.limit > rows_max:
+        raise QueryError(f"a page has at most {rows_max} rows, `| limit` asks for {request.limit}", hint="leave it out, and page through all")
     if rows_max < 1 or request.limit < 1:
         raise QueryError(f"a page has at least one row, limit is {request.limit}", hint="try limit=50")
     if request.after and request.before:
@@ -62,7 +65,7 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
         more = bool(rows.run(store, *_query(store, tree, span, by, edge, 1, backwards), tree).rows)
 
     def cursor(row: Sequence[Any], there: bool) -> str | None:
-        return cursors.encode(_position(row, span), request.identity, request.sort) if there else None
+        return cursors.encode(_position(row, span), request.identity, request.sort) if there and not request.only else None
 
     return {
         "rows": page,

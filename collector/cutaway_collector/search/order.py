@@ -8,23 +8,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import fields, language, scores
+from cutaway_collector.search import aggregates, fields, language, scores, sql
+from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.cursor import Cursor
+from cutaway_collector.search.fields import Field
 from cutaway_collector.search.parameters import Parameters
+
+_MEASURED = "measured_value"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Sort key (None: by time alone), whether it descends, whether ties run from the newest, and the score it is, if it is one."""
+    """Sort key (None: by time alone), whether it descends, whether ties run from the newest, and the score or aggregate of a series
+    it is, if it is one."""
 
     expression: str | None
     type: str
     descending: bool
     newest_first: bool
     score: str = ""
+    measure: Measure | None = None
 
     def source(self, parameters: Parameters) -> str:
         """What is joined to the spans, "" for nothing."""
+        if self.measure is not None:
+            return self.measure.join(parameters, _MEASURED)
         return scores.join(self.score, parameters, largest=self.descending) if self.score else ""
 
     def by(self, *, backwards: bool = False) -> str:
@@ -57,7 +65,7 @@ class Order:
 
 
 def of(sort: str) -> Order:
-    """The order that a sort names: a field, a score, "" for newest first; with `-` descending. Raises QueryError."""
+    """The order that a sort names: a field, an aggregate, a score, "" for newest first; with `-` descending. Raises QueryError."""
     name = sort.removeprefix("-")
     if not name or name in fields.TIME_SORTS:
         newest = sort not in fields.TIME_SORTS
@@ -65,9 +73,11 @@ def of(sort: str) -> Order:
     scope, key = language.split_scope(name)
     if scope == scores.SCOPE and key:
         return Order(scores.VALUE, "Float64", sort.startswith("-"), True, key)
-    field = fields.lookup(name)
-    if field is None:
-        near = fields.nearest(name)
+    field = sql.resolve(key, scope)
+    if isinstance(field, Measure):
+        return Order(_MEASURED, "Float64", sort.startswith("-"), True, measure=field)
+    if not isinstance(field, Field):
+        near = aggregates.nearest(name)
         raise QueryError(f"rows cannot be sorted by {name[:40]!r}: it is not a field",
                          hint=f"did you mean {near}?" if near else "try -perplexity")
     if field.kind == "list":

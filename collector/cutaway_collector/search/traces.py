@@ -77,7 +77,7 @@ def find(
 
     def cursor(row: Any, there: bool) -> str | None:
         place = Cursor(None, int(row[1]), "", str(row[0]), span.start_ns, span.end_ns)
-        return cursors.encode(place, request.identity, request.sort) if there else None
+        return cursors.encode(place, request.identity, request.sort) if there and not request.only else None
 
     page = [{"trace_id": row[0], "last_ns": int(row[1]), "matched": int(row[2]), **summaries[row[0]]}
             for row in chosen if row[0] in summaries]
