@@ -14,10 +14,10 @@ import orjson
 
 from cutaway_collector import search as verb
 from cutaway_collector.errors import CutawayError, QueryError
+from cutaway_collector.search.language import QUERY_CHARACTERS_MAX
 from cutaway_collector.search.live import Arrived, Position, Tail
 from cutaway_collector.web import figures, urls
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages.search import QUERY_CHARS_MAX
 from cutaway_collector.web.site import Arguments, Site
 
 ROWS_S_MAX: Final = 50
@@ -75,8 +75,8 @@ class LivePage:
 def query_of(arguments: Arguments) -> str:
     """The query. Raises BadParameter."""
     query = arguments.get("q", "").strip()
-    if len(query) > QUERY_CHARS_MAX:
-        raise BadParameter(f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}", hint="follow fewer terms at once")
+    if len(query) > QUERY_CHARACTERS_MAX:
+        raise BadParameter(f"q has at most {QUERY_CHARACTERS_MAX} characters, it has {len(query)}", hint="follow fewer terms at once")
     return query
 
 
