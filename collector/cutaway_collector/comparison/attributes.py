@@ -40,7 +40,7 @@ class Card:
 
     a_n, b_n: spans of the samples that have it. q: None with fewer than VALUES_MIN spans on a side, where nothing is claimed.
     values: of words, the most frequent first, `other` and `missing` behind them. a_quantiles, b_quantiles: p5, p50, p95 of numbers,
-    and bins: bin of drift.sketch -> spans of A and B. same: other attributes that split the spans in the same way.
+    and bins: bin of drift.sketch -> spans of A and B, nanoseconds as seconds. same: other attributes that split the spans in the same way.
     """
 
     key: Key
@@ -138,7 +138,9 @@ def _numbers(key: Key, a: Numbers, b: Numbers, a_values: Floats, b_values: Float
     ordered = [np.sort(side) for side in (a_values, b_values)]
     quantiles = [tuple(differences.quantile(side, share) for share in (0.05, 0.5, 0.95)) for side in ordered]
     bins: dict[int, tuple[float, float]] = {}
-    for bin_, first, second in zip(sketch.bins(cells).tolist(), *counts, strict=True):
+    field = term(key)
+    shown = cells * 1e-9 if field is not None and field.unit == "ns" else cells
+    for bin_, first, second in zip(sketch.bins(shown).tolist(), *counts, strict=True):
         before = bins.get(bin_, (0.0, 0.0))
         bins[bin_] = (before[0] + float(first), before[1] + float(second))
     return Card(

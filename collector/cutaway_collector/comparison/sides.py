@@ -5,20 +5,26 @@ Not the statistics, which are in the drift verb, and not the queries, which are 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from cutaway_collector.comparison import attributes, inside, metrics
+from cutaway_collector.comparison import attributes, inside, metrics, pairs
 from cutaway_collector.comparison.attributes import Card, Left
 from cutaway_collector.comparison.inside import White
 from cutaway_collector.comparison.metrics import Metric
+from cutaway_collector.comparison.pairs import Spans, Tokens
 from cutaway_collector.contracts import Store
 from cutaway_collector.search import compare as samples
 from cutaway_collector.search import fields
 from cutaway_collector.search.compare import SPANS_SAMPLED, CompareRequest, Count, Mode, Sides
 from cutaway_collector.search.language import And, Has, Is, Node, Not, Or, Term
 
-_FLAGS: dict[str, tuple[str, ...]] = {"error": ("status",), "ok": ("status",), "root": ("parent",), "generation": ("operation",)}
+INSIDE_BEFORE_S: Final = 8.0
+"""A comparison that took longer than this does not read the series as well: half a page is better than none."""
+_FLAGS: Final[dict[str, tuple[str, ...]]] = {
+    "error": ("status",), "ok": ("status",), "root": ("parent",), "generation": ("operation",)}
 """Field that an `is:` word looks at: it tells the sides apart because it was asked to."""
 
 
@@ -26,7 +32,8 @@ _FLAGS: dict[str, tuple[str, ...]] = {"error": ("status",), "ok": ("status",), "
 class Comparison:
     """a_sampled, b_sampled: spans that were read of a.spans and b.spans. both: spans that are on both sides.
 
-    named: fields and attributes that the queries of the sides ask for, which is why they are not ranked.
+    white: None where it was not asked for, or there was no time left for it, or the sides are single spans, which `tokens` lays
+    side by side. spans: where each side lies in one trace.
     """
 
     mode: Mode
@@ -40,10 +47,13 @@ class Comparison:
     cards: tuple[Card, ...]
     left: Left
     white: White | None
+    tokens: Tokens | None = None
+    spans: Spans | None = None
 
 
 def compare(store: Store, request: CompareRequest, *, look_inside: bool = True) -> Comparison:
     """Both sides against each other. Raises SideError, QueryError, StoreError."""
+    began = time.monotonic()
     asked = samples.sides(store, request)
     a, b, both = samples.counts(store, asked)
     drawn = samples.sampled(asked, SPANS_SAMPLED / max(1, a.spans), SPANS_SAMPLED / max(1, b.spans))
@@ -55,9 +65,13 @@ def compare(store: Store, request: CompareRequest, *, look_inside: bool = True) 
     as_numbers = attributes.sort(found, named, 0)[1]
     first, second = samples.numbers(store, drawn, [one.key for one in as_numbers])
     words, _, left = attributes.sort(found, named, len(first.ids) + len(second.ids))
+    tokens = pairs.tokens(store, a, b) if look_inside else None
+    in_time = time.monotonic() - began < INSIDE_BEFORE_S
     return Comparison(
         asked.mode, asked, a, b, both, len(first.ids), len(second.ids), tuple(metrics.metrics(first, second, a, b)),
-        tuple(attributes.rank(words, first, second, named)), left, inside.look(store, asked, a, b) if look_inside else None)
+        tuple(attributes.rank(words, first, second, named)), left,
+        inside.look(store, asked, a, b) if look_inside and in_time and tokens is None else None,
+        tokens, pairs.spans(store, asked, a, b) if look_inside else None)
 
 
 def _named(trees: Iterable[Node]) -> Iterable[str]:

@@ -263,6 +263,31 @@ def numbers(store: Store, asked: Sides, more: Sequence[Key] = ()) -> tuple[Numbe
     return found[0], found[1]
 
 
+class Outlined(NamedTuple):
+    """A span of a trace, as little as an outline needs."""
+
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    start_ns: int
+    duration_ns: int
+    failed: bool
+
+
+def outline(store: Store, asked: Sides, limit: int) -> tuple[list[Outlined], list[Outlined]]:
+    """The spans of each side by their start, at most `limit` of each, the earliest. Raises QueryError, StoreError."""
+    parameters = Parameters(database=store.database)
+    columns = ("TraceId, SpanId, ParentSpanId, SpanName, ServiceName, Timestamp, toUnixTimestamp64Nano(Timestamp) AS start_ns, "
+               "Duration, StatusCode = 'Error' AS failed")
+    text = (f"SELECT side, SpanId, ParentSpanId, SpanName, ServiceName, start_ns, Duration, failed FROM "
+            f"({asked.relation(store, columns, parameters)}) ORDER BY side, Timestamp, SpanId LIMIT {int(limit)} BY side")
+    found: tuple[list[Outlined], list[Outlined]] = ([], [])
+    for side, *values in asked.run(store, text, parameters).rows:
+        found[int(side)].append(Outlined(*values[:4], int(values[4]), int(values[5]), bool(values[6])))
+    return found
+
+
 def term(key: Key) -> fields.Field | None:
     """The field of a key of the registry, None for an attribute."""
     return None if key.scope else fields.lookup(key.name)

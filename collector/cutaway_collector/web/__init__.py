@@ -28,6 +28,7 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.web import (
     admin,
     alert_routes,
+    compare_routes,
     drift_routes,
     errors,
     export_routes,
@@ -99,6 +100,7 @@ def create_app(
     start_routes.routes(app, site, store, intake, _render, _json)
     export_routes.routes(app, site, _render, _json)
     saved_routes.routes(app, site, SavedSearches(store), _render, _json)
+    compare_routes.routes(app, site, _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 
