@@ -56,7 +56,7 @@ def shape(sql: str) -> set[str]:
     assert len(statements) == 1
     statement = statements[0]
     assert isinstance(statement, exp.Select)
-    assert not list(statement.find_all(exp.Union, exp.Insert, exp.Drop, exp.Command, exp.Subquery))
+    assert not list(statement.find_all(exp.Insert, exp.Drop, exp.Command, exp.Into))
     return {table.name for table in statement.find_all(exp.Table)}
 
 

@@ -59,8 +59,8 @@ class Series:
 
 def _attention(name: str, stem: str, *aliases: str, unit: str = "", phrase: str, cross: str = "") -> Series:
     column = {"Entropy": "Entropies", "NormalizedEntropy": "NormalizedEntropies"}.get(stem, f"{stem}s")
-    return Series(name, aliases, f"{cross}Attention{column}", unit, phrase, f"{cross}Attention{stem}Heads", f"{cross}AttentionLayers",
-                  f"{cross}AttentionHeads")
+    return Series(name, aliases, f"{cross}Attention{column}", unit, phrase, f"{cross}Attention{stem}Heads",
+                  f"{cross}AttentionLayers", f"{cross}AttentionHeads")
 
 
 SERIES: Final[tuple[Series, ...]] = (
@@ -129,7 +129,8 @@ class Measure:
 
     def expression(self, parameters: Parameters) -> str:
         """A figure of the tokens is no column of a span. Raises QueryError."""
-        raise QueryError(f"{self.name} is made from token series, which cannot be had here", hint="search by it, or take a field as surprisal.max")
+        raise QueryError(f"{self.name} is made from token series, which cannot be had here",
+                         hint="search by it, or take a field as surprisal.max")
 
     def where(self, parameters: Parameters, condition: str) -> str:
         """SQL condition over otel_traces. condition: over the figure, called `value`."""
@@ -247,8 +248,9 @@ def _axes(series: Series, text: str, at: int) -> tuple[int | None, int | None]:
         place = at + part.start()
         if key not in ("layer", "head") or key in places:
             near = fields.nearest(key, ("layer", "head"))
+            hint = f"did you mean {near}=?" if near and near not in places else f"try {series.name}[layer=3]"
             raise QueryError(f"in brackets stands a layer, a head or both, once each: `{part.group().strip()[:20]}` does not fit",
-                             column=place, hint=f"did you mean {near}=?" if near and near not in places else f"try {series.name}[layer=3]")
+                             column=place, hint=hint)
         if not (value.isascii() and value.isdigit() and len(value) < 6 and int(value) <= _PLACE_MAX):
             raise QueryError(f"a {key} is a whole number from 0 to {_PLACE_MAX}, not `{value[:20]}`", column=place,
                              hint=f"try {series.name}[{key}=3].mean")

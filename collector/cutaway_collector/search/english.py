@@ -47,9 +47,9 @@ _SETS_NEGATED: Final = {
     "ancestor": "not below a span", "descendant": "not above a span",
 }
 _FIGURES: Final = {
-    "sum": "sum of", "mean": "mean of", "avg": "mean of", "min": "smallest", "max": "largest", "p50": "median of", "p90": "90th percentile of",
-    "p95": "95th percentile of", "p99": "99th percentile of", "std": "standard deviation of", "distinct": "number of distinct values of",
-    "count": "number of spans with",
+    "sum": "sum of", "mean": "mean of", "min": "smallest", "max": "largest", "p50": "median of", "p90": "90th percentile of",
+    "p95": "95th percentile of", "p99": "99th percentile of", "std": "standard deviation of",
+    "distinct": "number of distinct values of", "count": "number of spans with",
 }
 _WORD_AS_OPERATOR: Final = ("and", "or", "not")
 _BRACES: Final = re.compile(r"([^\W\d]\w{1,20})\{.*\}", re.DOTALL)

@@ -38,7 +38,8 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
     """
     request = request.staged()
     if request.only and request.limit > rows_max:
-        raise QueryError(f"a page has at most {rows_max} rows, `| limit` asks for {request.limit}", hint="leave it out, and page through all")
+        raise QueryError(f"a page has at most {rows_max} rows, `| limit` asks for {request.limit}",
+                         hint="leave it out, and page through all")
     if rows_max < 1 or request.limit < 1:
         raise QueryError(f"a page has at least one row, limit is {request.limit}", hint="try limit=50")
     if request.after and request.before:

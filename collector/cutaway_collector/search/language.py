@@ -195,8 +195,8 @@ def parse(query: str) -> Node:
     found = read(query)
     for stage in (found.stats, found.sort, found.limit, found.compare):
         if stage is not None:
-            raise QueryError("what stands behind `|` belongs to the search page: here a condition is asked for alone", column=stage.at,
-                             hint="leave out the stages, or put `|` in quotes to search for it")
+            raise QueryError("what stands behind `|` belongs to the search page: here a condition is asked for alone",
+                             column=stage.at, hint="leave out the stages, or put `|` in quotes to search for it")
     return found.where
 
 
@@ -270,8 +270,8 @@ def _no_stage(rest: str, at: int) -> QueryError:
                    "compare": "| compare (is:error)"}[word]
         return QueryError(f"`| {word}` cannot be read as it stands", column=at, hint=f"try {example}")
     near = difflib.get_close_matches(word, STAGES, n=1, cutoff=0.5)
-    return QueryError(f"behind a bar stands a stage, `{word}` is none" if word else "behind a bar stands a stage", column=at,
-                      hint=f"did you mean | {near[0]}?" if near else "stages are stats, sort, limit and compare; put | in quotes to search for it")
+    hint = f"did you mean | {near[0]}?" if near else "stages are stats, sort, limit and compare; put | in quotes to search for it"
+    return QueryError(f"behind a bar stands a stage, `{word}` is none" if word else "behind a bar stands a stage", column=at, hint=hint)
 
 
 def _no_braces(query: str, at: int) -> QueryError:

@@ -1,4 +1,4 @@
-"""What a query binds: values by placeholder, and where and in which time its sub-queries look. Not SQL, and never user text in it."""
+"""What a query binds: values by placeholder, and where and when its sub-queries look. Not SQL, and never user text in it."""
 
 from __future__ import annotations
 

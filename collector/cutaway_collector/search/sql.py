@@ -75,8 +75,8 @@ Target: TypeAlias = Field | Key | Score | Measure
 def resolve(name: str, scope: str, *, at: int = 0) -> Target:
     """The field of that name or alias, or the aggregate of a series; in the scope `score` the score; else the attribute.
 
-    An aggregate that a column of otel_traces holds already is the field of that column. at: where the name stands. Raises QueryError
-    for a series whose layer, head, aggregate or bound cannot be read.
+    An aggregate that a column of otel_traces holds already is the field of that column. at: where the name stands. Raises
+    QueryError for a series whose layer, head, aggregate or bound cannot be read.
     """
     if scope == scores.SCOPE:
         return Score(name)
@@ -188,7 +188,8 @@ def _measure(target: Measure, term: Term, parameters: Parameters) -> str:
 
     if term.operator in COMPARISONS:
         if not isinstance(value, Literal):
-            raise QueryError(f"{term.operator} compares with one number", column=value.at, hint=f"try {target.name}:{term.operator}20")
+            raise QueryError(f"{term.operator} compares with one number", column=value.at,
+                             hint=f"try {target.name}:{term.operator}20")
         return target.where(parameters, test(term.operator, value))
     if isinstance(value, Range):
         tests = [test(sign, end) for sign, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"]
@@ -206,9 +207,9 @@ def _score(target: Score, term: Term, parameters: Parameters) -> str:
             raise QueryError(f"{term.operator} compares with one number", column=value.at,
                              hint=f"try {target.name}:{term.operator}0.5")
         number = parameters.number(values.number(value, "", target.name), "")
-        return target.where(parameters, f"newest.1 {term.operator} {number}")
+        return target.where(parameters, f"Value {term.operator} {number}")
     if isinstance(value, Range):
-        ends = [f"newest.1 {operator} {parameters.number(values.number(end, '', target.name), '')}"
+        ends = [f"Value {operator} {parameters.number(values.number(end, '', target.name), '')}"
                 for operator, end in ((">=", value.low), ("<=", value.high)) if end.quoted or end.text != "*"]
         matched = target.where(parameters, f"({' AND '.join(ends) or '1'})")
     else:
@@ -220,10 +221,10 @@ def _score(target: Score, term: Term, parameters: Parameters) -> str:
 def _score_is(target: Score, value: Literal | Regex, parameters: Parameters) -> str:
     if isinstance(value, Literal) and not value.quoted and value.text == "*":
         return "1"
-    match = f"({_text_match(value, parameters, None)('newest.2')})"
+    match = f"({_text_match(value, parameters, None)('Label')})"
     if isinstance(value, Regex) or value.quoted or not values.looks_numeric(value):
         return match
-    return f"({match} OR newest.1 = {parameters.number(values.number(value, '', target.name), '')})"
+    return f"({match} OR Value = {parameters.number(values.number(value, '', target.name), '')})"
 
 
 def _text_match(value: Literal | Regex, parameters: Parameters, target: Field | None) -> Callable[[str], str]:
@@ -284,10 +285,12 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     A word of 16 or 32 hex digits also finds the span or trace of that id.
     """
     glob = values.is_glob(value)
-    needles = [parameters.text(f"%{form}%" if glob else form) for form in _forms(values.like(value.text) if glob else values.plain(value))]
+    forms = _forms(values.like(value.text) if glob else values.plain(value))
+    needles = [parameters.text(f"%{form}%" if glob else form) for form in forms]
 
     def found(text: str) -> str:
-        return " OR ".join(f"{text} ILIKE {needle}" if glob else f"positionCaseInsensitiveUTF8({text}, {needle}) > 0" for needle in needles)
+        test = "{0} ILIKE {1}" if glob else "positionCaseInsensitiveUTF8({0}, {1}) > 0"
+        return " OR ".join(test.format(text, needle) for needle in needles)
 
     parts = [found(column) for column in ("SpanName", "ServiceName", "GenAiModel", "StatusMessage")]
     parts += [f"arrayExists(value -> {found('value')}, mapValues({column}))" for column in ("SpanAttributes", "ResourceAttributes")]
