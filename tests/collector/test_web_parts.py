@@ -1,4 +1,4 @@
-"""The small parts behind the pages: times, numbers, tokens made visible, colour scales, the waterfall, edits of a query."""
+"""The small parts behind the pages: times, numbers, tokens made visible, colour scales, edits of a query."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from cutaway_collector.search import parse, values
 from cutaway_collector.search.language import Literal, Not, Term
-from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls, waterfall
+from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages.trace import STRIPE_CELLS, _stripe
 
 NOW = 1_800_000_000_000_000_000
 CSS = (Path(tokens.__file__).parent / "static" / "cutaway.css").read_text()
@@ -205,62 +204,6 @@ def test_text_is_readable(ink: str, paper: str, theme: int) -> None:
     assert _contrast(colours[ink][theme], colours[paper][theme]) >= 4.5
 
 
-def _span(id: str, parent: str, start: int, duration: int, **more: Any) -> dict[str, Any]:
-    return {
-        "span_id": id,
-        "parent_span_id": parent,
-        "name": id,
-        "service": "s",
-        "start_ns": start,
-        "duration_ns": duration,
-        "status": "Unset",
-        "ttft_s": None,
-        **more,
-    }
-
-
-def test_the_waterfall_nests_by_parent_and_orders_by_start() -> None:
-    """Children stand under their parent, the earlier first, whatever order the store gave them."""
-    spans = [_span("c", "a", 30, 5), _span("b", "a", 10, 5), _span("d", "b", 11, 1), _span("a", "", 0, 100)]
-
-    assert [("a", 0), ("b", 1), ("d", 2), ("c", 1)] == [(row.span["span_id"], row.depth) for row in waterfall.build(spans).rows]
-
-
-def test_missing_parents_are_counted_and_shown() -> None:
-    """A span whose parent is not stored becomes a root that says so."""
-    tree = waterfall.build([_span("a", "", 0, 10), _span("b", "gone", 2, 3)])
-
-    assert 1 == tree.orphans
-    assert [False, True] == [row.orphan for row in tree.rows]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99)), max_size=30, unique_by=lambda entry: entry[0])
-)
-def test_every_span_has_one_row_whatever_the_parents_say(entries: list[tuple[int, int, int]]) -> None:
-    """Parent rings, self-parents and missing parents lose no span and repeat none; bars stay inside the trace."""
-    spans = [_span(str(name), str(parent), start, 7) for name, parent, start in entries]
-
-    rows = waterfall.build(spans).rows
-
-    assert sorted(str(name) for name, _, _ in entries) == sorted(row.span["span_id"] for row in rows)
-    assert all(row.start >= 0 and row.start + row.width <= 100.0001 for row in rows)
-
-
-def test_a_chain_of_twenty_thousand_spans_is_laid_out() -> None:
-    """Depth is bounded by the spans of a trace, not by the stack of the interpreter."""
-    spans = [_span(str(n), str(n - 1) if n else "", n, 1) for n in range(20_000)]
-
-    assert 19_999 == waterfall.build(spans).rows[-1].depth
-
-
-def test_first_token_time_never_exceeds_the_span() -> None:
-    """A sender's time to first token beyond its own duration is cut to the bar."""
-    row = waterfall.build([_span("a", "", 0, 10**9, ttft_s=3.0)]).rows[0]
-
-    assert 100.0 == row.prefill
-
-
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\x00" not in text))
 @example("/api/")
 @example("/api/v1/")
@@ -390,13 +333,3 @@ def test_histogram_bars_hold_their_errors() -> None:
 
     assert [True, False, False] == [bar.empty for bar in bars]
     assert all(bar.error_height <= bar.height for bar in bars)
-
-
-def test_a_stripe_shows_a_hesitation_where_it_happened() -> None:
-    """The token that took the third second of four, surprising, is hot from 50 % to 75 % of its bar; the prefill has no stripe."""
-    cells = _stripe([9.0, 0.0, 6.0, 0.0], [1.0, 1.0, 1.0, 1.0], 4 * 10**9)
-
-    hot = [cell.x for cell in cells if cell.heat == tokens.CLASSES - 1]
-    assert (50.0, 75.0) == (hot[0], hot[-1])
-    assert 25.0 == cells[0].x
-    assert len(hot) == len(range(STRIPE_CELLS // 2, STRIPE_CELLS * 3 // 4 + 1))

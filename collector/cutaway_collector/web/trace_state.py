@@ -17,7 +17,7 @@ from cutaway_collector.web.waterfall import Show
 
 OPEN_MAX: Final = 50
 ZOOM_LEAST_PERCENT: Final = 1e-6
-_SEARCH: Final = ("q", "from", "to", "sort")
+_SEARCH: Final = ("q", "from", "to", "sort", "view")
 _ZOOM: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,8})?)-([0-9]{1,3}(?:\.[0-9]{1,8})?)")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 SHOWS: Final[tuple[Show, ...]] = get_args(Show)
@@ -26,7 +26,7 @@ SHOWS: Final[tuple[Show, ...]] = get_args(Show)
 @dataclass(frozen=True, slots=True)
 class State:
     """span: "" for the page's choice. low, high: the stretch of time shown, in percent of the trace. opened: first member of each
-    group that is open. search: q, from, to and sort of the search that led here, as far as given.
+    group that is open. search: q, from, to, sort and view of the search that led here, as far as given.
     """
 
     trace_id: str

@@ -94,7 +94,8 @@ class TracePage:
     """Everything the trace template may use. early: spans that begin before their parent. grouped: too large for a row a span.
 
     path: the critical path by name, the largest share first, with path_ns in all. worst: largest surprisal and its span's address.
-    frozen_from, frozen_to: the times of the search as dates, for links that last.
+    frozen_from, frozen_to: the times of the search as dates, for links that last. edge: "first" or "last" where the search ends
+    with this trace, as somebody who steps on is told.
     """
 
     trace_id: str
@@ -135,6 +136,7 @@ class TracePage:
     opened: span_page.Opened | None
     search: Mapping[str, str]
     back_url: str
+    edge: str
     before_url: str
     after_url: str
     frozen_from: str
@@ -250,6 +252,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
                  if key not in ("f", "show") and value},
         opened=span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns),
         search=state.search, back_url=urls.search(state.search) if state.search else "",
+        edge=args.get("end", "") if args.get("end") in ("first", "last") and state.search else "",
         before_url=urls.trace(trace_id, part="/previous", **state.search) if state.search else "",
         after_url=urls.trace(trace_id, part="/next", **state.search) if state.search else "",
         frozen_from=_frozen(state.search.get("from", ""), now_ns, "from"),
