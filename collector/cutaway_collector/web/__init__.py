@@ -29,6 +29,7 @@ from cutaway_collector.web import (
     admin,
     alert_routes,
     compare_routes,
+    complete_routes,
     drift_routes,
     errors,
     export_routes,
@@ -99,7 +100,9 @@ def create_app(
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
     start_routes.routes(app, site, store, intake, _render, _json)
     export_routes.routes(app, site, _render, _json)
-    saved_routes.routes(app, site, SavedSearches(store), _render, _json)
+    searches = SavedSearches(store)
+    saved_routes.routes(app, site, searches, _render, _json)
+    complete_routes.routes(app, site, searches, _json)
     compare_routes.routes(app, site, _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
