@@ -205,11 +205,13 @@ def test_the_waterfall_has_every_span(client: FlaskClient) -> None:
 def test_a_generation_shows_its_first_token_and_its_surprisal(client: FlaskClient) -> None:
     """The bar of a generation is split at its first token and carries a stripe of surprisal."""
     lines = trace.page(site_of(client), f"{world.RAG_TRACE:032x}", {}).lines
-    line = next(line for line in lines if line.row.span["span_id"] == f"{world.CHAT:016x}")
+    line = next(line for line in lines if line.identity == f"{world.CHAT:016x}")
 
-    assert 0.312 / 2.075 == pytest.approx(line.row.prefill / line.row.width)
+    assert line.bar is not None
+    assert line.prefill is not None
+    assert 0.312 / 2.075 == pytest.approx(line.prefill.width / line.bar.width)
     assert len(line.stripe) > 20
-    assert all(0 <= cell.heat < 16 and 0 <= cell.x < 100 for cell in line.stripe)
+    assert all(0 <= int(cell.kind) < 16 and 0 <= cell.x < 100 for cell in line.stripe)
 
 
 def test_lines_of_a_value_are_kept(client: FlaskClient) -> None:
