@@ -40,9 +40,9 @@ ALERT_STATES: Final = Table(
         Column("Fingerprint", "String", "", "hash of what the rule judges by: a changed rule begins anew"),
         Column("Phase", _LC, "", "ok, pending, firing or no_data"),
         Column("Value", "Nullable(Float64)", "", "of the last window, NULL where it had none"),
-        Column("Memory", "String", "", "what the next window is judged with, as JSON"),
+        Column("Memory", "String", "", "what the next window is judged with, as JSON; of a rule: how far it was judged"),
         _WRITTEN,
-        Column("Version", "UInt64", "", "end of the last window that was judged, nanoseconds since 1970"),
+        Column("Version", "UInt64", "", "grows with every write, also when the clock went back"),
         _DELETED,
     ),
     engine="ReplacingMergeTree(Version, IsDeleted)", partition_by="", order_by="(TenantId, Rule, GroupKey)",
@@ -90,5 +90,19 @@ ALERT_DELIVERIES: Final = Table(
     reason="one row an event and channel: whether it was delivered, and what stood in the way",
 )
 
-ALERT_TABLES: Final = (ALERT_RULES, ALERT_STATES, ALERT_EVENTS, ALERT_DELIVERIES)
+ALERT_HOLDERS: Final = Table(
+    name="cutaway_alert_holders",
+    columns=(
+        Column("Holder", "String", "", "a claim of one collector"),
+        Column("Since", "DateTime64(3)", "", "since when it claims, by the store's clock: the oldest judges", default="now64(3)"),
+        _WRITTEN,
+        Column("Version", "UInt64", "", "grows with every write"),
+        _DELETED,
+    ),
+    engine="ReplacingMergeTree(Version, IsDeleted)", partition_by="", order_by="Holder", retention="alerts_retention_days",
+    settings=(DEDUPLICATION, *ON_DISK),
+    reason="one row a collector that would judge alerts on a server: the oldest heard of lately does",
+)
+
+ALERT_TABLES: Final = (ALERT_RULES, ALERT_STATES, ALERT_EVENTS, ALERT_DELIVERIES, ALERT_HOLDERS)
 """In the order of their creation."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alerts_helpers import wipe
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 
@@ -21,3 +22,17 @@ def store(settings: Settings) -> Iterator[ClickHouseStore]:
     opened = open_store(settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def _alerts_opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
+    opened = open_store(Settings(data=str(tmp_path_factory.mktemp("alerts") / "data")))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def alerts_store(_alerts_opened: ClickHouseStore) -> ClickHouseStore:
+    """One store for a module of tests of alerts, empty at the start of each."""
+    wipe(_alerts_opened)
+    return _alerts_opened

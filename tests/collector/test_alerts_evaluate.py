@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from alerts_helpers import MINUTE, T0_S, Bench, document, put_minutes, put_scores, put_spans, rule, wipe
+from alerts_helpers import MINUTE, T0_S, Bench, document, put_minutes, put_scores, put_spans, rule
 from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.backtest import backtest
 from cutaway_collector.alerts.fields import NS
+from cutaway_collector.alerts.observe import UNGROUPED
 from cutaway_collector.alerts.rules import parse_rule
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
+from cutaway_collector.search import language
 from cutaway_collector.settings import Settings
-from cutaway_collector.store import open_store
 
 LOG = [{"name": "log", "kind": "log"}]
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(Settings(data=str(tmp_path_factory.mktemp("alerts") / "data")))
-    try:
-        yield store
-    finally:
-        store.close()
-
-
 @pytest.fixture
-def store(opened: Store) -> Store:
-    wipe(opened)
-    return opened
+def store(alerts_store: Store) -> Store:
+    return alerts_store
 
 
 def _apply(store: Store, *rules: dict[str, object]) -> None:
@@ -310,3 +301,31 @@ def test_a_back_test_finds_what_live_judging_found(store: Store) -> None:
         report = backtest(store, watched, (T0_S - width) * NS, (T0_S + 20 * MINUTE) * NS, lateness_s=30).shown()
         expected = [event.id for event in live if event.rule == one["name"]]
         assert expected == [event["event"] for event in report["events"]], one["name"]
+
+
+def test_a_clock_that_went_forward_and_back_costs_nothing_but_that_time(store: Store) -> None:
+    """A year ahead for a moment, then right again: the rule fires as it would have, and a restart knows the later state."""
+    put_minutes(store, [0.5] * 30)
+    bench = _bench(store, document())
+    assert [] == bench.evaluator.tick((T0_S + 365 * 86_400) * NS).events
+    assert ["firing"] == [event.kind for event in bench.run(T0_S, 8)]
+    bench.restart()
+    assert [] == bench.run(T0_S + 9 * MINUTE, 5)
+    assert "firing" == bench.book.states()["", "loops"].groups[UNGROUPED].phase
+
+
+def test_a_rule_that_breaks_in_python_holds_up_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the fault is, it is said of that rule alone and the others of its statement are judged."""
+    put_minutes(store, [0.5] * 10)
+    bench = _bench(store, document(), document("broken", query="repetition:>0.123"))
+    parse = language.parse
+
+    def breaking(text: str) -> Any:
+        if "0.123" in text:
+            raise TypeError("broken")
+        return parse(text)
+
+    monkeypatch.setattr(language, "parse", breaking)
+    tally = bench.evaluator.tick((T0_S + 3 * MINUTE + 31) * NS)
+    assert {("", "broken"): "TypeError: broken"} == tally.failed
+    assert ["loops"] == [event.rule for event in tally.events]

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, generate_latest
 
-from alerts_helpers import MINUTE, T0_S, Bench, document, hook, put_minutes, wipe
+from alerts_helpers import MINUTE, T0_S, Bench, document, hook, put_minutes
 from cutaway_collector import cli, credentials
 from cutaway_collector.alerts import Alerts, Desk, RuleError
 from cutaway_collector.alerts.book import Book, Delivery
@@ -24,7 +24,6 @@ from cutaway_collector.alerts.rules import parse_rule
 from cutaway_collector.contracts import Store
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.settings import Settings
-from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.sessions import Sessions
@@ -34,19 +33,9 @@ from store_helpers import wait_until
 NOW_NS = (T0_S + 30 * MINUTE) * NS
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(Settings(data=str(tmp_path_factory.mktemp("alerts") / "data")))
-    try:
-        yield store
-    finally:
-        store.close()
-
-
 @pytest.fixture
-def store(opened: Store) -> Store:
-    wipe(opened)
-    return opened
+def store(alerts_store: Store) -> Store:
+    return alerts_store
 
 
 @pytest.fixture
@@ -88,7 +77,9 @@ def test_a_delivery_is_tried_again_and_each_try_is_noted(store: Store, deliverin
 
     Book(store).save_deliveries([Delivery("", "e", "a", '{"said": "x"}')])
     outcomes: list[bool] = []
-    delivering(send, on_outcome=lambda channel, fine: outcomes.append(fine)).start()
+    one = delivering(send, on_outcome=lambda channel, fine: outcomes.append(fine))
+    one.take_up()
+    one.start()
 
     wait_until(lambda: _stored(store) == {"a": ("delivered", 3, "")})
     assert ["x"] * 3 == tries
@@ -105,6 +96,7 @@ def test_a_delivery_is_given_up_after_so_many_tries(store: Store, delivering: Ca
 
     Book(store).save_deliveries([Delivery("", "e", name, "{}") for name in ("a", "b", "gone")])
     one = delivering(send)
+    one.take_up()
     one.start()
 
     wait_until(lambda: one.waiting == 0)
@@ -118,7 +110,9 @@ def test_what_an_earlier_run_left_is_delivered_by_the_next(store: Store, deliver
     Book(store).save_deliveries([Delivery("", "e", "a", "{}", attempts=1, version=2),
                                  Delivery("", "e", "b", "{}", state="delivered", attempts=1, version=2)])
     sent: list[str] = []
-    delivering(lambda channel, message: sent.append(channel.name)).start()
+    one = delivering(lambda channel, message: sent.append(channel.name))
+    one.take_up()
+    one.start()
 
     wait_until(lambda: _stored(store)["a"] == ("delivered", 2, ""))
     assert ["a"] == sent
@@ -476,7 +470,7 @@ def test_the_command_line_tests_a_file_over_history(store: Store, cutaway: Calla
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("rules: [", "is no YAML, line 1"), ("- a", "is a mapping"), ("rules:\n - {nam: x}", "did you mean 'name'"),
+    ("rules: [", "is no YAML, line "), ("- a", "is a mapping"), ("rules:\n - {nam: x}", "did you mean 'name'"),
     ("", "is a mapping"),
     ("!!python/object/apply:os.system [id]", "is no YAML"),
 ])

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cutaway_collector.alert_columns import ALERT_DELIVERIES, ALERT_EVENTS, ALERT_RULES, ALERT_STATES
 from cutaway_collector.alerts.channels import Channel, parse_channel
+from cutaway_collector.alerts.documents import plain
 from cutaway_collector.alerts.fields import RuleError
 from cutaway_collector.alerts.judge import State
 from cutaway_collector.alerts.rules import Rule, parse_rule
@@ -94,6 +96,7 @@ class Book:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._version = 0  # of states: the largest that was read or written
 
     def stamp(self) -> tuple[int, int]:
         """Changes when a definition does."""
@@ -108,9 +111,9 @@ class Book:
             try:
                 value = json.loads(body)
                 if kind == "rule":
-                    found.rules[tenant, name] = parse_rule(value)
+                    found.rules[tenant, name] = parse_rule(plain(value))
                 elif kind == "channel":
-                    found.channels[name] = parse_channel(value)
+                    found.channels[name] = parse_channel(plain(value))
                 else:
                     found.mutes[tenant, name] = int(value)
             except (RuleError, ValueError) as error:
@@ -129,11 +132,14 @@ class Book:
     def states(self) -> dict[Key, Kept]:
         """How every rule stands."""
         kept: dict[Key, Kept] = {}
+        ((newest,),) = self._query(f"SELECT max(Version) FROM {self._table(ALERT_STATES.name)}")
+        self._version = max(self._version, int(newest))
         for owner, rule, group, fingerprint, phase, value, memory, version in self._query(
                 "SELECT TenantId, Rule, GroupKey, Fingerprint, Phase, Value, Memory, Version FROM "
                 f"{self._table(ALERT_STATES.name)} FINAL ORDER BY GroupKey"):
             if not group:  # comes first: how far the rule has been judged
-                kept[owner, rule] = Kept(fingerprint, int(version), {})
+                judged_ns = json.loads(memory).get("judged_ns", version)  # once the version was the moment
+                kept[owner, rule] = Kept(fingerprint, int(judged_ns), {})
             elif (owner, rule) in kept:
                 kept[owner, rule].groups[group] = State.of(phase, value, memory)
         return kept
@@ -142,13 +148,14 @@ class Book:
         """(rule, group, its state or None to forget it, end of the window); group "" is how far the rule has been judged."""
         items = list(changed)
         states = [state or State() for _, _, state, _ in items]
+        memories = [state.memory() if group else json.dumps({"judged_ns": end_ns})
+                    for (_, group, _, end_ns), state in zip(items, states, strict=True)]
         self._insert(ALERT_STATES.name, len(items), {
             "TenantId": Strings.of([rule.tenant for rule, *_ in items]), "Rule": Strings.of([rule.name for rule, *_ in items]),
             "GroupKey": Strings.of([group for _, group, _, _ in items]),
             "Fingerprint": Strings.of([rule.fingerprint for rule, *_ in items]),
             "Phase": Strings.of([state.phase for state in states]), "Value": _nullable([state.value for state in states]),
-            "Memory": Strings.of([state.memory() for state in states]),
-            "Version": np.array([end_ns for *_, end_ns in items], np.uint64),
+            "Memory": Strings.of(memories), "Version": self._versions(len(items)),
             "IsDeleted": np.array([bool(group) and state is None for _, group, state, _ in items], np.uint8)})
 
     def forget_rules(self, keys: Sequence[Key], kept: Mapping[Key, Kept]) -> None:
@@ -158,9 +165,13 @@ class Book:
             self._insert(ALERT_STATES.name, len(entries), {
                 "TenantId": Strings.of([key[0] for key, _ in entries]), "Rule": Strings.of([key[1] for key, _ in entries]),
                 "GroupKey": Strings.of([group for _, group in entries]),
-                # One above what is stored: a rule that returns under this name writes later windows than these.
-                "Version": np.array([kept[key].judged_ns + 1 for key, _ in entries], np.uint64),
+                "Version": self._versions(len(entries)),
                 "IsDeleted": np.ones(len(entries), np.uint8)})
+
+    def _versions(self, count: int) -> npt.NDArray[np.uint64]:
+        """One above all before it, whatever the clock says: a clock that went back must not make a newer state lose."""
+        self._version = max(time.time_ns(), self._version + 1)
+        return np.full(count, self._version, np.uint64)
 
     def save_events(self, events: Sequence[Event]) -> None:
         """The same event twice is one."""

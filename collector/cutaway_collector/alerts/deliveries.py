@@ -43,23 +43,35 @@ class Deliveries:
 
     def __init__(self, book: Book, send: Send, channels: Callable[[], Mapping[str, Channel]], *, attempts_max: int,
                  on_outcome: Callable[[str, bool], None] = lambda channel, fine: None,
+                 may_send: Callable[[], bool] = lambda: True,
                  now_ns: Callable[[], int] = time.time_ns, pause: Callable[[int], float] = pause_s) -> None:
         self._book = book
         self._send = send
         self._channels = channels
         self._attempts_max = attempts_max
         self._on_outcome = on_outcome
+        self._may_send = may_send
         self._now_ns = now_ns
         self._pause = pause
         self._changed = threading.Condition()
         self._waiting: dict[tuple[str, str, str], Delivery] = {}
+        self._done: dict[tuple[str, str, str], None] = {}
         self._busy: set[str] = set()
         self._closing = False
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Takes up what an earlier run left, and begins. Raises StoreError."""
+    def take_up(self) -> None:
+        """Takes up what an earlier run, or another collector, left. Raises StoreError."""
         self.add(self._book.pending())
+
+    def forget(self) -> None:
+        """Lets go of what waits: another collector delivers it."""
+        with self._changed:
+            self._waiting.clear()
+            self._done.clear()
+
+    def start(self) -> None:
+        """Begins."""
         for number in range(WORKERS):
             thread = threading.Thread(target=self._work, name=f"alerts-delivery-{number}", daemon=True)
             self._threads.append(thread)
@@ -78,7 +90,9 @@ class Deliveries:
         """Deliveries that are noted in the book."""
         with self._changed:
             for one in deliveries:
-                self._waiting.setdefault((one.tenant, one.event, one.channel), one)
+                # After a kill the same event is judged again while it is being delivered: what is done stays done.
+                if (key := (one.tenant, one.event, one.channel)) not in self._done:
+                    self._waiting.setdefault(key, one)
             self._changed.notify_all()
 
     def close(self, deadline_s: float = 10.0) -> None:
@@ -110,6 +124,9 @@ class Deliveries:
                 first = min(free, key=lambda one: one.next_ns, default=None)
                 if first is None:
                     self._changed.wait()
+                    continue
+                if not self._may_send():
+                    self._changed.wait(1.0)
                     continue
                 wait_s = (first.next_ns - self._now_ns()) / NS
                 if wait_s <= 0:
@@ -145,7 +162,11 @@ class Deliveries:
         self._note(one)
         if one.state != "pending":
             with self._changed:
-                self._waiting.pop((one.tenant, one.event, one.channel), None)
+                key = (one.tenant, one.event, one.channel)
+                self._waiting.pop(key, None)
+                self._done[key] = None
+                if len(self._done) > 2 * PENDING_MAX:
+                    del self._done[next(iter(self._done))]
 
     def _note(self, one: Delivery) -> None:
         """A note that cannot be written now is tried for a while: without it a restart would send the same again."""

@@ -16,6 +16,7 @@ from cutaway_collector.alerts.advice import advice
 from cutaway_collector.alerts.backtest import backtest
 from cutaway_collector.alerts.book import Book, Definitions, Entry, Kept, Key
 from cutaway_collector.alerts.channels import Channel, parse_channel
+from cutaway_collector.alerts.documents import plain
 from cutaway_collector.alerts.fields import NS, Reader, RuleError
 from cutaway_collector.alerts.rules import Rule, parse_rule
 from cutaway_collector.contracts import Store
@@ -114,7 +115,7 @@ class Desk:
                 raise RuleError(f"there is no rule {name_or_rule!r}: {_near(name_or_rule, [key[1] for key in present.rules])}")
             rule = present.rules[tenant, name_or_rule]
         else:
-            rule = parse_rule(name_or_rule)
+            rule = parse_rule(plain(name_or_rule))
         return backtest(self._store, rule, start_ns, end_ns, lateness_s=self._settings.alerts_lateness_seconds, late=late).shown()
 
     def listing(self, now_ns: int | None = None) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class Desk:
 
 def read_document(document: Any) -> tuple[list[Rule], list[Channel]]:
     """Rules and channels of a file. Raises RuleError, also for two of one name."""
-    reader = Reader("the file", document, ("rules", "channels"))
+    reader = Reader("the file", plain(document), ("rules", "channels"))
     found: list[list[Any]] = []
     for key, parse in (("rules", parse_rule), ("channels", parse_channel)):
         items = reader.part(key) if reader.has(key) else []

@@ -76,6 +76,9 @@ class Evaluator:
             due: dict[tuple[Batch, int, int, bool], list[_Watch]] = {}
             for watch in self._watches.values():
                 last = steps_of(watch.rule, self._lateness_s, now_ns)
+                if watch.judged > last + 1:
+                    _LOG.warning("the clock went back: the rule %s goes on with the present", watch.rule.name)
+                    watch.judged = last
                 if last - watch.judged > STEPS_PER_STATEMENT:
                     _LOG.warning("the rule %s was not judged for %d windows: it goes on with the last %d", watch.rule.name,
                                  last - watch.judged, STEPS_PER_STATEMENT)
@@ -86,6 +89,12 @@ class Evaluator:
             for (batch, first, last, apart), watches in due.items():
                 self._batch(batch, first, last, watches, now_ns, tally, apart=apart)
             return tally
+
+    def forget(self) -> None:
+        """Lets go of what it knows of the rules' states: another collector judges, and the next tick reads how far it came."""
+        with self._lock:
+            self._stamp = None
+            self._watches = {}
 
     def lag_s(self, now_ns: int) -> float:
         """Seconds by which the judging of the rule that is furthest behind is overdue."""

@@ -84,20 +84,26 @@ def observe(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last:
     for chunk in _chunks(rules, 1 if apart else RULES_PER_STATEMENT):
         try:
             seen.update(_measure(store, batch, chunk, first, last, late=late))
-        except StoreError as error:
-            if error.retryable:
-                raise
+        except Exception as error:  # whatever one rule breaks by, the others are judged
             if len(chunk) == 1:
-                on_failure(chunk[0], str(error))
+                on_failure(chunk[0], _said(error))
                 continue
+            _said(error)
             for rule in chunk:
                 try:
                     seen.update(_measure(store, batch, [rule], first, last, late=late))
-                except StoreError as failure:
-                    if failure.retryable:
-                        raise
-                    on_failure(rule, str(failure))
+                except Exception as failure:
+                    on_failure(rule, _said(failure))
     return seen
+
+
+def _said(error: Exception) -> str:
+    """Why a statement failed. Raises the error itself when the store is away, which is no rule's fault."""
+    if isinstance(error, StoreError):
+        if error.retryable:
+            raise error
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _chunks(rules: Sequence[Rule], size: int) -> Iterator[Sequence[Rule]]:

@@ -76,6 +76,8 @@ OF_SCORES: Final = frozenset({"score_mean", "score_share"})
 SHARES: Final = frozenset({"share", "score_share"})
 SEVERITIES: Final = ("info", "warning", "critical")
 WINDOWS_PER_WINDOW_MAX: Final = 240
+_EDGE: Final = 1e-6
+_RANGE_MAX: Final = 1e15
 _COMPUTED_S: Final = {"spans": 0, "scores": 300, "drift": 600}
 """Seconds after a span has arrived by which what is computed of it is stored."""
 _SCORE_GROUPS: Final = {"service": "ServiceName", "model": "GenAiModel"}
@@ -226,8 +228,11 @@ def _condition(where: str, value: Any) -> Condition:
         if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(type(end) in (int, float) for end in ends):
             raise reader.wrong("range", "two numbers, the smallest and the largest value")
         low, high = float(ends[0]), float(ends[1])
-    if not low < threshold < high:
-        raise RuleError(f"{reader.where}: the threshold lies within the range from {low:g} to {high:g}, it is {threshold:g}")
+    width = high - low
+    # Nearer to an end than this, or in a wider range, the stakes of the gamblers are no numbers any more.
+    if not (low < high and width <= _RANGE_MAX and low + _EDGE * width < threshold < high - _EDGE * width):
+        raise RuleError(f"{reader.where}: the threshold lies within the range from {low:g} to {high:g}, "
+                        f"and not at its edge, it is {threshold:g}")
     return Condition(kind, threshold, up, threshold, alpha=reader.number("alpha", 0.01, least=1e-12, most=0.5),
                      reset_s=reader.duration_s("reset", "1d", least=60, most=30 * 86_400), low=low, high=high)
 

@@ -18,11 +18,13 @@ from cutaway_collector.alerts.channels import Channels, Secrets
 from cutaway_collector.alerts.deliveries import Deliveries, Send
 from cutaway_collector.alerts.egress import Egress, networks
 from cutaway_collector.alerts.evaluator import Evaluator
+from cutaway_collector.alerts.lease import Lease
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
 from cutaway_collector.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
+_LEASE_LOOK_S: Final = 1.0
 RULES_SHOWN_MAX: Final = 200
 """Rules with a series of their own in /metrics; the others are one series together."""
 
@@ -40,6 +42,8 @@ class Alerts:
         self._interval_s = settings.alerts_interval_seconds
         self._caught_up = caught_up
         self._now_ns = now_ns
+        # A data directory has one owner, a server may have many collectors.
+        self._lease = Lease(store) if settings.clickhouse else None
         self._stop = threading.Event()
         self._said = ""
         book = Book(store)
@@ -47,7 +51,7 @@ class Alerts:
         delivered = Counter("cutaway_alerts_deliveries", "tries of deliveries", ["channel", "outcome"], registry=registry)
         self.deliveries = Deliveries(
             book, send or Channels(egress, Secrets(secrets_directory(settings))).send, lambda: self.evaluator.definitions.channels,
-            attempts_max=settings.alerts_attempts_max,
+            attempts_max=settings.alerts_attempts_max, may_send=self._mine,
             on_outcome=lambda channel, fine: delivered.labels(channel, "delivered" if fine else "failed").inc())
         self.evaluator = Evaluator(store, book, lateness_s=settings.alerts_lateness_seconds, deliver=self.deliveries.add,
                                    base=settings.alerts_url, room=self.deliveries.room)
@@ -62,13 +66,21 @@ class Alerts:
             lambda: float(self.deliveries.waiting))
         Gauge("cutaway_alerts_lag_seconds", "by how much the rule furthest behind is overdue", registry=registry).set_function(
             lambda: self.evaluator.lag_s(self._now_ns()))
+        Gauge("cutaway_alerts_judging", "1 where this collector judges the rules, 0 where another one of the server does",
+              registry=registry).set_function(lambda: float(bool(self._interval_s) and self._mine()))
         registry.register(_Firing(self.evaluator))
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
     def start(self) -> None:
         """Begins, unless the settings say that nothing is judged."""
         if self._interval_s:
+            if self._lease:
+                self._lease.start()
             self._thread.start()
+
+    def _mine(self) -> bool:
+        """Whether this collector judges and tells."""
+        return self._lease is None or self._lease.held()
 
     def close(self, deadline_s: float = 10.0) -> None:
         """Ends after the look and the tries that are under way. The next start goes on from there."""
@@ -76,6 +88,8 @@ class Alerts:
         if self._thread.is_alive():
             self._thread.join(deadline_s)
         self.deliveries.close(deadline_s)
+        if self._lease:
+            self._lease.close(deadline_s)
 
     def look(self) -> None:
         """Judges what is due now. Raises StoreError."""
@@ -92,12 +106,20 @@ class Alerts:
             _LOG.warning("the alert rule %s could not be judged: %s", name, message)
 
     def _run(self) -> None:
-        delivering = False
-        while not self._stop.wait(0 if not delivering else self._interval_s):
+        self.deliveries.start()
+        ours = 0
+        while not self._stop.wait(self._interval_s if ours else _LEASE_LOOK_S if self._lease else 0):
             try:
-                if not delivering:
-                    self.deliveries.start()
-                    delivering = True
+                turn = self._lease.turn() if self._lease else 1
+                if turn != ours:
+                    ours = 0
+                    self.evaluator.forget()
+                    self.deliveries.forget()
+                    if turn:
+                        self.deliveries.take_up()
+                    ours = turn
+                if not ours:
+                    continue
                 if self._caught_up():
                     self.look()
                 self._said = ""

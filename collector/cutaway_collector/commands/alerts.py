@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from cutaway_collector.alerts import Desk, RuleError, read_document
+from cutaway_collector.alerts import Desk, read_document
 from cutaway_collector.alerts.channels import SCHEMA as CHANNELS
+from cutaway_collector.alerts.documents import load
 from cutaway_collector.alerts.rules import CONDITIONS
 from cutaway_collector.alerts.rules import SCHEMA as RULES
 from cutaway_collector.commands import running
@@ -25,7 +24,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import alert_routes, times
 from cutaway_collector.web.errors import BadParameter
 
-FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 _SIGNS: Final = {"added": "+", "changed": "~", "removed": "-", "same": " "}
 
 
@@ -138,21 +136,6 @@ def _print(answer: dict[str, Any], arguments: argparse.Namespace, words: Callabl
     else:
         words(answer)
     return 0
-
-
-def load(path: Path) -> Any:
-    """The YAML of a file, as JSON would hold it. Raises RuleError naming the file and the place in it."""
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise RuleError(f"{path} is larger than {FILE_BYTES_MAX} bytes: divide it")
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise RuleError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        raise RuleError(f"{path} is no YAML{where}: {getattr(error, 'problem', None) or type(error).__name__}") from None
-    return json.loads(json.dumps(document, default=str))
 
 
 def _changes(answer: dict[str, Any]) -> None:

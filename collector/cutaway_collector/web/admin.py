@@ -56,7 +56,10 @@ def body() -> dict[str, Any]:
     """The JSON object sent. Its media type is demanded because no form of another site can send it."""
     if request.mimetype != "application/json":
         raise UnsupportedMedia(f"this route takes application/json, it was sent {request.mimetype[:40] or 'nothing'!r}")
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        raise MalformedRequest("the body is nested too deeply") from None
     if not isinstance(body, dict):
         raise MalformedRequest("the body is a JSON object: {} where there is nothing to say")
     return body
