@@ -33,7 +33,12 @@ class MiniMap:
 
 def draw(tree: Waterfall) -> MiniMap:
     """The map of all rows, open or not."""
-    order = [entry for entry in tree.entries if entry >= 0]
+    order: list[int] = []
+    for row, entry in enumerate(tree.entries):
+        if entry >= 0:
+            order.append(entry)
+        elif tree.ends[row] == row + 1:  # a closed group of a trace too large for a row a span
+            order.extend(tree.groups[~entry].members)
     starts = np.array([tree.skeleton.starts_ns[span] for span in order], np.int64) - tree.start_ns
     ends = starts + np.array([tree.skeleton.durations_ns[span] for span in order], np.int64)
     failed = np.array([tree.skeleton.failed[span] for span in order], bool)

@@ -79,14 +79,15 @@ class Lane:
     """The stretch of time that is shown, as the width of every row."""
 
     def __init__(self, tree: Waterfall, low: float, high: float) -> None:
-        self.start_ns = tree.start_ns + tree.total_ns * low / 100
+        self.origin_ns, self.start_ns = tree.start_ns, tree.total_ns * low / 100
         self.width_ns = tree.total_ns * (high - low) / 100
 
-    def at(self, ns: float) -> float:
+    def at(self, ns: int) -> float:
         """Percent of the lane."""
-        return 100 * (ns - self.start_ns) / self.width_ns
+        # From the trace's start first: nanoseconds since 1970 have more digits than a float.
+        return 100 * (ns - self.origin_ns - self.start_ns) / self.width_ns
 
-    def place(self, start_ns: float, end_ns: float, *, kind: str = "", thinnest: float = 0.0) -> Place | None:
+    def place(self, start_ns: int, end_ns: int, *, kind: str = "", thinnest: float = 0.0) -> Place | None:
         """None outside. Cut a little beyond the edges, so that an end that is not shown has no corner."""
         low, high = self.at(start_ns), self.at(end_ns)
         if high < 0 or low > 100:
@@ -153,7 +154,7 @@ class _Maker:
     def _span(self, span: int, common: Mapping[str, Any]) -> Line:
         tree, spans, place = self.tree, self.tree.skeleton, self.lane.place
         start, duration, span_id = spans.starts_ns[span], spans.durations_ns[span], spans.span_ids[span]
-        first_token_ns = min((spans.ttfts_s[span] or 0.0) * 1e9, duration)
+        first_token_ns = min(round((spans.ttfts_s[span] or 0.0) * 1e9), duration)
         stripe, path = self.stripes.get(span_id), self.path.get(span, [])
         events = zip(spans.event_offsets_ns[span], spans.event_failures[span], strict=True)
         ticks = ((self.lane.at(start + offset), bool(failure)) for offset, failure in events)
@@ -181,11 +182,12 @@ class _Maker:
         """Where a sender's tokens go on after its span has ended, the stripe ends with the span."""
         if stripe is None:
             return ()
-        first_ns, size_ns = start_ns + stripe.first_s * 1e9, (stripe.last_s - stripe.first_s) * 1e9 / len(stripe.bins)
+        size_s = (stripe.last_s - stripe.first_s) / len(stripe.bins)
+        edges = [start_ns + round((stripe.first_s + number * size_s) * 1e9) for number in range(len(stripe.bins) + 1)]
         found = (
-            self.lane.place(first_ns + number * size_ns, first_ns + (number + 1) * size_ns, kind=str(int(digit, 16) or 1))
+            self.lane.place(edges[number], edges[number + 1], kind=str(int(digit, 16) or 1))
             for number, digit in enumerate(heat(stripe))
-            if digit != "." and first_ns + number * size_ns < start_ns + duration_ns
+            if digit != "." and edges[number] < start_ns + duration_ns
         )
         return tuple(place for place in found if place is not None)
 

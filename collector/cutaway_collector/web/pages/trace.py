@@ -329,7 +329,7 @@ def _opened_groups(tree: Waterfall, state: State, chosen: int) -> frozenset[int]
     named = frozenset(state.opened)
     first = (tree.skeleton.span_ids[group.members[0]] for group in tree.groups)
     opened = {number for number, span_id in enumerate(first) if span_id in named}
-    row = tree.entries.index(chosen) if chosen in tree.entries else -1
+    row = tree.entries.index(chosen) if chosen >= 0 and chosen in tree.entries else -1
     while row >= 0:
         if tree.entries[row] < 0:
             opened.add(~tree.entries[row])
