@@ -39,6 +39,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "receive": VERBS, "decode": VERBS, "spool": VERBS, "score": VERBS, "batch": VERBS, "store": VERBS, "search": VERBS,
         "drift": VERBS,
         "judge": VERBS, "windows": VERBS, "align": VERBS,
+        "latent": VERBS,
         "judging": FLOWS, "windowing": FLOWS,
         "pipeline": FLOWS, "backfill": FLOWS, "scores_out": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
         "comparison": FLOWS,

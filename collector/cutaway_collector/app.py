@@ -31,6 +31,7 @@ from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app, live_routes, sessions
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.readiness import Readiness
 from cutaway_collector.windowing import Windows
@@ -107,9 +108,11 @@ class Collector:
         backfills = _backfills(store, settings, pipeline)
         listening = [settings.otlp_grpc, settings.otlp_http]
         streams = live_routes.Streams(settings.live_clients_max)
+        vectors = _vectors(store, settings, pipeline)
+        self._stack.callback(vectors.close)
         app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
                          backfills=backfills, streams=streams,
-                         intake=Intake(submit, lambda: (listening[0], listening[1])))
+                         intake=Intake(submit, lambda: (listening[0], listening[1])), vectors=vectors)
         web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads + settings.live_clients_max,
                               certificate=certificate, stack=self._stack)
         self._stack.callback(streams.close)
@@ -191,6 +194,17 @@ def _windows(store: Store, settings: Settings, pipeline: Pipeline, models: judge
                    groups_max=settings.windows_groups_max, folder=state_directory(settings) / corpora.FOLDER,
                    registry=pipeline.registry, give_way=_give_way(settings, pipeline),
                    embed=embed if settings.windows_semantic else None)
+
+
+def _vectors(store: Store, settings: Settings, pipeline: Pipeline) -> Vectors:
+    """For the latent map. A copy of the embedder of its own, loaded when the map is first opened: one is used by one thread."""
+    models = judge.Models(device=settings.score_device, bytes_max=settings.judge_memory_bytes_max,
+                          embedding=settings.judge_embedding_model)
+
+    def embed(texts: Sequence[str]) -> Floats:
+        return relevance.embed(models.embedding("of the latent map"), texts)
+
+    return Vectors(store, embed, _give_way(settings, pipeline))
 
 
 def _judging(store: Store, settings: Settings, pipeline: Pipeline, models: judge.Models) -> Judging | None:

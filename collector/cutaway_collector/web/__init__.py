@@ -36,8 +36,10 @@ from cutaway_collector.web import (
     figures,
     generation_routes,
     live_routes,
+    map_routes,
     plugins,
     saved_routes,
+    search_routes,
     security,
     start_routes,
     trace_routes,
@@ -45,8 +47,9 @@ from cutaway_collector.web import (
 )
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.navigation import NAVIGATION
-from cutaway_collector.web.pages import guide, search, windows
+from cutaway_collector.web.pages import guide, windows
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.site import Site
 
@@ -70,12 +73,14 @@ def create_app(
     backfills: Backfills | None = None,
     streams: live_routes.Streams | None = None,
     intake: Intake | None = None,
+    vectors: Vectors | None = None,
 ) -> Flask:
     """The WSGI application over an open store.
 
     registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
     place of the clock. gate: who is let in, everybody when None; every page then shows the rows of the visitor's tenant alone.
     streams: the places of the live view, of this application alone when None. intake: how spans come in, None where none do.
+    vectors: embeddings for the map, which has none of its own when None.
     """
     site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns, plugins.installed())
     app = Flask(__name__, static_folder="static", template_folder="templates")
@@ -93,12 +98,14 @@ def create_app(
     _pages(app, site)
     _twins(app, site)
     admin.routes(app, backfills, _json)
+    search_routes.routes(app, site, _render, _json)
     trace_routes.routes(app, site, _render, _json)
     generation_routes.routes(app, site, _render, _json)
     drift_routes.routes(app, site, store, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
     start_routes.routes(app, site, store, intake, _render, _json)
+    map_routes.routes(app, site, vectors or Vectors(store, None), _render, _json)
     export_routes.routes(app, site, _render, _json)
     searches = SavedSearches(store)
     saved_routes.routes(app, site, searches, _render, _json)
@@ -171,14 +178,6 @@ def _pages(app: Flask, site: Site) -> None:
     def home() -> AnyResponse:
         return redirect(urls.search())
 
-    @app.get("/search")
-    def search_page() -> AnyResponse:
-        target = search.jump(site, request.args.get("q", "").strip())
-        if target:
-            return redirect(target)
-        page = search.page(site, request.args)
-        return _render("search.html", page, query=page.query, from_text=request.args.get("from", ""))
-
     @app.get("/windows")
     def windows_page() -> AnyResponse:
         return _render("windows.html", windows.page(site, request.args))
@@ -196,10 +195,6 @@ def _pages(app: Flask, site: Site) -> None:
 
 
 def _twins(app: Flask, site: Site) -> None:
-    @app.get("/search.json")
-    def search_twin() -> Response:
-        return _json(search.twin(site, request.args))
-
     @app.get("/windows.json")
     def windows_twin() -> Response:
         return _json(windows.twin(site, request.args))

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
 
 NAVIGATION: Final[tuple[Entry, ...]] = (
     Entry("Live", "/live"),
+    Entry("Map", "/map"),
     Entry("Windows", "/windows"),
     Entry("Drift", "/drift"),
     Entry("Alerts", "/alerts"),

@@ -72,6 +72,14 @@ def alerts(**parameters: object) -> str:
     return _with(f"/alerts{twin}", parameters)
 
 
+def latent_map(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """The map of generations, with parameters and changes as `search` takes them. `json=True` gives its twin."""
+    twin = ".json" if changes.pop("json", False) else ""
+    merged: dict[str, object] = {**(parameters or {})}
+    merged.update({key.rstrip("_"): value for key, value in changes.items()})
+    return _with(f"/map{twin}", merged)
+
+
 def start(*, json: bool = False) -> str:
     """The page of the first run; `json=True` gives its twin."""
     return "/start.json" if json else "/start"
