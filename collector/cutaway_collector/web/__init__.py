@@ -40,6 +40,7 @@ from cutaway_collector.web import (
     plugins,
     saved_routes,
     search_routes,
+    search_routes,
     security,
     start_routes,
     trace_routes,
