@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cutaway_collector.messages import messages
 from cutaway_collector.search.counts import Extent, extent, histogram
-from cutaway_collector.search.details import sparklines
+from cutaway_collector.search.details import glance, sparklines
 from cutaway_collector.search.english import explain
 from cutaway_collector.search.facets import facet, facets
 from cutaway_collector.search.fields import FIELDS, FLAGS
@@ -19,7 +19,8 @@ from cutaway_collector.search.generation import generation
 from cutaway_collector.search.heat import heat
 from cutaway_collector.search.language import parse
 from cutaway_collector.search.request import SearchRequest
+from cutaway_collector.search.stats import stats
 from cutaway_collector.search.trace import locate, trace
 
-__all__ = ["FIELDS", "FLAGS", "Extent", "SearchRequest", "explain", "extent", "facet", "facets", "find", "generation", "heat",
-           "histogram", "locate", "messages", "parse", "sparklines", "trace"]
+__all__ = ["FIELDS", "FLAGS", "Extent", "SearchRequest", "explain", "extent", "facet", "facets", "find", "generation", "glance",
+           "heat", "histogram", "locate", "messages", "parse", "sparklines", "stats", "trace"]
