@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses and runs; errors made on purpose become one line on stderr."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("numba").setLevel(logging.WARNING)  # on a GPU it tells of every buffer that is freed
     arguments = parser().parse_args(_with_times(sys.argv[1:] if argv is None else argv))
     try:
         return int(arguments.run(arguments))

@@ -32,6 +32,9 @@ VALUES_A_THREAD: Final = 500_000
 
 _log = logging.getLogger(__name__)
 
+numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # numba sets it from its environment
+"""A block of a few rows cannot fill a GPU, and numba would say so at every launch."""
+
 _parallel_region = threading.Lock()
 """numba's workqueue threading layer (the one without OpenMP or TBB) ends the process when two threads enter parallel kernels."""
 
