@@ -116,7 +116,7 @@ def _attributes(store: Store, scope: str, prefix: str, span: Window) -> tuple[li
         f"WHERE {span.condition(parameters)}) WHERE key != '' AND positionCaseInsensitiveUTF8(key, {part}) > 0 GROUP BY key "
         f"ORDER BY startsWith(lowerUTF8(key), lowerUTF8({part})) DESC, n DESC, key LIMIT {2 * ITEMS_MAX}",
         parameters.values, seconds_max=SECONDS_MAX)
-    words = {"span": "attribute of spans", "resource": "attribute of who sent the spans"}.get(scope, "attribute")
+    words = {"span": "attribute of spans", "resource": "attribute of who sent the spans"}.get(scope, "of spans, or of who sent them")
     # Without a scope a name of the registry is the field, which the vocabulary offers.
     items = [Item(str(key), "attribute", words, count=int(count)) for key, count in found.rows
              if _writable(str(key)) and (scope or fields.lookup(str(key)) is None)]

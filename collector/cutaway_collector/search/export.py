@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
+
 from cutaway_collector.columns import TOKENS, TRACES
 from cutaway_collector.contracts import Store
 from cutaway_collector.search import rows, series, sql, window
@@ -20,18 +22,22 @@ PAGE_ROWS: Final = 5000
 ARRAY_TOKENS: Final = 200_000
 """Tokens whose arrays are read at a time; of a span with more, all at once."""
 
-Base = Literal["text", "whole", "integer", "number"]
+Base = Literal["text", "whole", "integer", "number", "single"]
 
 
 class Kind(NamedTuple):
-    """What a column of the file holds. whole: from 0 on. depth: 0 one value, 1 a value a sequence, 2 a list a sequence."""
+    """What a column of the file holds. whole: from 0 on; single: a number of 32 bits, in arrays of numpy.
+
+    depth: 0 one value, 1 a value a sequence, 2 a list a sequence.
+    """
 
     base: Base
     depth: int = 0
 
 
 def _base(type: str) -> Base:
-    return "text" if "String" in type else "number" if "Float" in type else "whole" if "UInt" in type else "integer"
+    held: dict[str, Base] = {"String": "text", "Float32": "single", "Float64": "number", "UInt": "whole"}
+    return next((base for part, base in held.items() if part in type), "integer")
 
 
 def _kind(expression: str) -> Kind:
@@ -119,5 +125,10 @@ def _with_arrays(store: Store, page: Sequence[dict[str, Any]]) -> list[dict[str,
     for row in page:
         sequences = lists[row["trace_id"], row["span_id"]]
         columns_of = list(zip(*sequences, strict=True)) or [()] * (len(_ARRAYS) + 1)
-        out.append(row | {key: rows.json_safe(list(values)) for key, values in zip(ARRAYS, columns_of, strict=True)})
+        out.append(row | {key: _lists(values, ARRAYS[key]) for key, values in zip(ARRAYS, columns_of, strict=True)})
     return out
+
+
+def _lists(values: Sequence[Any], kind: Kind) -> list[Any]:
+    # As 32 bits they are written with as many digits as they have, half of what a float of Python takes.
+    return [np.asarray(one, np.float32) for one in values] if kind == Kind("single", 2) else list(values)

@@ -61,7 +61,7 @@ def _lines(lines: Sequence[Sequence[Any]]) -> bytes:
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA) else value
-    return orjson.dumps(value).decode() if isinstance(value, list) else value
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() if isinstance(value, list) else value
 
 
 class JsonLines:
@@ -72,7 +72,8 @@ class JsonLines:
 
     def rows(self, page: Sequence[Mapping[str, Any]]) -> bytes:
         """The rows' lines."""
-        return b"".join(orjson.dumps({key: row.get(key) for key in self._columns}) + b"\n" for row in page)
+        option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+        return b"".join(orjson.dumps({key: row.get(key) for key in self._columns}, option=option) for row in page)
 
     def end(self, cut_off: str) -> bytes:
         """A line of one key where rows are missing."""
@@ -86,7 +87,8 @@ class Parquet:
         import pyarrow
         import pyarrow.parquet
 
-        types = {"text": pyarrow.string(), "whole": pyarrow.uint64(), "integer": pyarrow.int64(), "number": pyarrow.float64()}
+        types = {"text": pyarrow.string(), "whole": pyarrow.uint64(), "integer": pyarrow.int64(), "number": pyarrow.float64(),
+                 "single": pyarrow.float32()}
         fields = []
         for key, kind in columns.items():
             held = types[kind.base]

@@ -98,7 +98,7 @@ def _range(search: SavedSearch) -> str:
 
 def rule(search: SavedSearch) -> str:
     """An alert rule over this search, as `cutaway alerts apply` takes it: to be given a threshold by whoever puts it in force."""
-    name = _NOT_IN_A_NAME.sub("-", search.name).strip("-.")[:RULE_NAME_CHARACTERS_MAX] or "saved-search"
+    name = _NOT_IN_A_NAME.sub("-", search.name).strip("-._")[:RULE_NAME_CHARACTERS_MAX] or "saved-search"
     definition = {"name": name, "query": search.query, "aggregate": "count", "window": "5m", "every": "5m",
                   "condition": {"above": 0}}
     text: str = yaml.safe_dump({"rules": [definition]}, sort_keys=False, allow_unicode=True, width=1_000_000)

@@ -1,0 +1,201 @@
+"""Saved searches: what is kept comes back, to its own tenant alone, within limits, by forms that work without script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import web_helpers as world
+from cutaway_collector import credentials
+from cutaway_collector.alerts.rules import parse_rule
+from cutaway_collector.credentials import Credentials
+from cutaway_collector.errors import MalformedRequest
+from cutaway_collector.search.saved import CHARACTERS_MAX, SAVED_MAX, SavedSearch, SavedSearches
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import ClickHouseStore
+from cutaway_collector.web import create_app
+from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.pages import saved
+from cutaway_collector.web.sessions import Sessions
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
+    with world.stored(tmp_path_factory.mktemp("saved") / "data", (), ()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(store: ClickHouseStore) -> FlaskClient:
+    """Everybody is let in; what other tests saved is gone."""
+    searches = SavedSearches(store)
+    for search in searches.all(""):
+        searches.delete("", search.name)
+    return create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client()
+
+
+def _names(client: FlaskClient) -> list[str]:
+    return [search["name"] for search in client.get("/saved.json").json["searches"]]
+
+
+def test_a_saved_search_leads_back_to_the_same_page(client: FlaskClient) -> None:
+    """Query, time range, order, columns and view of the address come back in the link of the page and of its twin."""
+    form = {"name": "slow", "q": 'ttft:>1s -env:"a b"', "from": "-6h", "to": "now", "sort": "-ttft"}
+    form |= {"cols": "error", "view": "traces"}
+    answer = client.post("/saved", data=form)
+
+    (search,) = client.get("/saved.json").json["searches"]
+    assert (303, "/saved") == (answer.status_code, answer.location)
+    assert "/search?cols=error&from=-6h&q=ttft%3A%3E1s%20-env%3A%22a%20b%22&sort=-ttft&to=now&view=traces" == search["url"]
+    assert search["url"] in world.get(client, "/saved").links("/search")
+
+
+@pytest.mark.parametrize(("start", "moves"), [("-1h", True), ("", True), ("2026-01-31T18:00", False), ("1769880000", False)])
+def test_a_time_range_says_whether_it_moves(client: FlaskClient, start: str, moves: bool) -> None:
+    """Counted back from now it moves with the clock, between dates it stays: as saved, so it comes back."""
+    client.post("/saved", data={"name": "range", "from": start})
+
+    (search,) = client.get("/saved.json").json["searches"]
+    assert (start, moves) == (search["time_from"], search["moves"])
+
+
+def test_the_same_name_replaces(client: FlaskClient) -> None:
+    """One name, one search: the newest."""
+    for query in ("model:a", "model:b"):
+        client.post("/saved", data={"name": "one", "q": query})
+
+    assert ["model:b"] == [search["query"] for search in client.get("/saved.json").json["searches"]]
+
+
+def test_renaming_keeps_the_search_and_frees_the_name(client: FlaskClient) -> None:
+    """The new name leads where the old one led; the old one is gone."""
+    client.post("/saved", data={"name": "old", "q": "is:error", "sort": "-ttft"})
+    client.post("/saved/rename", data={"name": "old", "new": "new"})
+
+    (search,) = client.get("/saved.json").json["searches"]
+    assert ("new", "is:error", "-ttft") == (search["name"], search["query"], search["sort"])
+
+
+def test_renaming_never_replaces_another(client: FlaskClient) -> None:
+    """A name that is taken is refused, and both searches stay."""
+    for name in ("one", "two"):
+        client.post("/saved", data={"name": name, "q": name})
+    answer = client.post("/saved/rename", data={"name": "one", "new": "two"})
+
+    assert 400 == answer.status_code
+    assert ["one", "two"] == _names(client)
+
+
+def test_deleted_then_saved_again_is_there(client: FlaskClient) -> None:
+    """A tombstone hides what was before it, not what comes after."""
+    client.post("/saved", data={"name": "again", "q": "a"})
+    client.post("/saved/delete", data={"name": "again"})
+    gone = _names(client)
+    client.post("/saved", data={"name": "again", "q": "b"})
+
+    assert ([], ["again"]) == (gone, _names(client))
+
+
+@pytest.mark.parametrize("form", [
+    {"name": ""}, {"name": "   "}, {"name": "n" * (CHARACTERS_MAX["name"] + 1)}, {"name": "a\nb"},
+    {"name": "n", "q": "q" * (CHARACTERS_MAX["query"] + 1)}, {"name": "n", "from": "f" * (CHARACTERS_MAX["time_from"] + 1)},
+    {"name": "n", "q": "a\0b"},
+])
+def test_what_does_not_fit_is_refused_in_words(client: FlaskClient, form: dict[str, str]) -> None:
+    """No name, too long, not text: a page that says the rule, and nothing is kept."""
+    answer = client.post("/saved", data=form)
+
+    assert 400 == answer.status_code
+    assert "saved search" in answer.text
+    assert [] == _names(client)
+
+
+def test_a_tenant_keeps_so_many_and_no_more(store: ClickHouseStore) -> None:
+    """The one above the limit is refused, replacing one of them is not, and another tenant has room of its own."""
+    searches = SavedSearches(store)
+    searches._write("full", [(SavedSearch(f"search {number}"), False) for number in range(SAVED_MAX)])
+    with pytest.raises(MalformedRequest, match=str(SAVED_MAX)):
+        searches.save("full", SavedSearch("one more"))
+    searches.save("full", SavedSearch("search 7", "model:x"))
+    searches.save("other", SavedSearch("one more"))
+
+    assert SAVED_MAX == len(searches.all("full"))
+    assert ["one more"] == [search.name for search in searches.all("other")]
+
+
+def test_tenants_do_not_see_each_others_searches(store: ClickHouseStore, tmp_path: Path) -> None:
+    """Each key reads, renames and deletes what its own tenant saved; the same name of another tenant stays as it was."""
+    keys = {tenant: credentials.add(tmp_path / "keys.json", tenant, ["admin"], tenant) for tenant in ("red", "blue")}
+    gate = Gate(Credentials(tmp_path / "keys.json"), Sessions(b"s" * 32, secure=False))
+    client = create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS, gate=gate).test_client()
+    as_of = {tenant: {"Authorization": f"Bearer {key}"} for tenant, key in keys.items()}
+    for tenant in keys:
+        client.post("/saved", data={"name": "mine", "q": f"service:{tenant}"}, headers=as_of[tenant])
+    client.post("/saved/delete", data={"name": "mine"}, headers=as_of["red"])
+
+    assert [] == client.get("/saved.json", headers=as_of["red"]).json["searches"]
+    (left,) = client.get("/saved.json", headers=as_of["blue"]).json["searches"]
+    assert ("service:blue", "blue") == (left["query"], left["owner"])
+    assert "mine" not in [one["label"] for one in client.get("/palette.json", headers=as_of["red"]).json["saved"]]
+
+
+def test_a_key_that_reads_may_not_change(store: ClickHouseStore, tmp_path: Path) -> None:
+    """With the scope read the list is there, and neither its forms nor what they would ask for."""
+    key = credentials.add(tmp_path / "keys.json", "reader", ["read"], "readers")
+    SavedSearches(store).save("readers", SavedSearch("theirs"))
+    gate = Gate(Credentials(tmp_path / "keys.json"), Sessions(b"s" * 32, secure=False))
+    client = create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS, gate=gate).test_client()
+    reading = {"Authorization": f"Bearer {key}"}
+
+    page = client.get("/saved", headers=reading)
+    assert "theirs" in page.text
+    assert "/saved/delete" not in page.text
+    assert 403 == client.post("/saved/delete", data={"name": "theirs"}, headers=reading).status_code
+
+
+@pytest.mark.parametrize("path", ["/saved", "/saved/rename", "/saved/delete"])
+def test_forms_of_other_sites_are_refused(client: FlaskClient, path: str) -> None:
+    """What a browser sends on behalf of another site changes nothing."""
+    client.post("/saved", data={"name": "kept"})
+    answer = client.post(path, data={"name": "kept", "new": "stolen"}, headers={"Sec-Fetch-Site": "cross-site"})
+
+    assert 403 == answer.status_code
+    assert ["kept"] == _names(client)
+
+
+def test_the_filter_wants_every_word(client: FlaskClient) -> None:
+    """Words stand in the name or the query, in any case."""
+    for name, query in (("Slow answers", "ttft:>1s"), ("slow tools", "kind:client"), ("errors", "is:error")):
+        client.post("/saved", data={"name": name, "q": query})
+
+    found = client.get("/saved.json?filter=SLOW+ttft").json["searches"]
+    assert ["Slow answers"] == [search["name"] for search in found]
+
+
+@pytest.mark.parametrize("text", [text for text in world.XSS if "\x00" not in text])
+def test_what_was_typed_is_text(client: FlaskClient, text: str) -> None:
+    """Hostile names and queries make no markup: the page has the kinds of tags it has for plain ones, and no handlers."""
+    client.post("/saved", data={"name": "plain", "q": "plain"})
+    plain = {tag for tag, _ in world.get(client, "/saved").tags}
+    client.post("/saved", data={"name": text if text.isprintable() else "plain", "q": text})
+    tags = world.get(client, "/saved").tags
+
+    assert plain == {tag for tag, _ in tags}
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+
+
+@given(name=st.text(max_size=60), query=st.text(max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_the_rule_to_start_from_can_be_read(name: str, query: str) -> None:
+    """Whatever the search is called and asks for, its alert rule is YAML that says the same query, under a name rules may have."""
+    document = yaml.safe_load(saved.rule(SavedSearch(name, query)))
+
+    (rule,) = document["rules"]
+    assert query == rule["query"]
+    assert rule["name"] == parse_rule({**rule, "query": "is:error"}).name
