@@ -71,37 +71,46 @@ def extent(store: Store, request: SearchRequest, *, seconds_max: float | None = 
     return Extent(span, unique, first, last, repeated=unique < count)
 
 
-def histogram(
-    store: Store, request: SearchRequest, buckets: int, *, matches: Extent | None = None, seconds_max: float | None = None,
+def over_time(
+    store: Store, request: SearchRequest, matches: Extent, start_ns: int, step_ns: int, buckets: int, *, seconds_max: float | None = None,
 ) -> dict[str, Any]:
-    """Matching spans over time: {"start_ns", "end_ns", "bucket_ns", "counts", "errors", "cut"}, one count a bucket.
+    """Matching spans over time: {"counts", "errors", "cut"}, one count for each step from start_ns on.
 
-    When the request leaves an end of its time range open, the histogram runs from the first to the last match instead, so that a
-    minute of data in a day does not become a single bar. matches: what `extent` said of the same query in a range that holds this
-    one, asked here when None. Raises QueryError, StoreError.
+    matches: what `extent` said of the same search; only its time is looked at, where steps reach beyond it. Raises QueryError,
+    StoreError.
     """
     if not 1 <= buckets <= BUCKETS_MAX:
         raise QueryError(f"a histogram has 1 to {BUCKETS_MAX} buckets, {buckets} were asked for")
     tree = request.tree()
-    known = matches or extent(store, request, seconds_max=seconds_max)
-    start_ns, end_ns = known.span.start_ns, known.span.end_ns
-    if request.start_ns is not None or request.end_ns is not None:
-        chosen = window.choose(store, request.start_ns, request.end_ns)
-        start_ns, end_ns = chosen.start_ns, chosen.end_ns
-    if known.count:
-        start_ns = known.first_ns if request.start_ns is None else start_ns
-        end_ns = known.last_ns + 1 if request.end_ns is None else end_ns
-    width = max(-(-(end_ns - start_ns) // buckets), 1)
+    span = Window(max(start_ns, matches.span.start_ns), min(start_ns + buckets * step_ns, matches.span.end_ns))
     parameters = Parameters(database=store.database)
-    where = f"{Window(start_ns, end_ns).condition(parameters)} AND {sql.condition(tree, parameters)}"
-    start, step = parameters.bind(start_ns, "Int64"), parameters.bind(width, "Int64")
+    where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
+    start, step = parameters.bind(start_ns, "Int64"), parameters.bind(step_ns, "Int64")
     failed = "StatusCode = 'Error'"
     text = (
-        f"SELECT intDiv(toUnixTimestamp64Nano(Timestamp) - {start}, {step}) AS bucket, {known.tally()}, {known.tally(failed)} "
+        f"SELECT intDiv(toUnixTimestamp64Nano(Timestamp) - {start}, {step}) AS bucket, {matches.tally()}, {matches.tally(failed)} "
         f"FROM {rows.table(store)} WHERE {where} GROUP BY bucket ORDER BY bucket"
     )
     counts, errors = [0] * buckets, [0] * buckets
     found = rows.run(store, text, parameters.values, tree, seconds_max=seconds_max)
     for bucket, count, bad in found.rows:
         counts[int(bucket)], errors[int(bucket)] = int(count), int(bad)
-    return {"start_ns": start_ns, "end_ns": end_ns, "bucket_ns": width, "counts": counts, "errors": errors, "cut": found.cut}
+    return {"counts": counts, "errors": errors, "cut": found.cut}
+
+
+def histogram(store: Store, request: SearchRequest, buckets: int) -> dict[str, Any]:
+    """What `over_time` gives with {"start_ns", "end_ns", "bucket_ns"}, for so many buckets in the time of the request.
+
+    When the request leaves an end of its time range open, the histogram runs from the first to the last match instead, so that a
+    minute of data in a day does not become a single bar. Raises QueryError, StoreError.
+    """
+    if not 1 <= buckets <= BUCKETS_MAX:
+        raise QueryError(f"a histogram has 1 to {BUCKETS_MAX} buckets, {buckets} were asked for")
+    matches = extent(store, request)
+    start_ns, end_ns = matches.span.start_ns, matches.span.end_ns
+    if matches.count:
+        start_ns = matches.first_ns if request.start_ns is None else start_ns
+        end_ns = matches.last_ns + 1 if request.end_ns is None else end_ns
+    width = max(-(-(end_ns - start_ns) // buckets), 1)
+    found = over_time(store, request, matches, start_ns, width, buckets)
+    return {"start_ns": start_ns, "end_ns": end_ns, "bucket_ns": width, **found}

@@ -6,6 +6,7 @@ one a row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from cutaway_collector.search.sql import Key
 
 PARTS: Final = 32
 TEXT_CHARACTERS_MAX: Final = 200
+TOKENS_MAX: Final = 80
+SCORES_MAX: Final = 50
 _Row = Mapping[str, Any]
 
 
@@ -49,6 +52,31 @@ def sparklines(store: Store, page: Sequence[_Row]) -> dict[tuple[str, str], dict
         (trace_id, span_id): {"parts": rows.json_safe(list(values)), "tokens": int(tokens), "largest": rows.json_safe(largest),
                               "at": int(at) - 1}
         for trace_id, span_id, tokens, values, largest, at in found.rows
+    }
+
+
+def glance(store: Store, trace_id: str, span_id: str, start_ns: int) -> dict[str, Any] | None:
+    """A closer look at one row: {"attributes", "resource", "tokens", "scores"}, None for a span that is not stored.
+
+    tokens: the first of its first sequence, [{"text" or None, "id" or None, "surprisal"}]. start_ns: its start. Raises StoreError.
+    """
+    parameters = Parameters()
+    at = f"Timestamp = fromUnixTimestamp64Nano({parameters.bind(start_ns, 'Int64')})"
+    where = f"{at} AND SpanId = {parameters.text(span_id)} AND TraceId = {parameters.text(trace_id)}"
+    most = parameters.bind(TOKENS_MAX, "UInt64")
+    attributes = rows.select((*rows.ATTRIBUTES, ("resource", "ResourceAttributes")))
+    found = rows.run(store, f"SELECT {attributes} FROM {rows.table(store)} WHERE {where} LIMIT 1", parameters.values).rows
+    if not found:
+        return None
+    span = rows.whole(rows.as_dict(("attributes", "numbers", "resource"), found[0]))
+    series = ", ".join(f"arraySlice({column}, 1, {most})" for column in ("TokenTexts", "TokenIds", "Surprisals"))
+    text = f"SELECT {series} FROM {rows.table(store, TOKENS.name)} WHERE {where} ORDER BY SeqIndex LIMIT 1"
+    tokens = rows.run(store, text, parameters.values).rows
+    texts, ids, surprisals = map(rows.json_safe, tokens[0]) if tokens else ([], [], [])
+    one = itertools.zip_longest(texts, ids, surprisals)
+    return {
+        **span, "tokens": [{"text": text, "id": number, "surprisal": value} for text, number, value in one],
+        "scores": scores.scores(store, trace_id, span_id=span_id, start_ns=start_ns, limit=SCORES_MAX),
     }
 
 

@@ -18,7 +18,7 @@ _STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bucket: rect at x, y with height; the errors' rect from error_y down; where a click leads; what it says."""
+    """One bucket: rect at x, y with height; the errors' rect from error_y down; its time and counts; what it says."""
 
     x: float
     y: float
@@ -29,6 +29,8 @@ class Bar:
     end_ns: int
     label: str
     empty: bool
+    count: int
+    errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def histogram(start_ns: int, bucket_ns: int, counts: Sequence[int], errors: Sequ
         low = max(2.0, bad / top * (HEIGHT - 6)) if bad else 0.0
         said = f"{figures.day(start)} {figures.clock(start)[:8]} UTC: {figures.count(total)} spans"
         said += f", {figures.count(bad)} errors" if bad else ""
-        bars.append(Bar(index * BAR_WIDTH, HEIGHT - high, high, HEIGHT - low, low, start, start + bucket_ns, said, not total))
+        bars.append(Bar(index * BAR_WIDTH, HEIGHT - high, high, HEIGHT - low, low, start, start + bucket_ns, said, not total,
+                        total, bad))
     ticks = time_ticks(start_ns, start_ns + bucket_ns * len(counts))
     return Histogram(len(counts) * BAR_WIDTH, tuple(bars), top, sum(counts), sum(errors), ticks)
 

@@ -1,6 +1,7 @@
-"""Edits the text of a query the way a person would: one `field:value` term added, negated or taken away.
+"""Edits the text of a query the way a person would: one `field:value` term added, negated, widened to a list or taken away.
 
-Not a parser: it splits at blanks outside quotes and brackets, which is enough to find terms that it wrote itself.
+Not a parser: it splits at blanks outside of quotes, patterns and brackets, which is enough to find terms that it wrote itself. What
+stands behind a bar (`| stats ...`) stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z_@][A-Za-z0-9_./@-]*")
 _BARE_KEY: Final = re.compile(r"[A-Za-z][\w.@$/-]*")
 _FLAGS: Final = frozenset({"has", "is"})
 _KEYWORDS: Final = frozenset({"AND", "OR", "NOT", "TO"})
-_TERM: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|\([^()]*\)|\[[^\[\]]*\]|[^\s"])+')
+_PIECE: Final = re.compile(r'"(?:\\.|[^"\\])*"|(?<=[:,(])/(?:\\.|[^/\\])+/|[\s\S]')
+"""A quoted text, a pattern, or one character."""
+_OPEN: Final = {"(": ")", "[": "]", "{": "}"}
 
 
 def quoted(value: str) -> str:
@@ -32,19 +35,59 @@ def field_name(key: str) -> str:
     return f'"{escaped}"'
 
 
+def _split(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The parts between separators that stand outside of quotes, patterns and brackets, without empty ones."""
+    parts: list[str] = [""]
+    waiting: list[str] = []
+    for piece in _PIECE.findall(text):
+        if not waiting and separator.fullmatch(piece):
+            parts.append("")
+            continue
+        parts[-1] += piece
+        if piece in _OPEN:
+            waiting.append(_OPEN[piece])
+        elif waiting and piece == waiting[-1]:
+            waiting.pop()
+    return [part for part in parts if part]
+
+
+_BLANK: Final = re.compile(r"\s")
+_COMMA: Final = re.compile(r",")
+
+
 def terms(query: str) -> list[str]:
-    """The blank-separated terms, quotes and brackets kept whole."""
-    return _TERM.findall(query)
+    """The blank-separated terms, quotes, patterns and brackets kept whole."""
+    return _split(query, _BLANK)
+
+
+def _stages(query: str) -> tuple[str, str]:
+    """What is searched, and the stages behind it with their bar, "" for none."""
+    found = terms(query)
+    at = next((index for index, term in enumerate(found) if term.startswith("|")), len(found))
+    return " ".join(found[:at]) if at < len(found) else query, " ".join(found[at:])
 
 
 def has(query: str, term: str) -> bool:
     """True when the term stands in the query as written here."""
-    return term in terms(query)
+    return term in terms(_stages(query)[0])
 
 
 def without(query: str, term: str) -> str:
     """The query with that term taken away wherever it stands."""
-    return " ".join(part for part in terms(query) if part != term) if has(query, term) else query
+    if not has(query, term):
+        return query
+    searched, stages = _stages(query)
+    return " ".join([*(part for part in terms(searched) if part != term), *([stages] if stages else [])])
+
+
+def adding(query: str, term: str) -> str:
+    """The query narrowed by a term."""
+    searched, stages = _stages(query)
+    searched = searched.strip()
+    # An OR at top level would swallow the new term's AND: keep what was there together.
+    if "OR" in terms(searched):
+        searched = f"({searched})"
+    return " ".join(part for part in (searched, term, stages) if part)
 
 
 def toggled(query: str, term: str) -> str:
@@ -52,8 +95,56 @@ def toggled(query: str, term: str) -> str:
     if has(query, term):
         return without(query, term)
     opposite = term[1:] if term.startswith("-") else "-" + term
-    rest = without(query, opposite).strip()
-    # An OR at top level would swallow the new term's AND: keep what was there together.
-    if "OR" in terms(rest):
-        rest = f"({rest})"
-    return f"{rest} {term}".strip()
+    return adding(without(query, opposite), term)
+
+
+def values(query: str, field: str) -> list[str]:
+    """The values, as written, among which the query's own terms let the field choose: of `field:value` and `field:(one, two)`."""
+    out: list[str] = []
+    for value in _positive(query, field):
+        inner = value[1:-1] if value.startswith("(") and value.endswith(")") else value
+        out += [part.strip() for part in _split(inner, _COMMA) if part.strip()]
+    return out
+
+
+def _positive(query: str, field: str) -> list[str]:
+    found = [term.removeprefix(f"{field}:") for term in terms(_stages(query)[0]) if term.startswith(f"{field}:")]
+    return [value for value in found if value and value[0] not in "<>=![/*"]
+
+
+def including(query: str, field: str, value: str) -> str:
+    """The value allowed besides the others that the query allows the field, or no longer where it was: `field:(one, two)`."""
+    chosen = values(query, field)
+    chosen = [one for one in chosen if one != value] if value in chosen else [*chosen, value]
+    return _choosing(without(query, f"-{field}:{value}"), field, chosen)
+
+
+def dropping(query: str, field: str, value: str) -> str:
+    """The value no longer among those that the query lets the field choose from."""
+    chosen = values(query, field)
+    return _choosing(query, field, [one for one in chosen if one != value]) if value in chosen else query
+
+
+def only(query: str, field: str, value: str) -> str:
+    """The value alone, whatever else the query said of the field's values and whether it is there."""
+    return _choosing(_without_choice(query, field), field, [value])
+
+
+def lacking(query: str, field: str) -> str:
+    """Nothing but what lacks the field, whatever else the query said of its values."""
+    return adding(_choosing(_without_choice(query, field), field, []), f"-has:{field}")
+
+
+def _without_choice(query: str, field: str) -> str:
+    for term in terms(_stages(query)[0]):
+        if term.startswith((f"-{field}:", f"{field}:!=")) or term in (f"has:{field}", f"-has:{field}"):
+            query = without(query, term)
+    return query
+
+
+def _choosing(query: str, field: str, chosen: list[str]) -> str:
+    for value in _positive(query, field):
+        query = without(query, f"{field}:{value}")
+    if not chosen:
+        return query
+    return adding(query, f"{field}:{chosen[0]}" if len(chosen) == 1 else f"{field}:({', '.join(chosen)})")

@@ -80,9 +80,20 @@ def latent_map(parameters: Mapping[str, object] | None = None, /, **changes: obj
     return _with(f"/map{twin}", merged)
 
 
+def system(*, json: bool = False) -> str:
+    """The system page; `json=True` gives its twin."""
+    return "/system.json" if json else "/system"
+
+
 def start(*, json: bool = False) -> str:
     """The page of the first run; `json=True` gives its twin."""
     return "/start.json" if json else "/start"
+
+
+def alert_test(**parameters: object) -> str:
+    """What a rule would have said over the past; parameters: rule, tenant, since. `json=True` gives its twin."""
+    twin = ".json" if parameters.pop("json", False) else ""
+    return _with(f"/alerts/test{twin}", parameters)
 
 
 def live(**parameters: object) -> str:

@@ -1,6 +1,7 @@
 """The search page: what matched, when it happened, and one-click ways to narrow it.
 
-Not the query language, which is the search verb's; this page only edits the text that goes into it.
+Not the query language, which is the search verb's; this page only edits the text that goes into it. Its parts stand in search_state
+(the address), search_plots (the picture), search_rail (the facets) and search_table (the rows).
 """
 
 from __future__ import annotations
@@ -10,209 +11,242 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector import search as verb
-from cutaway_collector.search.language import split_scope
-from cutaway_collector.search.scores import SCOPE
-from cutaway_collector.web import charts, figures, query_edit, times, urls
-from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.search import counts
+from cutaway_collector.web import figures, query_edit, search_plots, search_rail, search_table, times, urls
+from cutaway_collector.web.errors import BadParameter, Missing
+from cutaway_collector.web.search_plots import Plot
+from cutaway_collector.web.search_rail import Facet
+from cutaway_collector.web.search_state import DEFAULT_FROM, NAMES, State, read
+from cutaway_collector.web.search_table import Choice, Heading, Hit, TraceHit
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-DEFAULT_FROM: Final = "all"
-"""Everything stored: a link says all it needs, and nobody wonders where yesterday's demo went."""
-LIMIT_DEFAULT: Final = 50
-QUERY_CHARS_MAX: Final = 4096
-BUCKETS: Final = 72
-CLOSER_LOOKS_MAX: Final = 3
-FACETS: Final[tuple[tuple[str, str], ...]] = (("model", "Model"), ("service", "Service"), ("status", "Status"), ("name", "Name"))
-FACET_VALUES_MAX: Final = 8
+COUNT_SECONDS: Final = 3.0
+"""What counting all matches, and the picture of them, may take each: rows are what people wait for."""
+VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
+                ("traces", "Traces", "The traces that matching spans belong to"))
 THRESHOLDS: Final[tuple[tuple[str, str], ...]] = (
     ("perplexity:>20", "perplexity > 20"),
     ("ttft:>500ms", "first token > 500 ms"),
     ("surprisal.max:>8", "a token > 8 nats"),
-    ("status:error", "errors"),
+    ("status:Error", "errors"),
 )
 """Term of the language, what the chip says."""
-COLUMNS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("start", "Time", ""),
-    ("", "Span", ""),
-    ("", "Model", ""),
-    ("duration", "Duration", "num"),
-    ("tokens.out", "Tokens", "num"),
-    ("ttft", "First token", "num"),
-    ("", "Tokens/s", "num"),
-    ("perplexity", "Perplexity", "num"),
-    ("surprisal", "Surprisal", "num"),
-)
-"""Sort key ("" for not sortable), heading, class."""
-SURPRISAL_FULL_NATS: Final = 4.0
-"""Mean surprisal at which a row's colour chip is at its end: above it a model hardly knows what it says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One row of the table: the stored values, the name without the model that has a column of its own, where the row leads, its
-    duration bar in percent, its colour class (-1: none), and its date ("" for today)."""
-
-    row: Mapping[str, Any]
-    name: str
-    url: str
-    trace_url: str
-    bar: float
-    heat: int
-    ago: str
-    date: str
-
-
-@dataclass(frozen=True, slots=True)
-class FacetValue:
-    """One value of a facet: `share` is percent of the largest; the links put the term in, or its opposite, or take it out."""
-
-    value: str
-    count: int
-    share: float
-    included: bool
-    excluded: bool
-    include_url: str
-    exclude_url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facet:
-    """One group of the rail."""
-
-    name: str
-    label: str
-    values: tuple[FacetValue, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """One column heading; `url` sorts by it ("" when it cannot), `direction` is "ascending", "descending" or ""."""
-
-    label: str
-    css: str
-    url: str
-    direction: str
+ATTRIBUTES_MAX: Final = 60
+VALUE_CHARS_MAX: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """Everything the search template may use. `hidden` are parameters the form must carry along."""
+    """Everything the search template may use. `hidden` are parameters the forms must carry along.
+
+    shown: "50 of 12 431 spans" in words. partial: what was cut off and what helps, "" when nothing was. spark_top: nats at the top
+    of the rows' curves. traces: rows of the view of that name, `hits` of the others.
+    """
 
     query: str
     from_text: str
     to_text: str
+    view: str
+    views: tuple[Tab, ...]
     hits: tuple[Hit, ...]
+    traces: tuple[TraceHit, ...]
     headings: tuple[Heading, ...]
+    choices: tuple[Choice, ...]
     facets: tuple[Facet, ...]
     thresholds: tuple[Tab, ...]
     ranges: tuple[Tab, ...]
-    histogram: charts.Histogram
-    bar_urls: tuple[str, ...]
+    plot: Plot
+    spark_top: float
     explanation: str
     warnings: tuple[str, ...]
+    partial: str
+    shown: str
     sql: str
     elapsed_ms: float
     rows_read: int
     next_url: str
+    previous_url: str
     first_url: str
     all_time_url: str
     clear_url: str
     twin_url: str
+    export_url: str
     store_empty: bool
     hidden: Mapping[str, str]
-    otlp_grpc: str
-    otlp_http: str
 
 
-def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[Any, dict[str, str]]:
-    """The URL's parameters -> the verb's SearchRequest and the cleaned parameters. Raises BadParameter."""
-    query = args.get("q", "").strip()
-    if len(query) > QUERY_CHARS_MAX:
-        raise BadParameter(
-            f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}", hint="search for fewer terms at once"
-        )
-    from_text = args.get("from", DEFAULT_FROM)
-    start = times.parse(from_text, now_ns, "from")
-    end = times.parse(args.get("to", ""), now_ns, "to")
-    if start is not None and end is not None and start >= end:
-        raise BadParameter("from lies before to, here it does not", hint="exchange the two")
-    limit = _limit(args.get("limit", ""), site.settings.page_rows_max)
-    kept = {key: args[key] for key in ("q", "from", "to", "limit", "sort") if args.get(key)}
-    if kept.get("to") == "all":  # says what its absence says
-        del kept["to"]
-    kept["q"] = query
-    request = verb.SearchRequest(
-        q=query, start_ns=start, end_ns=end, limit=limit, after=args.get("after") or None, sort=args.get("sort", "")
-    )
-    return request, {key: value for key, value in kept.items() if value}
+def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[verb.SearchRequest, dict[str, str]]:
+    """The URL's parameters -> the verb's SearchRequest, and those that say what is searched and how it is sorted.
+
+    Parameters of other pages are not looked at. Raises BadParameter.
+    """
+    state = read(site, {name: args[name] for name in NAMES if name in args})
+    return state.request(now_ns), _kept(state)
 
 
-def _limit(text: str, rows_max: int) -> int:
-    if not text:
-        return min(LIMIT_DEFAULT, rows_max)
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= rows_max:
-        raise BadParameter(f"limit is a number from 1 to {rows_max}, it is {text[:20]!r}", hint="page through with `after` instead")
-    return int(text)
+def _kept(state: State) -> dict[str, str]:
+    searched = ("q", "from", "to", "limit", "sort", "view", "cols")
+    return {name: value for name, value in state.parameters().items() if name in searched}
 
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
-    """The JSON twin: rows, next, stats. Raises BadParameter, QueryError, StoreError."""
-    request, _ = request_from(site, args, site.now_ns())
-    return verb.find(site.store, request, rows_max=site.settings.page_rows_max)
+    """The JSON twin: rows, next, previous, stats. Raises BadParameter, QueryError, StoreError."""
+    request = read(site, args).request(site.now_ns())
+    return verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
 
 
 def page(site: Site, args: Arguments) -> SearchPage:
     """The page. Raises BadParameter, QueryError, StoreError."""
     now_ns = site.now_ns()
-    request, kept = request_from(site, args, now_ns)
-    found = verb.find(site.store, request, rows_max=site.settings.page_rows_max)
-    drawn = _drawn(site, request)
-    facets = verb.facets(site.store, request, [name for name, _ in FACETS])
-    stats = found["stats"]
-    histogram = charts.histogram(drawn["start_ns"], drawn["bucket_ns"], drawn["counts"], drawn["errors"])
-    query = kept.get("q", "")
+    state = read(site, args)
+    request = state.request(now_ns)
+    found = verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
+    stats, rows = found["stats"], found["rows"]
+    # A page in the middle keeps the time range of the first one: everything on it is of that range.
+    whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
+    matches = verb.extent(site.store, whole, seconds_max=COUNT_SECONDS)
+    plot = search_plots.plot(site, state, request, matches, seconds_max=COUNT_SECONDS)
+    of_traces = state.view == "traces"
+    sparks = {} if of_traces or "spark" not in search_table.shown(state) else verb.sparklines(site.store, rows)
     return SearchPage(
-        query=query,
-        from_text=args.get("from", DEFAULT_FROM),
-        to_text=kept.get("to", ""),
-        hits=_hits(found["rows"], now_ns),
-        headings=_headings(kept),
-        facets=_facets(facets, kept),
+        query=state.q,
+        from_text=state.from_,
+        to_text=state.to,
+        view=state.view,
+        views=tuple(Tab(label, _view_url(state, name), state.view == name, said) for name, label, said in VIEWS),
+        hits=() if of_traces else search_table.hits(state, rows, sparks, now_ns),
+        traces=search_table.trace_hits(rows, now_ns) if of_traces else (),
+        headings=search_table.headings(state),
+        choices=search_table.choices(state),
+        facets=search_rail.rail(site, state, request, matches),
         thresholds=tuple(
-            Tab(label, urls.search(kept, q=query_edit.toggled(query, term)), query_edit.has(query, term), term)
+            Tab(label, state.url(q=query_edit.toggled(state.q, term)), query_edit.has(state.q, term), term)
             for term, label in THRESHOLDS
         ),
-        ranges=_ranges(kept),
-        histogram=histogram,
-        bar_urls=tuple(urls.search(kept, from_=times.iso(bar.start_ns), to=times.iso(bar.end_ns)) for bar in histogram.bars),
-        explanation=stats["explanation"],
+        ranges=_ranges(state),
+        plot=plot,
+        spark_top=search_table.spark_top(sparks),
+        explanation=stats["explanation"] + (" Generations only." if state.view == "generations" else ""),
         warnings=tuple(stats["warnings"]),
+        partial=_partial(site, stats["cut"], matches.cut or plot.cut),
+        shown=_shown(len(rows), matches, state.view),
         sql=stats["sql"],
         elapsed_ms=stats["elapsed_ms"],
         rows_read=stats["rows_read"],
-        next_url=urls.search(kept, after=found["next"]) if found["next"] else "",
-        first_url=urls.search(kept) if args.get("after") else "",
-        all_time_url=urls.search(kept, from_="all", to=""),
-        clear_url=urls.search(kept, q=""),
-        twin_url=urls.search(kept, after=args.get("after")).replace("/search", "/search.json", 1),
-        store_empty=not found["rows"] and _store_empty(site),
-        hidden={key: kept[key] for key in ("limit", "sort") if key in kept},
-        otlp_grpc=site.settings.otlp_grpc,
-        otlp_http=site.settings.otlp_http,
+        next_url=state.url(after=found["next"], before="") if found["next"] else "",
+        previous_url=state.url(before=found["previous"], after="") if found["previous"] else "",
+        first_url=state.url(after="", before="") if found["previous"] else "",
+        all_time_url=state.url(from_=DEFAULT_FROM, to=""),
+        clear_url=state.url(q=""),
+        twin_url=urls.search(state.parameters()).replace("/search", "/search.json", 1),
+        export_url=urls.export(_kept(state)),
+        store_empty=not rows and _store_empty(site),
+        hidden={name: value for name, value in replace(state, after="", before="", count="").parameters().items()
+                if name not in ("q", "from", "to")},
     )
 
 
-def _drawn(site: Site, request: Any) -> dict[str, Any]:
-    """The histogram, drawn again closer when the matches fill less than a quarter of it: a burst should not be a single bar."""
-    drawn = verb.histogram(site.store, request, BUCKETS)
-    for _ in range(CLOSER_LOOKS_MAX):
-        filled = [index for index, count in enumerate(drawn["counts"]) if count]
-        if not filled or (filled[-1] - filled[0] + 1) * 4 > BUCKETS or drawn["bucket_ns"] < 1000:
-            break
-        first = drawn["start_ns"] + filled[0] * drawn["bucket_ns"]
-        behind = drawn["start_ns"] + (filled[-1] + 1) * drawn["bucket_ns"]
-        drawn = verb.histogram(site.store, replace(request, start_ns=first, end_ns=behind), BUCKETS)
-    return drawn
+def _view_url(state: State, view: str) -> str:
+    """Traces are sorted by time and have columns of their own."""
+    return state.url(view=view, sort="", cols=()) if view == "traces" else state.url(view=view)
+
+
+def _partial(site: Site, rows_cut: bool, counts_cut: bool) -> str:
+    remedy = "Narrow the time range, or add a term such as service:NAME."
+    if rows_cut:
+        limit = site.settings.query_seconds_max
+        return f"The search was stopped after {limit} s (query_seconds_max): these rows match, but others are missing. {remedy}"
+    if counts_cut:
+        return f"The rows are complete, but counting all was stopped after {COUNT_SECONDS:.0f} s: counts are of a part. {remedy}"
+    return ""
+
+
+def _shown(rows: int, matches: verb.Extent, view: str) -> str:
+    """ "50 of 12 431 spans", with what the number is worth."""
+    least = max(rows, matches.count)
+    if matches.cut:
+        total = f"more than {figures.count(least)}"
+    elif matches.exact:
+        total = figures.count(matches.count)
+    else:
+        total = f"{figures.count(matches.count)} received"
+    noun = "generation" if view == "generations" else "span"
+    some = "s" if matches.count != 1 else ""
+    if view == "traces":
+        return f"{figures.count(rows)} trace{'s' if rows != 1 else ''} here; {total} span{some} match in all"
+    note = "" if matches.exact or matches.cut else f" (above {figures.count(counts.UNIQUE_MAX)} one sent twice counts twice)"
+    return f"{figures.count(rows)} of {total} {noun}{some}{note}"
+
+
+def facet_fragment(site: Site, args: Arguments) -> Facet:
+    """One facet with its links, given a while to count. Raises BadParameter, QueryError, StoreError."""
+    state, name, counted = _facet(site, args)
+    return search_rail.drawn(state, name, search_rail.label_of(name), counted)
+
+
+def facet_twin(site: Site, args: Arguments) -> dict[str, Any]:
+    """The JSON twin of a facet. Raises BadParameter, QueryError, StoreError."""
+    _, name, counted = _facet(site, args)
+    return {"name": name, **counted}
+
+
+def _facet(site: Site, args: Arguments) -> tuple[State, str, dict[str, Any]]:
+    name = args.get("name", "").strip()
+    if not name:
+        raise BadParameter("a facet has a name", hint="try name=model")
+    state = read(site, {key: value for key, value in args.items() if key != "name"})
+    request = state.request(site.now_ns())
+    matches = verb.extent(site.store, request, seconds_max=COUNT_SECONDS)
+    return state, name, search_rail.count(site, request, name, matches, search_rail.ALONE_SECONDS)
+
+
+def plot_twin(site: Site, args: Arguments) -> dict[str, Any]:
+    """The picture as numbers: {"start_ns", "step_ns", "matches", "exact", "cut"}, and "counts" and "errors" or what `heat` gives.
+
+    Raises BadParameter, QueryError, StoreError.
+    """
+    state = read(site, args)
+    request = state.request(site.now_ns())
+    matches = verb.extent(site.store, request, seconds_max=COUNT_SECONDS)
+    return search_plots.numbers(site, state, request, matches, seconds_max=COUNT_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """A closer look at one row. attributes: (key, value, was cut) of the first ones; more: how many others there are."""
+
+    attributes: tuple[tuple[str, str, bool], ...]
+    more: int
+    scores: tuple[Mapping[str, Any], ...]
+    tokens: tuple[tuple[str, int, str], ...]
+    trace_url: str
+
+
+def row_page(site: Site, trace_id: str, span_id: str, args: Arguments) -> RowPage:
+    """Raises BadParameter, Missing, StoreError."""
+    found = row_twin(site, trace_id, span_id, args)
+    attributes = sorted({**found["resource"], **found["attributes"]}.items())
+    tokens = []
+    for token in found["tokens"]:
+        text = token["text"] if token["text"] is not None else f"#{token['id']}"
+        surprisal = token["surprisal"]
+        shade = -1 if surprisal is None else max(0, min(15, int(surprisal / (2 * search_table.SURPRISAL_FULL_NATS) * 16)))
+        tokens.append((text, shade, "" if surprisal is None else f"{figures.number(surprisal)} nats"))
+    return RowPage(
+        tuple((key, value[:VALUE_CHARS_MAX], len(value) > VALUE_CHARS_MAX) for key, value in attributes[:ATTRIBUTES_MAX]),
+        max(0, len(attributes) - ATTRIBUTES_MAX), tuple(found["scores"]), tuple(tokens), urls.trace(trace_id, span=span_id),
+    )
+
+
+def row_twin(site: Site, trace_id: str, span_id: str, args: Arguments) -> dict[str, Any]:
+    """The JSON twin. Raises BadParameter, Missing, StoreError."""
+    at = args.get("at", "")
+    if not (at.isascii() and at.isdigit() and len(at) <= 19):
+        raise BadParameter(f"at is the start of the span in nanoseconds since 1970, it is {at[:40]!r}")
+    found = verb.glance(site.store, trace_id, span_id, int(at))
+    if found is None:
+        raise Missing("no span of these ids starts at that time", hint="open the trace instead")
+    return found
 
 
 def jump(site: Site, text: str) -> str:
@@ -227,84 +261,10 @@ def jump(site: Site, text: str) -> str:
 
 
 def _store_empty(site: Site) -> bool:
-    anything = verb.SearchRequest(q="", start_ns=None, end_ns=None, limit=1, after=None, sort="")
-    return not verb.find(site.store, anything, rows_max=1)["rows"]
+    return not verb.find(site.store, verb.SearchRequest(limit=1), rows_max=1)["rows"]
 
 
-def _hits(rows: list[dict[str, Any]], now_ns: int) -> tuple[Hit, ...]:
-    # A bar as long as the table's third quartile is three quarters full: one straggler must not shrink all others to dots.
-    durations = sorted(row["duration_ns"] for row in rows)
-    full = durations[len(durations) * 3 // 4] * 4 / 3 if durations else 0
-    return tuple(
-        Hit(
-            row,
-            str(row["name"]).removesuffix(f" {row['model']}"),
-            _target(row),
-            urls.trace(row["trace_id"], span=row["span_id"]),
-            min(100.0, max(1.5, 100 * row["duration_ns"] / (full or 1))),
-            _heat(row["surprisal_mean"]),
-            figures.ago(row["start_ns"], now_ns),
-            figures.day_unless_today(row["start_ns"], now_ns),
-        )
-        for row in rows
-    )
-
-
-def _target(row: Mapping[str, Any]) -> str:
-    """A generation opens on its tokens, any other span in its trace."""
-    if row["output_tokens"] is not None and row["span_id"]:
-        return urls.generation(row["span_id"])
-    return urls.trace(row["trace_id"], span=row["span_id"])
-
-
-def _heat(surprisal_mean: float | None) -> int:
-    if surprisal_mean is None or surprisal_mean != surprisal_mean:
-        return -1
-    return max(0, min(15, int(surprisal_mean / SURPRISAL_FULL_NATS * 16)))
-
-
-def _headings(kept: Mapping[str, str]) -> tuple[Heading, ...]:
-    current = kept.get("sort", "") or "-start"
-    out = []
-    sorted_by = current.removeprefix("-")
-    scope, score = split_scope(sorted_by)
-    for key, label, css in (*COLUMNS, *([(sorted_by, score, "num")] if scope == SCOPE else [])):
-        active = key and current.lstrip("-") == key
-        flipped = key if current == f"-{key}" else f"-{key}"
-        direction = "" if not active else "descending" if current.startswith("-") else "ascending"
-        url = urls.search(kept, sort="" if flipped == "-start" else flipped) if key else ""
-        out.append(Heading(label, css, url, direction))
-    return tuple(out)
-
-
-def _facets(found: Mapping[str, dict[str, Any]], kept: Mapping[str, str]) -> tuple[Facet, ...]:
-    query = kept.get("q", "")
-    out = []
-    for name, label in FACETS:
-        entries = [entry for entry in found[name]["values"]][:FACET_VALUES_MAX]
-        most = max((entry["count"] for entry in entries), default=0) or 1
-        values = []
-        for entry in entries:
-            term = f"{name}:{query_edit.quoted(str(entry['value']))}"
-            values.append(
-                FacetValue(
-                    str(entry["value"]),
-                    entry["count"],
-                    100 * entry["count"] / most,
-                    query_edit.has(query, term),
-                    query_edit.has(query, f"-{term}"),
-                    urls.search(kept, q=query_edit.toggled(query, term)),
-                    urls.search(kept, q=query_edit.toggled(query, f"-{term}")),
-                )
-            )
-        if values:
-            out.append(Facet(name, label, tuple(values)))
-    return tuple(out)
-
-
-def _ranges(kept: Mapping[str, str]) -> tuple[Tab, ...]:
-    current = "" if kept.get("to") else kept.get("from", DEFAULT_FROM)
-    return tuple(
-        Tab(label, urls.search(kept, from_="" if (text or "all") == DEFAULT_FROM else text, to=""), current == (text or "all"))
-        for text, label in times.RANGES
-    )
+def _ranges(state: State) -> tuple[Tab, ...]:
+    current = "" if state.to else state.from_
+    return tuple(Tab(label, state.url(from_=text or DEFAULT_FROM, to=""), current == (text or DEFAULT_FROM))
+                 for text, label in times.RANGES)

@@ -1,0 +1,259 @@
+"""The table of results: its columns, what each cell says, and where rows and headings lead.
+
+Not markup and not a query: rows come as the search verb answers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cutaway_collector.search import fields
+from cutaway_collector.search.fields import Field
+from cutaway_collector.search.language import split_scope
+from cutaway_collector.search.scores import SCOPE
+from cutaway_collector.web import figures, urls
+from cutaway_collector.web.search_state import OWN_COLUMNS, State
+
+SURPRISAL_FULL_NATS: Final = 4.0
+"""Mean surprisal at which a row's colour chip is at its end: above it a model hardly knows what it says."""
+SPARK_HEIGHT: Final = 20
+SPARK_STEP: Final = 3
+_OWN: Final[Mapping[str, tuple[str, str, str]]] = {
+    "model": ("model", "Model", "model"), "duration": ("duration", "Duration", "num"), "tokens": ("tokens.out", "Tokens", "num"),
+    "ttft": ("ttft", "First token", "num"), "tps": ("", "Tokens/s", "num"), "perplexity": ("perplexity", "Perplexity", "num"),
+    "surprisal": ("surprisal", "Surprisal", "num"), "spark": ("", "Over its tokens", ""),
+}
+"""Column -> sort key ("" for not sortable), heading, class."""
+Row = Mapping[str, Any]
+_NOTES: Final = {
+    "tokens": "input tokens → output tokens", "ttft": "time to the first token", "tps": "output tokens a second while decoding",
+    "surprisal": "mean surprisal / that of the least expected token, in nats",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: which column, what it says ("–" for nothing known), and its title."""
+
+    column: str
+    text: str
+    known: bool
+    css: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """Surprisal over the tokens of a row as a curve in a box of `width` x SPARK_HEIGHT, and in words."""
+
+    path: str
+    width: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row of the table: the stored values, the name without the model that has a column of its own, where the row leads, its
+    duration bar in percent, its colour class (-1: none), its date ("" for today), and what a comparison calls it."""
+
+    row: Mapping[str, Any]
+    name: str
+    url: str
+    trace_url: str
+    more_url: str
+    bar: float
+    heat: int
+    ago: str
+    date: str
+    cells: tuple[Cell, ...]
+    spark: Spark | None
+    pick: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """One column heading; `url` sorts by it ("" when it cannot), `direction` is "ascending", "descending" or ""; `note`: its title."""
+
+    label: str
+    css: str
+    url: str
+    direction: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A column that may be shown."""
+
+    name: str
+    label: str
+    shown: bool
+
+
+def shown(state: State) -> tuple[str, ...]:
+    """The columns of the table besides time and span, that of the score it is sorted by among them."""
+    chosen = state.cols or OWN_COLUMNS
+    sorted_by = state.sort.removeprefix("-")
+    return (*chosen, sorted_by) if split_scope(sorted_by)[0] == SCOPE and sorted_by not in chosen else chosen
+
+
+def choices(state: State) -> tuple[Choice, ...]:
+    """The columns the picker offers, and the chosen ones it does not know of itself."""
+    chosen = shown(state)
+    offered = (*OWN_COLUMNS, *(name for name in chosen if name not in OWN_COLUMNS))
+    return tuple(Choice(name, label_of(name), name in chosen) for name in offered)
+
+
+def label_of(name: str) -> str:
+    """The heading of a column."""
+    if name in _OWN:
+        return _OWN[name][1]
+    scope, key = split_scope(name)
+    field = None if scope else fields.lookup(key)
+    return field.phrase.capitalize() if field else key if scope == SCOPE else name
+
+
+def _field(name: str) -> Field | None:
+    scope, key = split_scope(name)
+    return None if scope else fields.lookup(key)
+
+
+def headings(state: State) -> tuple[Heading, ...]:
+    """Of every column: time, span, and the shown ones."""
+    columns = [("start", "Time", "", ""), ("name", "Span", "", "")]
+    for name in shown(state):
+        if name in _OWN:
+            key, label, css = _OWN[name]
+            columns.append((key, label, css, _NOTES.get(name, "")))
+            continue
+        scope, _ = split_scope(name)
+        field = _field(name)
+        sortable = scope == SCOPE or (field is not None and field.kind != "list")
+        numeric = scope == SCOPE or (field is not None and field.kind == "number")
+        columns.append((name if sortable else "", label_of(name), "num" if numeric else "", field.description if field else name))
+    return tuple(_heading(state, *column) for column in columns)
+
+
+def _heading(state: State, key: str, label: str, css: str, note: str) -> Heading:
+    current = state.sort or "-start"
+    active = bool(key) and current.removeprefix("-") == key
+    flipped = key if current == f"-{key}" else f"-{key}"
+    direction = "" if not active else "descending" if current.startswith("-") else "ascending"
+    return Heading(label, css, state.url(sort="" if flipped == "-start" else flipped) if key else "", direction, note)
+
+
+def hits(state: State, rows: Sequence[Row], sparks: Mapping[tuple[str, str], Row], now_ns: int) -> tuple[Hit, ...]:
+    """The rows of a page of spans."""
+    full, top, columns = _full([row["duration_ns"] for row in rows]), spark_top(sparks), shown(state)
+    out = []
+    for row in rows:
+        ids = row["trace_id"], row["span_id"]
+        out.append(Hit(
+            row, str(row["name"]).removesuffix(f" {row['model']}"), _target(row), urls.trace(ids[0], span=ids[1]),
+            urls.search_row(*ids, row["start_ns"]) if ids[1] else "", _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
+            figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
+            tuple(_cell(name, row) for name in columns), _spark(sparks.get(ids), top), f"span:{ids[1]}",
+        ))
+    return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceHit:
+    """One row of the table of traces; as `Hit`."""
+
+    row: Mapping[str, Any]
+    url: str
+    bar: float
+    heat: int
+    ago: str
+    date: str
+    pick: str
+
+
+def trace_hits(rows: Sequence[Row], now_ns: int) -> tuple[TraceHit, ...]:
+    """The rows of a page of traces."""
+    full = _full([row["duration_ns"] for row in rows])
+    return tuple(
+        TraceHit(row, urls.trace(row["trace_id"]), _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
+                 figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
+                 f"trace:{row['trace_id']}")
+        for row in rows
+    )
+
+
+def _full(durations: Sequence[int]) -> float:
+    """A bar as long as the table's third quartile is three quarters full: one straggler must not shrink all others to dots."""
+    ordered = sorted(durations)
+    return ordered[len(ordered) * 3 // 4] * 4 / 3 if ordered else 0
+
+
+def _bar(duration_ns: int, full: float) -> float:
+    return min(100.0, max(1.5, 100 * duration_ns / (full or 1)))
+
+
+def _target(row: Mapping[str, Any]) -> str:
+    """A generation opens on its tokens, any other span in its trace."""
+    if row["output_tokens"] is not None and row["span_id"]:
+        return urls.generation(row["span_id"])
+    return urls.trace(row["trace_id"], span=row["span_id"])
+
+
+def _heat(surprisal_mean: float | None) -> int:
+    if surprisal_mean is None or surprisal_mean != surprisal_mean:
+        return -1
+    return max(0, min(15, int(surprisal_mean / SURPRISAL_FULL_NATS * 16)))
+
+
+def _cell(name: str, row: Mapping[str, Any]) -> Cell:
+    """A cell of a column that the template has no picture for says its value."""
+    if name in OWN_COLUMNS:
+        return Cell(name, "", True, "", "")
+    value = row.get("columns", {}).get(name)
+    if value is None and split_scope(name)[0] == SCOPE:
+        value = row.get("score")
+    field = _field(name)
+    text = said(value, field)
+    numeric = isinstance(value, int | float)
+    css = "num" if numeric or (field is not None and field.kind == "number") else "other"
+    return Cell(name, text, text != figures.ABSENT, css, "" if numeric else text)
+
+
+def said(value: Any, field: Field | None) -> str:
+    """A stored value as the page prints it, in the unit of its field."""
+    if value is None or value == "" or value == []:
+        return figures.ABSENT
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if not isinstance(value, int | float):
+        return str(value)
+    if field is not None and field.unit == "ns":
+        return figures.duration(value)
+    return figures.seconds(value) if field is not None and field.unit == "s" else figures.number(value)
+
+
+def spark_top(sparks: Mapping[tuple[str, str], Row]) -> float:
+    """The surprisal in nats at the top of every curve of a page: one scale for all, and at least a nat, so that calm looks calm."""
+    parts = sorted(part for spark in sparks.values() for part in spark["parts"] if part is not None)
+    return max(1.0, parts[min(len(parts) - 1, len(parts) * 98 // 100)]) if parts else 1.0
+
+
+def _spark(spark: Mapping[str, Any] | None, top: float) -> Spark | None:
+    if spark is None or not any(part is not None for part in spark["parts"]):
+        return None
+    pen, steps = "M", []
+    for index, part in enumerate(spark["parts"]):
+        if part is None:
+            pen = "M"
+            continue
+        y = SPARK_HEIGHT - 1 - min(1.0, part / top) * (SPARK_HEIGHT - 2)
+        # A part is a level stretch, so that one token is as visible as many.
+        steps.append(f"{pen}{index * SPARK_STEP} {y:.1f}h{SPARK_STEP}")
+        pen = "L"
+    known = [part for part in spark["parts"] if part is not None]
+    place = spark["at"] + 1
+    largest = "" if spark["largest"] is None else f", at most {figures.number(spark['largest'])} at token {place}"
+    parts = f"{figures.number(min(known))} to {figures.number(max(known))} nats in {len(spark['parts'])} parts"
+    return Spark("".join(steps), len(spark["parts"]) * SPARK_STEP,
+                 f"Surprisal over {figures.count(spark['tokens'])} tokens: {parts}{largest}")
