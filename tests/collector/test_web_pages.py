@@ -32,13 +32,6 @@ def client(store: ClickHouseStore) -> FlaskClient:
 # --- Search ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_start_page_is_search(client: FlaskClient) -> None:
-    """The bare address leads to the search."""
-    answer = client.get("/")
-
-    assert (302, "/search") == (answer.status_code, answer.location)
-
-
 def test_the_page_shows_the_rows_of_its_twin(client: FlaskClient) -> None:
     """Page and twin give the same spans in the same order, under the same query."""
     rows = client.get("/search.json?q=perplexity:>20&sort=-perplexity").json["rows"]

@@ -40,7 +40,7 @@ class Card:
 
     a_n, b_n: spans of the samples that have it. q: None with fewer than VALUES_MIN spans on a side, where nothing is claimed.
     values: of words, the most frequent first, `other` and `missing` behind them. a_quantiles, b_quantiles: p5, p50, p95 of numbers,
-    and bins: bin of drift.sketch -> spans of A and B, nanoseconds as seconds. same: other attributes that split the spans in the same way.
+    and bins: bin of drift.sketch -> spans of A and B, nanoseconds as seconds. same: attributes that split the spans alike.
     """
 
     key: Key

@@ -71,7 +71,7 @@ class Enriched:
 
 @dataclass(frozen=True, slots=True)
 class Striking:
-    """Tokens at or above `limit` nats. a, b: the most enriched of A and of B. by_text: else by token id."""
+    """Tokens at or above `limit` nats. a, b: the most enriched of A and of B, q of at most 0.05. by_text: else by token id."""
 
     limit: float
     by_text: bool
@@ -167,11 +167,13 @@ def _words(store: Store, drawn: Sides, a: Inside, b: Inside) -> Striking | None:
     limit, found = series.words(store, drawn, by_text=by_text)
     counts = np.array([(word.a, word.b, word.total) for word in found], np.float64).reshape(-1, 3)
     ratio, z = enrichment.log_odds(counts[:, 0], counts[:, 1], counts[:, 2])
+    # Hundreds of tokens are looked at: some z are large by chance, so the rate of false ones is held, as everywhere on the page.
+    beyond = np.array(significance.benjamini_hochberg(differences.normal_p(z).tolist())) <= ALPHA
     order = np.argsort(-z, kind="stable")
     first = tuple(_enriched(found[place], ratio[place], z[place], found[place].a_example)
-                  for place in order[:WORDS_SHOWN] if z[place] > Z)
+                  for place in order[:WORDS_SHOWN] if z[place] > 0 and beyond[place])
     second = tuple(_enriched(found[place], -ratio[place], -z[place], found[place].b_example)
-                   for place in order[::-1][:WORDS_SHOWN] if z[place] < -Z)
+                   for place in order[::-1][:WORDS_SHOWN] if z[place] < 0 and beyond[place])
     return Striking(limit, by_text, int(counts[:, 0].sum()), int(counts[:, 1].sum()), first, second)
 
 

@@ -37,6 +37,7 @@ from cutaway_collector.web import (
     generation_routes,
     live_routes,
     map_routes,
+    overview_routes,
     plugins,
     saved_routes,
     search_routes,
@@ -112,6 +113,7 @@ def create_app(
     saved_routes.routes(app, site, searches, _render, _json)
     complete_routes.routes(app, site, searches, _json)
     compare_routes.routes(app, site, _render, _json)
+    overview_routes.routes(app, site, _render, _json)
     _plumbing(app, registry or CollectorRegistry(), status)
     return app
 
@@ -175,10 +177,6 @@ def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
 
 
 def _pages(app: Flask, site: Site) -> None:
-    @app.get("/")
-    def home() -> AnyResponse:
-        return redirect(urls.search())
-
     @app.get("/windows")
     def windows_page() -> AnyResponse:
         return _render("windows.html", windows.page(site, request.args))

@@ -16,8 +16,10 @@ class Entry(NamedTuple):
 
 
 NAVIGATION: Final[tuple[Entry, ...]] = (
+    Entry("Overview", "/"),
     Entry("Live", "/live"),
     Entry("Map", "/map"),
+    Entry("Compare", "/compare"),
     Entry("Windows", "/windows"),
     Entry("Drift", "/drift"),
     Entry("Alerts", "/alerts"),

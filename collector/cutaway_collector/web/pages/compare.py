@@ -154,7 +154,7 @@ def page(site: Site, args: Arguments) -> ComparePage:
     pair = compare_pair.view(found)
     return ComparePage(
         values, presets, ranges, own, None, _sides(found, request, kept), _notes(found), _offers(found, kept),
-        tuple(map(_metric, found.metrics)), compare_cards.view(found, kept), compare_inside.view(found), pair,
+        tuple(map(metric_row, found.metrics)), compare_cards.view(found, kept), compare_inside.view(found), pair,
         _swapped(kept, found), urls.compare(kept, json=True))
 
 
@@ -219,17 +219,21 @@ def _offers(found: Comparison, kept: Mapping[str, str]) -> tuple[Tab, ...]:
     return ()
 
 
-def _metric(one: Metric) -> MetricRow:
+def metric_row(one: Metric) -> MetricRow:
+    """A metric as printed."""
     field = fields.lookup(one.name)
     unit, name = (field.unit, field.phrase) if field else ("", "errors")
 
     def shown(value: float | None) -> str:
         return percent(value) if one.name == ERRORS else measured(value, unit)
 
+    def apart(value: float) -> str:
+        return f"{figures.number(100 * value)}\u202fpoints" if one.name == ERRORS else measured(value, unit)
+
     tone = "" if one.interval is None or not one.differs else "b" if one.interval.value > 0 else "a"
     return MetricRow(
         name, shown(one.a), shown(one.b), shown(one.a_p95) if one.a_p95 is not None else "",
-        shown(one.b_p95) if one.b_p95 is not None else "", signed(one.interval.value, shown) if one.interval else figures.ABSENT,
-        f"{signed(one.interval.low, shown)} to {signed(one.interval.high, shown)}" if one.interval else "", q_text(one.q),
+        shown(one.b_p95) if one.b_p95 is not None else "", signed(one.interval.value, apart) if one.interval else figures.ABSENT,
+        f"{signed(one.interval.low, apart)} to {signed(one.interval.high, apart)}" if one.interval else "", q_text(one.q),
         f"{figures.count(one.a_n)} and {figures.count(one.b_n)}", tone if one.interval and one.interval.value else "",
         METHODS[one.method])

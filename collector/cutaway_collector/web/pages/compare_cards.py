@@ -106,13 +106,14 @@ def _names(keys: Sequence[Key]) -> str:
     return names + (f" and {len(keys) - NAMES_SHOWN} more" if len(keys) > NAMES_SHOWN else "")
 
 
-def _title(key: Key) -> str:
+def title_of(key: Key) -> str:
+    """A key as people call it."""
     field = fields.lookup(key.name) if not key.scope else None
     return field.phrase if field else key.name
 
 
 def _row(card: Card) -> Row:
-    return Row(_title(card.key), card.key.scope, f"{card.score:.3f}", q_text(card.q), _n(card), card.differs)
+    return Row(title_of(card.key), card.key.scope, f"{card.score:.3f}", q_text(card.q), _n(card), card.differs)
 
 
 def _n(card: Card) -> str:
@@ -124,7 +125,7 @@ def _card(card: Card, found: Comparison, kept: Mapping[str, str]) -> CardView:
     field = fields.lookup(card.key.name) if not card.key.scope else None
     unit = field.unit if field else ""
     return CardView(
-        _title(card.key), card.key.scope, f"{card.score:.2f}", "KS" if number else "JS", q_text(card.q), card.q is None,
+        title_of(card.key), card.key.scope, f"{card.score:.2f}", "KS" if number else "JS", q_text(card.q), card.q is None,
         tuple(key.name for key in card.same), () if number else _bars(card, found, kept),
         _shape(card, "s" if unit == "ns" else unit) if number else None,
         tuple((name, measured(a, unit), measured(b, unit)) for name, a, b in

@@ -11,6 +11,7 @@ from typing import Any
 
 from cutaway_collector.comparison import Comparison, compare
 from cutaway_collector.comparison.attributes import Card
+from cutaway_collector.comparison.metrics import Metric
 from cutaway_collector.comparison.pairs import Tokens, summary
 from cutaway_collector.search.compare import Count, Key, SideError
 from cutaway_collector.search.window import Window
@@ -40,14 +41,20 @@ def shown(found: Comparison, args: Mapping[str, str]) -> dict[str, Any]:
     return {
         "mode": found.mode, "a": _side(found.a, found.a_sampled, found.sides.a_window, args.get("a", "")),
         "b": _side(found.b, found.b_sampled, found.sides.b_window, query), "both": found.both,
-        "metrics": [{**_plain(one), "differs": one.differs} for one in found.metrics],
-        "attributes": [_card(card) for card in found.cards], "left_out": _plain(found.left), "inside": _plain(found.white),
+        "metrics": [attribute_shown(one) for one in found.metrics],
+        "attributes": [attribute_shown(card) for card in found.cards], "left_out": _plain(found.left),
+        "inside": _plain(found.white),
         "tokens": _tokens(found.tokens) if found.tokens else None, "spans": _plain(found.spans),
     }
 
 
 def _side(count: Count, sampled: int, window: Window, query: str | None) -> dict[str, Any]:
     return {"query": query, "start_ns": window.start_ns, "end_ns": window.end_ns, **count._asdict(), "sampled": sampled}
+
+
+def attribute_shown(one: Card | Metric) -> dict[str, Any]:
+    """A ranked attribute, or a metric of the header."""
+    return {**_plain(one), "differs": one.differs} if isinstance(one, Metric) else _card(one)
 
 
 def _card(card: Card) -> dict[str, Any]:

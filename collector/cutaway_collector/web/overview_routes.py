@@ -1,0 +1,28 @@
+"""The routes of the start page and its JSON twin.
+
+    GET /, /overview.json    parameters: from
+
+Not the queries, and not the first run, which the page shows while nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask, Response, g, request
+
+from cutaway_collector.web.pages import overview
+from cutaway_collector.web.site import Site
+
+
+def routes(app: Flask, site: Site, render: Callable[..., Response], answer: Callable[..., Response]) -> None:
+    """Adds them. What changed since yesterday is kept for a minute, by tenant."""
+    recent = overview.Recent()
+
+    @app.get("/")
+    def overview_page() -> Response:
+        return render("overview.html", overview.page(site, request.args, recent, g.caller.tenant))
+
+    @app.get("/overview.json")
+    def overview_twin() -> Response:
+        return answer(overview.twin(site, request.args, recent, g.caller.tenant))
