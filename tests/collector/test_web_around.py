@@ -202,6 +202,7 @@ ALLOWED_TAGS = {
     "dt",
     "dd",
     "table",
+    "caption",
     "thead",
     "tbody",
     "tr",

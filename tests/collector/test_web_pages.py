@@ -15,6 +15,7 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app
 from cutaway_collector.web.pages import generation, search, trace
+from cutaway_collector.web.pages.generation_lane import WINDOWS
 from web_helpers import TRACE, gen, get, site_of
 
 
@@ -287,7 +288,7 @@ def test_unknown_parameters_are_ignored(client: FlaskClient) -> None:
 def test_every_token_is_shown_in_order(client: FlaskClient) -> None:
     """The lane holds each token once, with its index and value; blanks and new lines are visible."""
     answer = client.get(gen(world.CHAT)).text
-    titles = re.findall(r'<span class="t q\d+" title="#(\d+) · ([\d.]+)', answer)
+    titles = re.findall(r'<span class="t q\d+(?: h)?" title="#(\d+) · ([\d.]+)', answer)
     values = client.get(gen(world.CHAT) + ".json").json["sequences"][0]["signals"]["surprisal"]
 
     assert list(range(len(world.PIECES))) == [int(index) for index, _ in titles]
@@ -351,8 +352,8 @@ def test_a_batch_has_a_tab_for_each_sequence(client: FlaskClient) -> None:
     """Each sequence of a batch is one link away and shows its own tokens."""
     pages = [generation.page(site_of(client), f"{world.BATCH:016x}", {"seq": str(n)}) for n in range(3)]
 
-    assert [52, 40, 28] == [page.token_count for page in pages]
-    assert [3, 3, 3] == [len(page.sequence_tabs) for page in pages]
+    assert [52, 40, 28] == [page.lanes.count for page in pages if page.lanes]
+    assert [3, 3, 3] == [len(page.tabs["sequence"]) for page in pages]
 
 
 def test_what_was_not_recorded_is_said(client: FlaskClient) -> None:
@@ -374,13 +375,18 @@ def test_a_failed_call_without_tokens_still_has_a_page(client: FlaskClient) -> N
 
 
 def test_a_long_generation_is_cut_into_windows(client: FlaskClient) -> None:
-    """Nine thousand tokens: the first window holds 8192 and links to the rest, which holds the remainder."""
-    first = get(client, gen(world.LONG))
-    further = get(client, next(link for link in first.links("/gen/") if "start=8192" in link))
-
-    assert [generation.TOKENS_SHOWN_MAX, 9000 - generation.TOKENS_SHOWN_MAX] == [
-        len(page.with_class("t")) for page in (first, further)
-    ]
+    """Nine thousand tokens: each window links to the next, and together they hold every token once, whatever the view."""
+    for view, size in WINDOWS.items():
+        if view == "layers":
+            continue
+        page, sizes = get(client, f"{gen(world.LONG)}?view={view}&start={9000 // size * size - size}"), []
+        while True:
+            sizes.append(len(page.with_class("t")))
+            further = [link for link in page.links("/gen/") if f"start={9000 // size * size}" in link and "tok=" not in link]
+            if len(sizes) == 2 or not further:
+                break
+            page = get(client, further[0])
+        assert [size, 9000 % size] == sizes
 
 
 def test_the_table_holds_every_number(client: FlaskClient) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cutaway_collector.search import parse, values
 from cutaway_collector.search.language import Literal, Not, Term
-from cutaway_collector.web import charts, figures, query_edit, times, tokens, urls
+from cutaway_collector.web import charts, figures, query_edit, times, token_colours, tokens, urls
 from cutaway_collector.web.errors import BadParameter
 
 NOW = 1_800_000_000_000_000_000
@@ -123,7 +123,8 @@ def test_one_outlier_does_not_grey_out_the_rest() -> None:
     """The colour range is robust: ninety-nine calm tokens keep their differences beside one that is a thousand times larger."""
     values = np.append(np.linspace(0, 1, 99), 1000.0)
 
-    classes = tokens.classify(values, tokens.scale(values), tokens.BY_KEY["surprisal"])
+    signal = tokens.BY_KEY["surprisal"]
+    classes = token_colours.classify(values, token_colours.scale(values, signal), signal, token_colours.Colouring())
 
     assert 15 == classes[-1]
     assert 8 < classes[60] - classes[2]
@@ -133,14 +134,18 @@ def test_a_small_margin_is_the_striking_one() -> None:
     """Margin colours run the other way: the closest call is the brightest."""
     values = np.array([0.0, 2.0, 5.0])
 
-    assert [15, 0] == [tokens.classify(values, tokens.scale(values), tokens.BY_KEY["margin"])[i] for i in (0, 2)]
+    signal = tokens.BY_KEY["margin"]
+    classes = token_colours.classify(values, token_colours.scale(values, signal), signal, token_colours.Colouring())
+    assert [15, 0] == [classes[0], classes[2]]
 
 
 def test_absent_values_have_no_colour() -> None:
     """A token without a value is not painted as calm; equal values are all calm."""
     values = np.array([1.0, np.nan, 1.0])
 
-    assert [0, -1, 0] == tokens.classify(values, tokens.scale(values), tokens.BY_KEY["entropy"])
+    signal = tokens.BY_KEY["entropy"]
+    classes = token_colours.classify(values, token_colours.scale(values, signal), signal, token_colours.Colouring())
+    assert [0, -1, 0] == classes.tolist()
 
 
 def test_a_long_strip_keeps_its_peaks() -> None:

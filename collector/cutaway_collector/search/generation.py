@@ -15,6 +15,7 @@ from cutaway_collector.columns import TOKENS
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import rows, scores, series
+from cutaway_collector.search.cuts import WHOLE, Cut
 from cutaway_collector.search.series import Heads
 from cutaway_collector.search.sql import Parameters
 
@@ -29,29 +30,26 @@ _SEQUENCE_KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("index", "SeqIndex"), ("input_tokens", "InputTokens"), ("output_tokens", "OutputTokens"), ("token_ids", "TokenIds"),
     ("tokens", "TokenTexts"), *series.SIGNALS, *series.STEPS, ("prompt_sequence", "PromptSequence"),
     ("layers", "AttentionLayers"), ("heads", "AttentionHeads"), ("cross_layers", "CrossAttentionLayers"),
-    ("cross_heads", "CrossAttentionHeads"),
+    ("cross_heads", "CrossAttentionHeads"), ("recorded", series.RECORDED), ("by_head", series.BY_HEAD),
 )
 _PLACES: Final = tuple(enumerate(series.ATTENTION))
 
 
 def generation(
-    store: Store, span_id: str, *, heads: Heads = None, attention: str = "", details: bool = True
+    store: Store, span_id: str, *, heads: Heads = None, attention: str = "", details: bool = True, cut: Cut = WHOLE
 ) -> dict[str, Any] | None:
     """The generation of a span, as /gen/<span_id>.json answers it; None when no span has that id.
 
     heads: None for the mean over heads ([token][layer]), a number for that head ([token][layer]), "all" for every head
     ([token][layer][head]). attention: one kind of series.ATTENTION, "none", or "" for all kinds. details: whether alternatives,
-    prompt and sources are read. A span without series has `sequences` []. Raises QueryError for a head or kind that is not there,
-    StoreError.
+    prompt and sources are read. cut: which tokens of each sequence; a prompt stays whole. A span without series has `sequences` [].
+    Raises QueryError for a head or kind that is not there, StoreError.
     """
     kinds = _kinds(attention)
-    wanted = span_id.strip().lower()
-    if not _SPAN_ID.fullmatch(wanted):
-        return None
-    span = _span(store, wanted)
+    span = look_up(store, span_id)
     if span is None:
         return None
-    found = _sequences(store, span, (*series.attention_columns(kinds, heads), *(series.DETAILS if details else ())))
+    found = _sequences(store, span, kinds, heads, details, cut)
     layers = max((int(row["layers"]) for row in found), default=0)
     head_count = max((int(row["heads"]) for row in found), default=0)
     if isinstance(heads, int) and found and head_count and not 0 <= heads < head_count:
@@ -63,7 +61,7 @@ def generation(
     budget = _Budget()
     steps = next((curves for row in found if (curves := series.steps(row))), None)
     spoken = [row for row in found if int(row["output_tokens"]) or not series.steps(row)]
-    texts = _texts(spoken) if details else {}
+    texts = _texts(store, span, cut, spoken) if details else {}
     sequences = []
     for row in spoken:
         answer = _sequence(row, attributes)
@@ -72,7 +70,7 @@ def generation(
         others = [kind for kind in series.ATTENTION if kind != "entropy"]
         answer["attention"] = {kind: series.nested(cubes[kind]) if kind in cubes else [] for kind in others}
         if details:
-            answer |= _details(row, found, texts, series.whole(attributes.get(c.SOURCE_LAYERS, "")))
+            answer |= _details(row, found, texts, series.whole(attributes.get(c.SOURCE_LAYERS, "")), cut)
         sequences.append(answer)
     named = series.whole(attributes.get(c.ATTENTION_LAYERS, ""))
     span |= {
@@ -114,34 +112,43 @@ class _Budget:
         return values
 
 
-def _span(store: Store, span_id: str) -> dict[str, Any] | None:
+def look_up(store: Store, span_id: str) -> dict[str, Any] | None:
+    """The span of that id, without its series; None when there is none. Raises StoreError."""
+    wanted = span_id.strip().lower()
+    if not _SPAN_ID.fullmatch(wanted):
+        return None
     parameters = Parameters()
     text = (
-        f"SELECT {rows.select(_SPAN_KEYS)} FROM {rows.table(store)} WHERE SpanId = {parameters.text(span_id)} "
+        f"SELECT {rows.select(_SPAN_KEYS)} FROM {rows.table(store)} WHERE SpanId = {parameters.text(wanted)} "
         "ORDER BY Timestamp DESC LIMIT 1"
     )
     found = store.query(text, parameters.values).rows
     return rows.whole(rows.as_dict([key for key, _ in _SPAN_KEYS], found[0])) if found else None
 
 
-def _same_span(span: Mapping[str, Any], parameters: Parameters) -> str:
-    """SQL condition: rows of this span. Its start prunes partitions."""
-    start = parameters.bind(span["start_ns"], "Int64")
-    return (
-        f"Timestamp = fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
-        f"AND TraceId = {parameters.text(span['trace_id'])}"
-    )
-
-
-def _sequences(store: Store, span: Mapping[str, Any], more: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    parameters = Parameters()
-    columns = (*_SEQUENCE_KEYS, *more)
+def read(
+    store: Store, span: Mapping[str, Any], columns: Sequence[tuple[str, str]], parameters: Parameters, index: int | None = None
+) -> list[dict[str, Any]]:
+    """These (key, SQL) columns of the sequences of a span, by index, or of the one of that index. Raises StoreError."""
+    start = parameters.bind(span["start_ns"], "Int64")  # prunes partitions
+    only = "" if index is None else f"AND SeqIndex = {parameters.bind(index, 'Int64')} "
     text = (
-        f"SELECT {rows.select(columns)} FROM {rows.table(store, TOKENS.name)} WHERE {_same_span(span, parameters)} "
+        f"SELECT {rows.select(columns)} FROM {rows.table(store, TOKENS.name)} "
+        f"WHERE Timestamp = fromUnixTimestamp64Nano({start}) AND SpanId = {parameters.text(span['span_id'])} "
+        f"AND TraceId = {parameters.text(span['trace_id'])} {only}"
         f"ORDER BY SeqIndex ASC LIMIT 1 BY SeqIndex LIMIT {parameters.bind(SEQUENCES_MAX, 'UInt64')}"
     )
     keys = [key for key, _ in columns]
     return [dict(zip(keys, row, strict=True)) for row in store.query(text, parameters.values).rows]
+
+
+def _sequences(
+    store: Store, span: Mapping[str, Any], kinds: Sequence[str], heads: Heads, details: bool, cut: Cut
+) -> list[dict[str, Any]]:
+    parameters = Parameters()
+    maps = series.attention_columns(kinds, heads, parameters, cut)
+    plain = cut.columns((*_SEQUENCE_KEYS, *(series.DETAILS if details else ())), parameters)
+    return read(store, span, (*plain, *maps), parameters)
 
 
 def _sequence(row: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
@@ -154,21 +161,25 @@ def _sequence(row: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str
     return answer
 
 
-def _texts(found: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """What token ids spell, as far as this call generated them itself with text and ids captured."""
+def _texts(store: Store, span: Mapping[str, Any], cut: Cut, found: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """What token ids spell, where a choice is to be named: as far as this call generated them itself, text and ids captured."""
+    asked = {int(row["index"]) for row in found if int(row["alternative_count"])}
+    if asked and not cut.whole:
+        columns = (("index", "SeqIndex"), ("token_ids", "TokenIds"), ("tokens", "TokenTexts"))
+        found = read(store, span, columns, Parameters())
     known: dict[int, str] = {}
     for row in found:
-        if int(row["alternative_count"]) and len(row["tokens"]) == len(row["token_ids"]):
+        if int(row["index"]) in asked and len(row["tokens"]) == len(row["token_ids"]):
             known.update(zip((int(number) for number in row["token_ids"]), row["tokens"], strict=True))
     return known
 
 
 def _details(
-    row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], texts: Mapping[int, str], source_layers: Sequence[int]
+    row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], texts: Mapping[int, str], source_layers: Sequence[int], cut: Cut
 ) -> dict[str, Any]:
     holder = next((other for other in found if int(other["index"]) == int(row["prompt_sequence"])), row)
     return {
-        "alternatives": series.alternatives(row, texts),
+        "alternatives": series.alternatives(row, texts, cut),
         "prompt": {"token_ids": series.finite(holder["prompt_ids"]), "surprisal": series.finite(holder["prompt_surprisals"])},
-        "sources": series.sources(row, source_layers),
+        "sources": series.sources(row, source_layers, cut),
     }

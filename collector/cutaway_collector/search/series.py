@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from cutaway import conventions as c
 from cutaway_collector.search import rows
+from cutaway_collector.search.cuts import WHOLE, Cut
+from cutaway_collector.search.parameters import Parameters
 
 Heads = Literal["all"] | int | None
 
@@ -72,16 +74,24 @@ SCORES: Final[tuple[tuple[str, str], ...]] = (
 _QUARTERS: Final = 4
 
 
-def attention_columns(kinds: Sequence[str], heads: Heads) -> tuple[tuple[str, str], ...]:
+RECORDED: Final = "arrayFilter(kind -> kind != '', [{}])".format(
+    ", ".join(f"if(notEmpty({one.mean}) OR notEmpty({one.every}), '{kind}', '')" for kind, one in ATTENTION.items()))
+"""SQL: the kinds of attention series a sequence has."""
+BY_HEAD: Final = "[{}]".format(", ".join(f"if(notEmpty({one.every}), {one.heads}, 0)" for one in ATTENTION.values()))
+"""SQL: heads of each kind, in the order of ATTENTION, 0 where only the mean was recorded."""
+
+
+def attention_columns(
+    kinds: Sequence[str], heads: Heads, parameters: Parameters, cut: Cut = WHOLE
+) -> tuple[tuple[str, str], ...]:
     """What to select for these kinds. Values of single heads are read only when asked for, or when there is no mean to show."""
     found: list[tuple[str, str]] = []
     for kind in kinds:
         one = ATTENTION[kind]
+        mean, every = cut.sql(one.mean, parameters), cut.sql(one.every, parameters)
         wanted = "1" if heads is not None else f"empty({one.mean})"
-        found += [(f"{kind}_mean", one.mean if heads is None else "[]"), (f"{kind}_every", f"if({wanted}, {one.every}, [])")]
-    recorded = ", ".join(f"if(notEmpty({one.mean}) OR notEmpty({one.every}), '{kind}', '')" for kind, one in ATTENTION.items())
-    by_head = ", ".join(f"if(notEmpty({one.every}), {one.heads}, 0)" for one in ATTENTION.values())
-    return (*found, ("recorded", f"arrayFilter(kind -> kind != '', [{recorded}])"), ("by_head", f"[{by_head}]"))
+        found += [(f"{kind}_mean", mean if heads is None else "[]"), (f"{kind}_every", f"if({wanted}, {every}, [])")]
+    return tuple(found)
 
 
 def attention(row: Mapping[str, Any], kind: str, heads: Heads) -> npt.NDArray[np.float64]:
@@ -116,12 +126,12 @@ def finite(values: Sequence[Any]) -> list[Any]:
     return listed if array.dtype.kind != "f" or np.isfinite(array).all() else rows.json_safe(listed)
 
 
-def alternatives(row: Mapping[str, Any], texts: Mapping[int, str]) -> list[list[dict[str, Any]]]:
+def alternatives(row: Mapping[str, Any], texts: Mapping[int, str], cut: Cut = WHOLE) -> list[list[dict[str, Any]]]:
     """One list of choices a token, best first: {"id", "text", "surprisal"}, each only where it is known.
 
     texts: what the ids are known to spell, from the tokens that this call generated; the collector has no tokenizer.
     """
-    count, tokens = int(row["alternative_count"]), int(row["output_tokens"])
+    count, tokens = int(row["alternative_count"]), cut.size(int(row["output_tokens"]))
     ids, surprisals = finite(row["alternative_ids"]), finite(row["alternative_surprisals"])
     size = count * tokens
     if not size or len(ids) not in (0, size) or len(surprisals) not in (0, size):
@@ -136,9 +146,9 @@ def alternatives(row: Mapping[str, Any], texts: Mapping[int, str]) -> list[list[
     return [flat[start : start + count] for start in range(0, size, count)]
 
 
-def sources(row: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+def sources(row: Mapping[str, Any], layers: Sequence[int], cut: Cut = WHOLE) -> dict[str, Any]:
     """{"layers", "positions", "masses"}: model layers, then [token][layer][k], largest weight first; [] for none."""
-    layer_count, count, tokens = int(row["source_layers"]), int(row["source_count"]), int(row["output_tokens"])
+    layer_count, count, tokens = int(row["source_layers"]), int(row["source_count"]), cut.size(int(row["output_tokens"]))
     positions, masses = np.asarray(row["source_positions"]), np.asarray(row["source_masses"], np.float64)
     shape = (tokens, layer_count, count)
     return {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cutaway_collector.contracts import Store
 from cutaway_collector.settings import Settings
+from cutaway_collector.web.plugins import Plugins
 
 Arguments = Mapping[str, str]
 """The URL's parameters, the first value of each."""
@@ -14,11 +15,12 @@ Arguments = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """store, settings: as given to `create_app`. now_ns: nanoseconds since 1970, asked once a page."""
+    """store, settings: as given to `create_app`. now_ns: nanoseconds since 1970, asked once a page. plugins: what packages add."""
 
     store: Store
     settings: Settings
     now_ns: Callable[[], int]
+    plugins: Plugins = field(default_factory=Plugins)
 
 
 @dataclass(frozen=True, slots=True)

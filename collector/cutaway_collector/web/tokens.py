@@ -1,6 +1,6 @@
-"""From token series to what the eye reads: visible pieces, a robust colour scale, sixteen classes, a strip chart.
+"""What a token page can show, in words: its signals and maps; and pieces of text made visible, and a series as a strip chart.
 
-Not statistics: the scale serves reading. The true numbers are printed beside the colours and travel in the JSON twin.
+Not the colours, which are token_colours', nor the words and sentences, which are token_units'.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,9 @@ CLASSES: Final = 16
 class Signal:
     """One way to colour tokens.
 
-    reverse: small values are the striking ones. log: equal ratios, not equal steps, are equal colours. optional: offered only
-    where it was recorded.
+    reverse: small values are the striking ones. log: equal ratios, not equal steps, are equal colours, where nothing else is asked
+    for. optional: offered only where it was recorded. least: a range smaller than this says nothing; relative: times the median.
+    knee: below it a logarithmic scale is nearly linear.
     """
 
     key: str
@@ -35,6 +36,9 @@ class Signal:
     reverse: bool = False
     log: bool = False
     optional: bool = False
+    least: float = 0.1
+    relative: bool = False
+    knee: float = 0.1
 
     @property
     def suffix(self) -> str:
@@ -48,12 +52,14 @@ SIGNALS: Final[tuple[Signal, ...]] = (
     Signal(
         "margin", "Margin", "nats", "First choice over second, in log-probability: a small margin is a close call", reverse=True
     ),
-    Signal("rank", "Rank", "", "How many tokens the model preferred to the chosen one: 0 is its first choice", log=True),
-    Signal("inter_token_s", "Time", "s", "Time since the previous token; for the first token, since the call"),
+    Signal("rank", "Rank", "", "How many tokens the model preferred to the chosen one: 0 is its first choice", log=True,
+           least=2.0, knee=1.0),
+    Signal("inter_token_s", "Time", "s", "Time since the previous token; for the first token, since the call", least=0.2,
+           relative=True, knee=1e-3),
     Signal("varentropy", "Varentropy", "nats²", "How uneven the surprise is over the choices: large where few likely ones stand "
            "against a long tail", optional=True),
     Signal("min_p_mass", "Min-p mass", "", "Probability of all tokens at least a tenth as likely as the first choice", reverse=True,
-           optional=True),
+           optional=True, least=0.02, knee=0.01),
     Signal("sampled_surprisal", "Sampled", "nats", "Surprisal under the distribution the token was drawn from, after every "
            "processor and warper", optional=True),
 )
@@ -62,7 +68,7 @@ BY_KEY: Final = {signal.key: signal for signal in SIGNALS}
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """One kind of attention map. low, high: what the ends of its colours mean."""
+    """One kind of attention map. low, high: what the ends of its colours mean. least: a range smaller than this says nothing."""
 
     key: str
     label: str
@@ -71,10 +77,12 @@ class Map:
     help: str
     low: str
     high: str
+    least: float = 0.02
 
 
 MAPS: Final[tuple[Map, ...]] = (
-    Map("entropy", "Entropy", "Attention entropy", "nats", "how widely each layer looked", "narrow focus", "wide focus"),
+    Map("entropy", "Entropy", "Attention entropy", "nats", "how widely each layer looked", "narrow focus", "wide focus",
+        0.1),
     Map("normalized_entropy", "Normalized", "Normalized attention entropy", "", "entropy over that of uniform attention: "
         "compares short and long contexts", "one key", "uniform"),
     Map("sink", "Sink", "Attention sink", "", "weight of the first key, where attention rests that has nothing to look for", "none",
@@ -84,21 +92,10 @@ MAPS: Final[tuple[Map, ...]] = (
     Map("lookback", "Lookback", "Lookback ratio", "", "weight of the prompt against that of the answer so far", "the answer",
         "the prompt"),
     Map("cross_entropy", "Cross", "Cross-attention entropy", "nats", "how widely the decoder looked at the encoder", "narrow focus",
-        "wide focus"),
+        "wide focus", 0.1),
 )
 """In the order of the tabs; the keys are those of the JSON twin."""
 MAP_BY_KEY: Final = {one.key: one for one in MAPS}
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Where colours begin and end. `below` and `above` count values outside [low, high], which get the end colours."""
-
-    low: float
-    high: float
-    below: int
-    above: int
-    absent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,31 +149,6 @@ def printed(piece: str) -> str:
     return "".join(part.text for part in visible(piece))
 
 
-def scale(values: npt.NDArray[np.float64]) -> Scale:
-    """Values [n], NaN for absent. The range is the 2nd to the 98th percentile, so that one outlier does not grey out the rest."""
-    finite = values[np.isfinite(values)]
-    absent = int(values.size - finite.size)
-    if not finite.size:
-        return Scale(0.0, 0.0, 0, 0, absent)
-    low, high = (float(bound) for bound in np.percentile(finite, (2, 98)))
-    return Scale(low, high, int((finite < low).sum()), int((finite > high).sum()), absent)
-
-
-def classify(values: npt.NDArray[np.float64], ends: Scale, signal: Signal) -> list[int]:
-    """Values [n] -> class 0..15 each, -1 where absent. Equal values everywhere give class 0."""
-    bend = np.log1p if signal.log else np.asarray
-    low, high = float(bend(np.float64(ends.low))), float(bend(np.float64(ends.high)))
-    if high <= low:
-        position = np.zeros(values.size)
-    else:
-        with np.errstate(invalid="ignore"):
-            position = np.clip((bend(values) - low) / (high - low), 0, 1)
-    if signal.reverse and high > low:
-        position = 1 - position
-    classes = np.minimum(np.nan_to_num(position) * CLASSES, CLASSES - 1).astype(np.int64)
-    return [int(cls) if ok else -1 for cls, ok in zip(classes, np.isfinite(values), strict=True)]
-
-
 def strip_path(values: npt.NDArray[np.float64], top: float, height: float = 100.0) -> str:
     """Values [n] -> an SVG path of min(n, STRIP_STEPS_MAX) unit-wide steps, filled from the floor, `top` at the ceiling."""
     if top <= 0:
@@ -196,10 +168,10 @@ def strip_top(values: npt.NDArray[np.float64], signal: Signal) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def as_array(series: Sequence[float | None] | None, length: int) -> npt.NDArray[np.float64]:
+def as_array(series: Sequence[float | None] | npt.NDArray[np.floating[Any]] | None, length: int) -> npt.NDArray[np.float64]:
     """A series as it came -> float64 [length]; NaN where it has no value, because it is absent, shorter, or says so."""
     out = np.full(length, math.nan)
-    for index, value in enumerate((series or ())[:length]):
-        if value is not None:
-            out[index] = value
+    if series is not None:
+        part = np.asarray(series[:length], np.float64)  # None becomes NaN
+        out[: part.size] = part
     return out

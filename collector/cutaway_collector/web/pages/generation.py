@@ -1,4 +1,4 @@
-"""The generation page: the tokens coloured by what the model felt, a strip chart, and the attention map, on one shared axis.
+"""The generation page: text, metric strips and attention map on one shared cursor, coloured by what the model felt.
 
 Not the scorers and not the tokenizer: every number here was recorded while the model ran or stored as a score since.
 """
@@ -10,61 +10,70 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from cutaway_collector.web import figures, steps, tokens, urls
-from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, length, sequence_scores, tiles
-from cutaway_collector.web.pages.generation_twin import HEADS_MAX, TOKENS_SHOWN_MAX, fetch, whole
+from cutaway_collector.search import outline as stored
+from cutaway_collector.search.cuts import Cut
+from cutaway_collector.web import figures, steps, token_units, tokens, urls
+from cutaway_collector.web.pages import generation_lane as windowed
+from cutaway_collector.web.pages import generation_map as maps
+from cutaway_collector.web.pages.generation_choice import LANE, VIEWS, Choice, Linker, choose, linker, settled
+from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, sequence_scores, tiles
+from cutaway_collector.web.pages.generation_twin import outline
 from cutaway_collector.web.pages.score_lines import ScoreLine, lines
 from cutaway_collector.web.pages.trace import Property, properties, spoken
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-VIEWS: Final = (("colour", "Colour"), ("numbers", "Numbers"), ("table", "Table"))
+KEYS: Final = (
+    ("← →", "the token before, the next; or word, sentence, line"), ("↑ ↓", "another layer, with the focus on the map"),
+    ("Shift + ← →", "choose a range; Escape lets go of it"), ("Enter", "pin the token; again to let go"),
+    ("g", "next hesitation"), ("G", "the one before"), ("Page Up, Page Down", "a screen of text"),
+    ("Home, End", "first, last token"), ("v", "colours, numbers, table, layers"), ("double click", "choose the word"),
+    ("triple click", "choose the sentence"),
+)
+"""The keys of the page and what they do, while the tokens or a picture have the focus."""
+_EMPTY: Final[Mapping[str, Any]] = {
+    "index": 0, "tokens": 0, "ids": 0, "texts": 0, "signals": {}, "layers": {}, "heads": {}, "scores": {}, "alternatives": 0,
+    "sources": 0, "prompt": 0, "prompt_sequence": 0, "model_layers": 0, "input_tokens": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One token as drawn.
+class Lanes:
+    """What follows the window: the tokens, the strips, the legend and the ways further. overview: of the whole sequence."""
 
-    css: its colour class, "" where the signal has no value. value: the chosen signal as printed. values: all signals, in the table
-    view. attention: mean of the chosen map over layers, likewise. alternatives: (word, surprisal as printed), likewise.
-    """
+    tokens: tuple[windowed.Token, ...]
+    start: int
+    stop: int
+    count: int
+    legend: windowed.Legend
+    strips: tuple[windowed.Strip, ...]
+    overview: windowed.Strip | None
+    threshold: windowed.Threshold | None
+    previous_url: str
+    next_url: str
 
-    index: int
-    parts: tuple[tokens.Part, ...]
-    id: int | None
-    css: str
-    value: str
-    values: tuple[str, ...]
-    attention: str
-    alternatives: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Legend:
-    """The colour scale in words; `low` is the calm end."""
-
-    signal: tokens.Signal
-    low: str
-    high: str
-    note: str
+    @property
+    def firsts(self) -> str:
+        """The first token of each unit drawn, for the script; "" where each is a token of its own."""
+        plain = all(token.size == 1 for token in self.tokens)
+        return "" if plain else ",".join(str(token.index) for token in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
-    """What the attention map needs: its data's address, the model's number of each layer, and which head it shows."""
+class Prompt:
+    """The strip of the prompt's surprisal; an empty path where it was not recorded."""
 
-    url: str
-    layers: tuple[int, ...]
-    heads: tuple[Tab, ...]
-    label: str
+    strip_path: str
+    count: int
+    steps: int
+    top: str
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationPage:
     """Everything the generation template may use."""
 
+    span: Mapping[str, Any]
     span_id: str
     trace_id: str
     trace_url: str
@@ -77,83 +86,51 @@ class GenerationPage:
     status_message: str
     tiles: tuple[Tile, ...]
     badges: tuple[Badge, ...]
-    signal_tabs: tuple[Tab, ...]
-    sequence_tabs: tuple[Tab, ...]
-    view_tabs: tuple[Tab, ...]
+    choice: Choice
     view: str
-    legend: Legend
+    signals: tuple[tokens.Signal, ...]
+    tabs: Mapping[str, tuple[Tab, ...]]
+    lanes: Lanes | None
+    range: windowed.Range | None
     map: tokens.Map
     map_tabs: tuple[Tab, ...]
-    signals: tuple[tokens.Signal, ...]
-    tokens: tuple[Token, ...]
-    token_count: int
-    start: int
-    previous_url: str
-    next_url: str
-    strip_path: str
-    strip_steps: int
-    strip_top: str
-    heat: Heat | None
+    heat: maps.Heat | None
     heat_reason: str
-    has_alternatives: bool
-    prompt_path: str
-    prompt_count: int
-    prompt_steps: int
-    prompt_top: str
+    table: maps.Table | None
+    attention: Mapping[int, str]
+    alternatives: Mapping[int, tuple[tuple[str, str], ...]]
+    prompt: Prompt | None
     steps: steps.Steps | None
     sequence_scores: tuple[Score, ...]
     text_captured: bool
     scores: tuple[ScoreLine, ...]
     messages: tuple[Property, ...]
     attributes: tuple[Property, ...]
+    hidden: tuple[tuple[str, str], ...]
+    config: Mapping[str, Any]
+    keys: tuple[tuple[str, str], ...]
     twin_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The URL's parameters, checked."""
-
-    signal: tokens.Signal
-    sequence: int
-    heads: int | None
-    view: str
-    map: tokens.Map
-
-
-def choose(args: Arguments) -> Choice:
-    """Checks what can be checked without the data. Raises BadParameter."""
-    signal = args.get("signal", "") or "surprisal"
-    view = args.get("view", "") or "colour"
-    if signal not in tokens.BY_KEY:
-        raise BadParameter(f"signal is one of {', '.join(tokens.BY_KEY)}, it is {signal[:20]!r}", hint="leave it out for surprisal")
-    if view not in dict(VIEWS):
-        raise BadParameter(f"view is one of {', '.join(dict(VIEWS))}, it is {view[:20]!r}", hint="leave it out for colours")
-    shown = args.get("attention", "") or "entropy"
-    if shown not in tokens.MAP_BY_KEY:
-        known = ", ".join(tokens.MAP_BY_KEY)
-        raise BadParameter(f"attention is one of {known}, it is {shown[:20]!r}", hint="leave it out for entropy")
-    heads = None if args.get("heads", "") in ("", "mean") else whole(args, "heads", HEADS_MAX)
-    whole(args, "count", 10**9)  # the page has no use for it, but an address that its twin refuses is no address of the page
-    return Choice(tokens.BY_KEY[signal], whole(args, "seq", 65_536), heads, view, tokens.MAP_BY_KEY[shown])
-
-
 def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
-    """The page; parameters signal, seq, heads, attention, view, start. Raises BadParameter, Missing, StoreError."""
-    choice = choose(args)
-    found = fetch(site, span_id, choice.heads, choice.map.key)
-    recorded = found["attention_series"]["recorded"]
-    if recorded and not args.get("attention") and choice.map.key not in recorded:
-        choice = replace(choice, map=tokens.MAP_BY_KEY[recorded[0]])
-        found = fetch(site, span_id, choice.heads, choice.map.key)
-    sequences = found["sequences"]
-    whole(args, "seq", max(1, len(sequences)))
-    sequence: Mapping[str, Any] = sequences[choice.sequence] if sequences else {"signals": {}, "token_ids": []}
-    count = length(sequence)
-    start = whole(args, "start", max(1, count))
-    stop = min(count, start + TOKENS_SHOWN_MAX)
-    link = _linker(found["span_id"], choice)
-    signals = tuple(one for one in tokens.SIGNALS if one == choice.signal or not one.optional or _recorded(sequences, one))
+    """The page; its parameters are those of generation_choice. Raises BadParameter, QueryError, Missing, StoreError."""
+    extra = _plugged(site)
+    choice = choose(args, extra)
+    found = outline(site, span_id)
+    choice = settled(choice, found)
+    sequence: Mapping[str, Any] = found["sequences"][choice.sequence] if found["sequences"] else _EMPTY
+    numbers = windowed.Numbers(site, found, sequence)
+    signals = _signals(found, choice, extra)
+    shown, words = _lanes(numbers, choice, signals, linker(found["span_id"], choice)) if sequence["tokens"] else (None, {})
+    if shown is not None:
+        choice = replace(choice, start=shown.start)
+    link = linker(found["span_id"], choice)
+    heat = maps.heat(site, found, sequence, choice, link) if shown is not None else None
+    said = found["attributes"].get("cutaway.status.reason", "")
+    cut = Cut(shown.start, shown.stop - shown.start) if shown is not None else Cut()
+    tabular = shown is not None and choice.view == "table"
     return GenerationPage(
+        span=found,
         span_id=found["span_id"],
         trace_id=found["trace_id"],
         trace_url=urls.trace(found["trace_id"], span=found["span_id"]),
@@ -166,160 +143,188 @@ def page(site: Site, span_id: str, args: Arguments) -> GenerationPage:
         status_message=found["status_message"],
         tiles=tiles(found),
         badges=badges(found, sequence),
-        signal_tabs=tuple(Tab(s.label, link(signal=s.key, start=start), s == choice.signal, s.help) for s in signals),
-        sequence_tabs=tuple(
-            Tab(f"{n + 1}", link(seq=n, start=0), n == choice.sequence, f"{length(item)} tokens")
-            for n, item in enumerate(sequences)
-        )
-        if len(sequences) > 1
-        else (),
-        view_tabs=tuple(Tab(label, link(view=key, start=start), key == choice.view) for key, label in VIEWS),
+        choice=choice,
         view=choice.view,
         signals=signals,
-        token_count=count,
-        start=start,
-        previous_url=link(start=max(0, start - TOKENS_SHOWN_MAX)) if start else "",
-        next_url=link(start=stop) if stop < count else "",
+        tabs=_tabs(found, choice, signals, numbers, link),
+        lanes=shown,
+        range=windowed.statistics(numbers, choice) if shown is not None else None,
         map=choice.map,
-        map_tabs=_map_tabs(recorded, choice, link, start),
-        has_alternatives=bool(sequence.get("alternatives")),
+        map_tabs=maps.tabs(sequence, choice, link),
+        heat=heat,
+        heat_reason="" if heat else maps.reason(found, sequence, choice, said),
+        table=maps.table(site, found, sequence, choice, cut, words) if shown is not None and choice.view == "layers" else None,
+        attention=_attention(numbers, choice, shown) if shown is not None and tabular else {},
+        alternatives=_alternatives(numbers, cut) if tabular else {},
+        prompt=_prompt(numbers),
         steps=steps.steps(found["diffusion"]) if found["diffusion"] else None,
-        sequence_scores=sequence_scores(sequence.get("scores") or {}),
-        text_captured=bool(sequence.get("tokens")),
+        sequence_scores=sequence_scores(sequence["scores"]),
+        text_captured=bool(sequence["texts"]),
         scores=lines(found["scores"]),
         messages=spoken(found["attributes"]),
         attributes=properties(found["attributes"], linked=False),
+        hidden=urls.parameters(link(threshold="")),
+        config=_config(found, choice, signals, numbers, shown),
+        keys=KEYS,
         twin_url=urls.generation(found["span_id"], json=True),
-        **_lane(sequence, choice, signals, count, start, stop),
-        **_prompt(sequence),
-        **_heat(found, sequence, choice, start, stop),
     )
 
 
-def _recorded(sequences: Sequence[Mapping[str, Any]], signal: tokens.Signal) -> bool:
-    return any(sequence["signals"].get(signal.key) for sequence in sequences)
-
-
-def _lane(
-    sequence: Mapping[str, Any], choice: Choice, signals: tuple[tokens.Signal, ...], count: int, start: int, stop: int
-) -> dict[str, Any]:
-    """The tokens, their legend and the strip. Colours are scaled over the whole sequence, not over the window."""
-    values = tokens.as_array(sequence["signals"].get(choice.signal.key), count)
-    ends = tokens.scale(values)
-    classes = tokens.classify(values, ends, choice.signal)[start:stop]
-    top = tokens.strip_top(values, choice.signal)
+def lane(site: Site, span_id: str, args: Arguments) -> dict[str, Any]:
+    """One window of the lanes for the script: the tokens as drawn and the strips' paths. Parameters and errors as `page`."""
+    extra = _plugged(site)
+    choice = choose(args, extra)
+    found = outline(site, span_id)
+    choice = settled(choice, found)
+    sequence: Mapping[str, Any] = found["sequences"][choice.sequence] if found["sequences"] else _EMPTY
+    if not sequence["tokens"]:
+        return {"start": 0, "stop": 0, "tokens": [], "strips": []}
+    shown, _ = _lanes(windowed.Numbers(site, found, sequence), choice, (), linker(found["span_id"], choice))
     return {
-        "legend": _legend(choice.signal, ends),
-        "tokens": _tokens(sequence, choice, signals, classes, start, stop),
-        "strip_path": tokens.strip_path(values[start:stop], top),
-        "strip_steps": min(stop - start, tokens.STRIP_STEPS_MAX),
-        "strip_top": _printed(choice.signal, top),
+        "start": shown.start, "stop": shown.stop,
+        "tokens": [
+            [token.index, token.size, token.css, token.value, token.title, [[part.kind, part.text] for part in token.parts]]
+            for token in shown.tokens
+        ],
+        "strips": [{"path": strip.path, "steps": strip.steps} for strip in shown.strips],
     }
 
 
-def _prompt(sequence: Mapping[str, Any]) -> dict[str, Any]:
-    """The strip of the prompt's surprisal; an empty path where it was not recorded."""
-    surprisal = (sequence.get("prompt") or {}).get("surprisal") or ()
+def _plugged(site: Site) -> tuple[tokens.Signal, ...]:
+    """The lanes of plug-ins as signals."""
+    return tuple(tokens.Signal(LANE + one.name, one.name, "", one.help, optional=True, least=0.0) for one in site.plugins.lanes)
+
+
+def _signals(found: Mapping[str, Any], choice: Choice, extra: tuple[tokens.Signal, ...]) -> tuple[tokens.Signal, ...]:
+    recorded = {key for sequence in found["sequences"] for key in sequence["signals"]}
+    known = [one for one in tokens.SIGNALS if one == choice.signal or not one.optional or one.key in recorded]
+    return (*known, *extra)
+
+
+def _lanes(
+    numbers: windowed.Numbers, choice: Choice, signals: Sequence[tokens.Signal], link: Linker
+) -> tuple[Lanes, dict[int, str]]:
+    """The lanes of one window, and the words of its tokens as printed."""
+    count, size = numbers.count, windowed.WINDOWS[choice.view]
+    start = choice.start if choice.start_asked else max(choice.token, 0) // size * size
+    stop = min(count, start + size)
+    known = {one.key: one for one in (*tokens.SIGNALS, *_plugged(numbers.site))}
+    chosen = (choice.signal, *(known[key] for key in choice.strips))
+    numbers.load([one.key for one in (*chosen, *(signals if choice.view == "table" else ()))])
+    part = windowed.units(numbers, choice, start, stop)
+    drawn, values, legend = windowed.drawn(numbers, choice, part, signals)
+    shown = Lanes(
+        tokens=drawn, start=start, stop=stop, count=count, legend=legend,
+        strips=tuple(windowed.strip(numbers, one, start, stop) for one in chosen),
+        overview=windowed.strip(numbers, choice.signal, 0, count) if count > size else None,
+        threshold=windowed.threshold(values, choice),
+        previous_url=link(start=max(0, start - size), tok="") if start else "",
+        next_url=link(start=stop, tok="") if stop < count else "",
+    )
+    return shown, {token.index: "".join(piece.text for piece in token.parts) for token in drawn}
+
+
+def _tabs(
+    found: Mapping[str, Any], choice: Choice, signals: tuple[tokens.Signal, ...], numbers: windowed.Numbers, link: Linker
+) -> dict[str, tuple[Tab, ...]]:
+    """Every switch of the page: links that change one thing and keep the rest."""
+    sequences, colouring = found["sequences"], choice.colouring
+    strips = tuple(
+        Tab(one.label, link(strips=",".join(_toggled(choice.strips, one.key))), one.key in choice.strips, one.help)
+        for one in signals if one != choice.signal and numbers.has(one.key)
+    )
+    units = tuple(Tab(unit.capitalize(), link(unit=unit), unit == choice.unit) for unit in token_units.UNITS)
+    return {
+        "signal": tuple(Tab(one.label, link(signal=one.key), one == choice.signal, one.help) for one in signals),
+        "view": tuple(Tab(label, link(view=key), key == choice.view) for key, label in VIEWS),
+        "unit": units if numbers.sequence["texts"] else (),
+        "agg": tuple(Tab(how.capitalize(), link(agg=how), how == choice.aggregate) for how in token_units.AGGREGATES)
+        if choice.unit != "token" and numbers.sequence["texts"] else (),
+        "scale": tuple(
+            Tab(scale.capitalize(), link(scale=scale), scale == colouring.scale, title) for scale, title in _SCALES
+        ),
+        "gamma": tuple(
+            Tab(f"γ {gamma}", link(gamma=gamma), float(gamma) == colouring.gamma, title) for gamma, title in _GAMMAS
+        ),
+        "sequence": tuple(
+            Tab(f"{n + 1}", link(seq=n, start=0, tok="", range="", threshold=""), n == choice.sequence, f"{item['tokens']} tokens")
+            for n, item in enumerate(sequences)
+        ) if len(sequences) > 1 else (),
+        "strips": strips,
+    }
+
+
+_SCALES: Final = (
+    ("linear", "equal steps of value are equal steps of colour"), ("log", "equal ratios are equal steps of colour"),
+    ("percentile", "equal shares of the tokens are equal steps of colour"),
+)
+_GAMMAS: Final = (
+    ("0.5", "shows differences of calm tokens"), ("1", "colours as the scale has them"), ("2", "leaves only what is striking"),
+)
+
+
+def _toggled(keys: tuple[str, ...], key: str) -> tuple[str, ...]:
+    return tuple(one for one in keys if one != key) if key in keys else (*keys, key)
+
+
+def _config(
+    found: Mapping[str, Any], choice: Choice, signals: Sequence[tokens.Signal], numbers: windowed.Numbers, shown: Lanes | None
+) -> dict[str, Any]:
+    """What the script must know to go on from the page as it was drawn. -1 and None: not said."""
+    if shown is None:
+        return {}
+    known = [[one.key, one.label, one.unit, one.reverse] for one in signals if numbers.has(one.key)]
+    return {
+        "base": urls.generation(found["span_id"]), "seq": choice.sequence, "signal": choice.signal.key, "signals": known,
+        "count": shown.count, "start": shown.start, "stop": shown.stop, "size": windowed.WINDOWS[choice.view], "firsts": shown.firsts,
+        "unit": choice.unit, "agg": choice.aggregate, "view": choice.view, "map": choice.map.key, "token": choice.token,
+        "first": choice.first, "last": choice.last, "layer": choice.layer, "threshold": choice.threshold,
+        "bound": shown.threshold.value if shown.threshold else None, "texts": bool(numbers.sequence["texts"]),
+        "source_layers": list(found["source_layers"]), "reverse": choice.signal.reverse,
+    }
+
+
+def _prompt(numbers: windowed.Numbers) -> Prompt | None:
+    holder = next(
+        (one for one in numbers.found["sequences"] if one["index"] == numbers.sequence["prompt_sequence"]), numbers.sequence
+    )
+    if not holder["prompt"]:
+        return None
+    surprisal = stored.prompt(numbers.site.store, numbers.found, holder["index"])
     values, signal = tokens.as_array(surprisal, len(surprisal)), tokens.BY_KEY["surprisal"]
     top = tokens.strip_top(values, signal)
+    return Prompt(
+        tokens.strip_path(values, top), len(surprisal), min(len(surprisal), tokens.STRIP_STEPS_MAX), windowed.printed(signal, top)
+    )
+
+
+def _attention(numbers: windowed.Numbers, choice: Choice, shown: Lanes) -> dict[int, str]:
+    """First token of each unit -> mean of the chosen map over its tokens and the layers, as printed."""
+    found, sequence, store = numbers.found, numbers.sequence, numbers.site.store
+    head = choice.heads if isinstance(choice.heads, int) else None
+    end = max((token.index + token.size for token in shown.tokens), default=shown.stop)
+    matrix = stored.attention(store, found, sequence, choice.map.key, head, Cut(shown.start, end - shown.start))
+    rows = {token.index: matrix[token.index - shown.start : token.index - shown.start + token.size] for token in shown.tokens}
     return {
-        "prompt_path": tokens.strip_path(values, top), "prompt_count": len(surprisal),
-        "prompt_steps": min(len(surprisal), tokens.STRIP_STEPS_MAX), "prompt_top": _printed(signal, top),
+        index: figures.number(float(row.mean())) if row.size and np.isfinite(row).all() else figures.ABSENT
+        for index, row in rows.items()
     }
 
 
-def _map_tabs(recorded: Sequence[str], choice: Choice, link: Any, start: int) -> tuple[Tab, ...]:
-    """Links to the other maps, where there are any."""
-    if not recorded or list(recorded) == [choice.map.key]:
-        return ()
-    return tuple(
-        Tab(one.label, link(attention=one.key, heads=None, start=start), one == choice.map, one.help)
-        for one in tokens.MAPS if one.key in recorded
-    )
-
-
-def _linker(span_id: str, choice: Choice) -> Any:
-    """A function that builds this page's address with some parameters changed and defaults left out."""
-    current = {"signal": choice.signal.key, "seq": choice.sequence, "heads": choice.heads, "view": choice.view, "start": 0,
-               "attention": choice.map.key}
-    defaults = {"signal": "surprisal", "seq": 0, "heads": None, "view": "colour", "start": 0, "attention": "entropy"}
-
-    def link(**changes: Any) -> str:
-        merged = {**current, **changes}
-        return urls.generation(span_id, **{key: value for key, value in merged.items() if value != defaults[key]})
-
-    return link
-
-
-def _printed(signal: tokens.Signal, value: float) -> str:
-    if not np.isfinite(value):
-        return figures.ABSENT
-    return figures.seconds(value) if signal.unit == "s" else figures.number(value)
-
-
-def _legend(signal: tokens.Signal, ends: tokens.Scale) -> Legend:
-    low, high = (ends.high, ends.low) if signal.reverse else (ends.low, ends.high)
-    notes = ["Colours span the 2nd to the 98th percentile"]
-    if ends.below or ends.above:
-        notes.append(f"{ends.below + ends.above} outside take the end colours")
-    if ends.absent:
-        notes.append(f"{ends.absent} without a value")
-    return Legend(signal, _printed(signal, low), _printed(signal, high), "; ".join(notes))
-
-
-def _tokens(
-    sequence: Mapping[str, Any], choice: Choice, signals: tuple[tokens.Signal, ...], classes: list[int], start: int, stop: int
-) -> tuple[Token, ...]:
-    """The window's tokens. Only the table prints every signal: of eight thousand tokens that is most of the work."""
-    texts, ids = sequence.get("tokens") or (), sequence.get("token_ids") or ()
-    shown = signals if choice.view == "table" else (choice.signal,)
-    series = [(one, _cut(sequence["signals"].get(one.key), start, stop, stop - start)) for one in shown]
-    attention: Sequence[Any] = _matrix(sequence, choice.map.key) if choice.view == "table" else ()
-    instead: Sequence[Any] = (sequence.get("alternatives") or ()) if choice.view == "table" else ()
-    out = []
-    for offset, heat in enumerate(classes):
-        index = start + offset
-        number = ids[index] if index < len(ids) else None
-        plain = tokens.Part("id", f"#{index}" if number is None else str(number))
-        parts = tokens.visible(texts[index]) if index < len(texts) else (plain,)
-        printed = {one.key: _printed(one, float(values[offset])) for one, values in series}
-        row = np.asarray(attention[index] if index < len(attention) else (), np.float64)
-        mean = figures.number(float(row.mean())) if row.size and np.isfinite(row).all() else figures.ABSENT
-        css = f"q{heat}" if heat >= 0 else ""
-        others = _alternatives(instead[index]) if index < len(instead) else ()
-        out.append(Token(index, parts, number, css, printed[choice.signal.key], tuple(printed.values()), mean, others))
-    return tuple(out)
-
-
-def _cut(values: Any, start: int, stop: int, length: int) -> npt.NDArray[np.float64]:
-    return tokens.as_array((values or ())[start:stop], length)
-
-
-def _matrix(sequence: Mapping[str, Any], kind: str) -> Sequence[Any]:
-    """[token][layer] of one kind of map."""
-    return (sequence.get("attention_entropy") if kind == "entropy" else (sequence.get("attention") or {}).get(kind)) or ()
-
-
-def _heat(found: Mapping[str, Any], sequence: Mapping[str, Any], choice: Choice, start: int, stop: int) -> dict[str, Any]:
-    attention, series = found["attention"], found["attention_series"]
-    matrix = _matrix(sequence, choice.map.key)
-    if not len(matrix):
-        nothing = f"The sender recorded no {choice.map.title.lower()} for this sequence."
-        return {"heat": None, "heat_reason": attention.get("reason") or nothing}
-    heads = int(series["heads"].get(choice.map.key) or 0)
-    link = _linker(found["span_id"], choice)
-    tabs = [Tab("mean", link(heads=None, start=start), choice.heads is None, "mean over all heads")]
-    tabs += [Tab(str(n), link(heads=n, start=start), choice.heads == n, f"head {n} of every layer") for n in range(heads)]
-    label = "mean over heads" if choice.heads is None else f"head {choice.heads}"
-    window = {"seq": choice.sequence, "start": start, "count": stop - start}
-    shown = urls.generation(found["span_id"], json=True, heads=choice.heads, attention=choice.map.key, **window)
-    named = series["layers"] if len(series["layers"]) == len(matrix[0]) else range(len(matrix[0]))
-    return {"heat": Heat(shown, tuple(named), tuple(tabs) if heads > 1 else (), label), "heat_reason": ""}
-
-
-def _alternatives(choices: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """What could have been said instead: text where it is known, else the id, else its place."""
-    return tuple(
-        (tokens.printed(one["text"]) if "text" in one else str(one.get("id", f"#{place}")), figures.number(one.get("surprisal")))
-        for place, one in enumerate(choices)
-    )
+def _alternatives(numbers: windowed.Numbers, cut: Cut) -> dict[int, tuple[tuple[str, str], ...]]:
+    """What could have been said instead, by token: (text where it is known, else the id, else its place; surprisal as printed)."""
+    found, sequence, store = numbers.found, numbers.sequence, numbers.site.store
+    count = sequence["alternatives"]
+    ids, surprisals = stored.choices(store, found, sequence["index"], count, cut)
+    own, texts = stored.words(store, found, sequence["index"]) if ids else ([], [])
+    known = dict(zip(own, texts, strict=True)) if len(own) == len(texts) else {}
+    out = {}
+    for row in range(max(len(ids), surprisals.size) // max(count, 1)):
+        at = range(row * count, (row + 1) * count)
+        said = [
+            tokens.printed(known[ids[n]]) if n < len(ids) and ids[n] in known else str(ids[n]) if n < len(ids) else f"#{n - at[0]}"
+            for n in at
+        ]
+        values = [figures.number(float(surprisals[n])) if n < surprisals.size else figures.ABSENT for n in at]
+        out[cut.start + row] = tuple(zip(said, values, strict=True))
+    return out

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway.conventions import (
+    ATTENTION_LAYERS,
     ATTENTION_STATUS,
     DECODING_MODE,
     DIFFUSION_GUIDANCE_SCALE,
@@ -66,13 +67,6 @@ _SCORES: Final[Mapping[str, tuple[str, str, str]]] = {
 """Key of the JSON twin -> label, unit, help."""
 
 
-def length(sequence: Mapping[str, Any]) -> int:
-    """Tokens of a sequence: any series tells, since a sender may capture numbers without ids, or ids without numbers."""
-    attention = [sequence.get("attention_entropy"), *(sequence.get("attention") or {}).values()]
-    series = [sequence.get("token_ids"), sequence.get("tokens"), *attention, *sequence["signals"].values()]
-    return max(sequence.get("output_tokens") or 0, *(len(values or ()) for values in series))
-
-
 def tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
     """The numbers beside the colours. The span's own attributes are the truth; nothing is recomputed from the series."""
 
@@ -110,8 +104,8 @@ def tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
 
 def badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badge, ...]:
     """What was and was not recorded, and how the call ended."""
-    attributes, attention = found["attributes"], found["attention"]
-    reason = str(attention.get("reason") or attributes.get(STATUS_REASON) or "")
+    attributes: Mapping[str, str] = found["attributes"]
+    reason = attributes.get(STATUS_REASON, "")
     out = []
     finish = attributes.get(RESPONSE_FINISH_REASONS)
     if finish:
@@ -120,20 +114,45 @@ def badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badge
         out.append(Badge("quiet", str(attributes[DECODING_MODE]), "generation mode"))
     for label, status in (
         ("tokens", attributes.get(TOKENS_STATUS)),
-        ("attention", attention.get("status") or attributes.get(ATTENTION_STATUS)),
+        ("attention", attributes.get(ATTENTION_STATUS)),
         ("steps", attributes.get(DIFFUSION_STATUS)),
     ):
         if status == STATUS_RECORDED:
-            shape = f" {attention['layers']} layers" if label == "attention" and attention.get("layers") else ""
+            layers = max(sequence["layers"].values(), default=0)
+            shape = f" {layers} layers" if label == "attention" and layers else ""
             out.append(Badge("good", f"{label} recorded{' ·' + shape if shape else ''}", ""))
         elif status:
             out.append(
                 Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason)
             )
-    if not sequence.get("tokens") and length(sequence):
-        what = "text not captured: token ids shown" if sequence.get("token_ids") else "text and ids not captured: positions shown"
+    return (*out, *_missing(sequence, found["named_layers"] if attributes.get(ATTENTION_LAYERS) else ()))
+
+
+def _missing(sequence: Mapping[str, Any], named: Sequence[int]) -> list[Badge]:
+    """What the sequence has only in part, or not at all."""
+    out, count, layers = [], sequence["tokens"], sequence["layers"]
+    if not count:
+        return []
+    if not sequence["texts"]:
+        what = "text not captured: token ids shown" if sequence["ids"] else "text and ids not captured: positions shown"
         out.append(Badge("quiet", what, "capture is off by default; the sender's settings turn it on"))
-    return tuple(out)
+    if named and layers:
+        shown = ", ".join(str(layer) for layer in named[:8]) + (", …" if len(named) > 8 else "")
+        out.append(Badge("quiet", f"attention sampled: layers {shown} only", "the sender recorded some layers, not all"))
+    if layers and not any(sequence["heads"].values()):
+        out.append(Badge("quiet", "mean over heads only", "attention of single heads was not recorded, or did not fit"))
+    if sequence["alternatives"]:
+        why = "less likely tokens were not recorded; entropy and surprisal are still of the whole distribution"
+        out.append(Badge("quiet", f"top {sequence['alternatives']} choices", why))
+    if not sequence["prompt"] and sequence["prompt_sequence"] == sequence["index"]:
+        why = "no surprisal of the prompt's tokens was recorded; the sender's setting prompt_surprisal records it"
+        out.append(Badge("quiet", "prompt not captured", why))
+    lengths = {"texts": sequence["texts"], "ids": sequence["ids"], **sequence["signals"]}
+    short = {name: length for name, length in lengths.items() if 0 < length < count}
+    if short:
+        least = min(short.values())
+        out.append(Badge("warn", f"series cut short: {least} of {count} tokens", f"shorter than the sequence: {', '.join(short)}"))
+    return out
 
 
 def _diffusion_tiles(steps: Mapping[str, Sequence[float | None]], of: Callable[[str], float | None]) -> tuple[Tile, ...]:

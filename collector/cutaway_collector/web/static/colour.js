@@ -1,6 +1,6 @@
-// The map's colours: viridis, from dark (narrow attention) to bright (wide). Equal steps look equal, also without red or green.
+// The map's colours: cividis, from dark (small) to bright (large). Equal steps look equal, also to eyes that tell no red from green.
 
-const STOPS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725"].map((hex) =>
+const STOPS = ["00224e", "123570", "3b496c", "575d6d", "707173", "8a8678", "a59c74", "c3b369", "e1cc55", "fee838"].map((hex) =>
   [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)),
 );
 
@@ -12,10 +12,10 @@ export const LUT = Uint32Array.from({ length: 256 }, (_, index) => {
   return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 });
 
-/** The 2nd and 98th percentile of the finite values: outliers take the end colours instead of greying out the rest. */
-export function robustRange(values) {
-  const sorted = Float32Array.from(values.filter(Number.isFinite)).sort();
-  if (!sorted.length) return [0, 0];
-  const pick = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-  return [pick(0.02), pick(0.98)];
+/** Draws the ramp itself, 256 pixels wide. */
+export function ramp(canvas) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(256, 1);
+  new Uint32Array(image.data.buffer).set(LUT);
+  context.putImageData(image, 0, 0);
 }

@@ -1,230 +1,401 @@
-// One token cursor over three pictures: the text, the strip chart, the attention map. Reads the page's JSON twin; draws only the map.
+// The generation page's cursor: one token, shared by the text, the strips and the attention map. Moves it, and says where it is.
 
-import { LUT, robustRange } from "./colour.js";
+import { ramp } from "./colour.js";
+import { TextLane } from "./generation_lane.js";
+import { HeatGrid } from "./generation_map.js";
+import { Numbers, aggregate, digits, spell, statistics } from "./generation_numbers.js";
+import { Panel, element, said } from "./generation_panel.js";
+import { State } from "./generation_state.js";
 
-const SIGNALS = [
-  ["surprisal", "surprisal", " nats"], ["entropy", "entropy", " nats"], ["margin", "margin", " nats"], ["rank", "rank", ""], ["inter_token_s", "time", " s"],
-  ["varentropy", "varentropy", " nats²"], ["min_p_mass", "min-p mass", ""], ["sampled_surprisal", "sampled surprisal", " nats"],
-];
-const ALTERNATIVES_TOLD = 5;
-const SOURCES_TOLD = 3;
-
-const digits = (value) => (value === null || value === undefined || !Number.isFinite(value) ? "–" : Number.isInteger(value) ? String(value) : value.toPrecision(3));
-
-/** Layers x tokens, drawn by putImageData, one pixel a cell; the browser scales it. Layer 0 is at the bottom. */
-class HeatGrid extends HTMLElement {
-  draw(matrix) {
-    const tokens = matrix.length;
-    const layers = Number(this.dataset.layers);
-    this.matrix = matrix;
-    const canvas = document.createElement("canvas");
-    canvas.width = tokens;
-    canvas.height = layers;
-    canvas.style.height = `${Math.max(120, Math.min(420, layers * 9))}px`;
-    canvas.style.imageRendering = tokens <= this.clientWidth ? "pixelated" : "auto";
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(tokens, layers);
-    const pixels = new Uint32Array(image.data.buffer);
-    const [low, high] = robustRange(matrix.flat());
-    const scale = high > low ? 255 / (high - low) : 0;
-    for (let token = 0; token < tokens; token++) {
-      for (let layer = 0; layer < layers; layer++) {
-        const value = matrix[token][layer];
-        const at = (layers - 1 - layer) * tokens + token;
-        pixels[at] = Number.isFinite(value) ? LUT[Math.max(0, Math.min(255, Math.round((value - low) * scale)))] : 0;
-      }
-    }
-    context.putImageData(image, 0, 0);
-    this.cell = document.createElement("i");
-    this.cell.className = "cell";
-    this.cell.hidden = true;
-    this.replaceChildren(canvas, this.cell);
-    this.tabIndex = 0;
-    this.setAttribute("role", "img");
-    this.setAttribute("aria-label", `${this.dataset.label} by layer and token; arrow keys move, the value is spoken`);
-    return [low, high];
-  }
-
-  /** The layer under a pointer's y, in CSS pixels from the top. */
-  layerAt(y) {
-    const layers = Number(this.dataset.layers);
-    return Math.max(0, Math.min(layers - 1, layers - 1 - Math.floor((y / this.clientHeight) * layers)));
-  }
-
-  mark(token, layer) {
-    if (!this.cell) return;
-    const layers = Number(this.dataset.layers);
-    const tokens = this.matrix.length;
-    this.cell.hidden = layer === null;
-    if (layer === null) return;
-    const width = this.clientWidth / tokens;
-    this.cell.style.left = `${token * width - 2}px`;
-    this.cell.style.top = `${((layers - 1 - layer) / layers) * this.clientHeight - 2}px`;
-    this.cell.style.width = `${Math.max(4, width + 4)}px`;
-    this.cell.style.height = `${this.clientHeight / layers + 4}px`;
-  }
-}
+const WORD = "word";
+const SENTENCE = "sentence";
 
 class TokenView extends HTMLElement {
   connectedCallback() {
-    this.spans = [...this.querySelectorAll("[data-lane] > .t, table.tokens tbody .t")];
-    this.start = Number(this.dataset.start);
-    this.count = Number(this.dataset.count);
-    this.heat = this.querySelector("heat-grid");
+    this.config = JSON.parse(this.dataset.config);
+    const config = this.config;
+    Object.assign(this, { start: config.start, stop: config.stop, token: -1, layer: null, head: 0, anchor: -1 });
+    this.numbers = new Numbers(config);
+    this.state = new State(config.base);
+    this.lane = new TextLane(this.querySelector("[data-lane], table.tokens tbody") ?? document.createElement("div"), config);
+    this.text = this.querySelector("[data-lane]") !== null;
+    this.grid = this.querySelector("heat-grid");
     this.tracks = [...this.querySelectorAll("[data-track]")];
+    this.overview = this.querySelector("[data-overview]");
     this.readout = this.querySelector("[data-readout]");
-    this.index = -1;
-    this.layer = null;
-    this.spans.forEach((span, index) => (span.tokenIndex = index));
+    this.rangeLine = this.querySelector("[data-range]");
+    this.panel = new Panel(this.querySelector("[data-panel]"), this.numbers, config);
+    this.slider = this.querySelector("[data-threshold] input[type=range]");
+    this.bound = config.bound;
+    this.removeAttribute("data-ready");
+    this.listen();
+    this.begin();
+  }
+
+  listen() {
     this.addEventListener("pointerover", (event) => {
       const span = event.target.closest(".t");
-      if (span && span.tokenIndex !== undefined) this.go(span.tokenIndex, null);
+      if (span?.unit !== undefined && !this.selecting) this.go(this.lane.firsts[span.unit]);
     });
     for (const track of this.tracks) track.addEventListener("pointermove", (event) => this.hover(track, event));
+    if (this.grid?.heads) this.grid.addEventListener("pointermove", (event) => {
+      if (!this.grid.columns) return;
+      const { layer, column } = this.grid.under(event);
+      [this.layer, this.head] = [layer, column];
+      this.go(Math.max(0, this.token), layer);
+    });
+    this.addEventListener("click", (event) => this.click(event));
     this.addEventListener("keydown", (event) => this.key(event));
-    this.load();
+    this.overview?.addEventListener("pointerdown", (event) => {
+      const box = this.overview.getBoundingClientRect();
+      this.go(Math.floor(((event.clientX - box.left) / box.width) * this.config.count));
+    });
+    this.slider?.addEventListener("input", () => this.setBound(Number(this.slider.value)));
+    this.slider?.form.addEventListener("submit", (event) => event.preventDefault());
+    for (const shown of this.querySelectorAll("[data-scripted]")) shown.hidden = false;
+    for (const plain of this.querySelectorAll("[data-plain]")) plain.hidden = true;
   }
 
-  async load() {
-    const twin = new URL(this.dataset.twin || `${location.pathname}.json${location.search}`, location.href);
-    if (!twin.searchParams.has("seq")) twin.searchParams.set("seq", new URL(location.href).searchParams.get("seq") ?? "0");
-    twin.searchParams.set("start", this.start);
-    twin.searchParams.set("count", this.count || 1);
+  async begin() {
+    const { config } = this;
+    for (const canvas of this.querySelectorAll("[data-ramp]")) ramp(canvas);
     try {
-      const answer = await fetch(twin);
-      if (!answer.ok) throw new Error(String(answer.status));
-      this.sequence = (await answer.json()).sequences[0];
+      await this.load(false);
     } catch {
-      if (this.heat) this.heat.textContent = "The numbers could not be loaded; reload the page to try again.";
+      this.readout.replaceChildren(element("span", "The numbers could not be loaded; reload the page to try again.", "muted"));
       return;
     }
-    const kind = this.heat?.dataset.kind;
-    this.matrix = kind === "entropy" ? this.sequence?.attention_entropy : this.sequence?.attention?.[kind];
-    if (this.heat && this.matrix?.length) this.legend(this.heat.draw(this.matrix));
+    this.box();
+    if (config.token >= 0) {
+      await this.go(config.token, config.layer >= 0 ? config.layer : null);
+      this.lane.show();
+      this.pin(config.token);
+    }
+    if (config.first >= 0) this.select(config.first, config.last);
+    this.known = this.hesitations();
     this.dataset.ready = "";
-    if (this.index >= 0) this.go(this.index, this.layer);
   }
 
-  legend([low, high]) {
-    const box = this.querySelector("[data-heatscale]");
-    box.querySelector("[data-low]").textContent = digits(low);
-    box.querySelector("[data-high]").textContent = `${digits(high)} ${this.heat.dataset.unit}`;
-    const ramp = box.querySelector("[data-ramp]").getContext("2d");
-    const image = ramp.createImageData(256, 1);
-    new Uint32Array(image.data.buffer).set(LUT);
-    ramp.putImageData(image, 0, 0);
-    box.hidden = false;
+  /** The numbers of the window at this.start, and its text where another stands there. */
+  async load(lane) {
+    const map = this.grid && !this.grid.heads ? this.grid.dataset.url : null;
+    const wanted = this.start;
+    const found = await this.numbers.window(this.start, this.stop, lane, map);
+    if (wanted !== this.start) return;
+    this.signals = found.signals;
+    this.cells = found.map;
+    if (found.lane && this.text) this.lane.draw(found.lane);
+    if (found.lane) this.strips(found.lane.strips);
+    if (this.grid && found.map) this.grid.drawTokens(found.map);
+  }
+
+  strips(paths) {
+    const drawn = this.tracks.filter((track) => track.dataset.track === "strip").map((track) => track.querySelector("svg"));
+    paths.forEach(({ path, steps }, at) => {
+      drawn[at]?.setAttribute("viewBox", `0 0 ${steps} 100`);
+      drawn[at]?.querySelector("path").setAttribute("d", path);
+    });
+  }
+
+  /** Goes on in the window that holds a token. Tables are the server's alone: there it is another page. */
+  async move(token) {
+    const { size, count, unit } = this.config;
+    const start = Math.floor(token / size) * size;
+    if (!this.text) {
+      this.state.set({ tok: token });
+      this.state.write();
+      location.reload();
+      return;
+    }
+    [this.start, this.stop] = [start, Math.min(count, start + size)];
+    this.dataset.loading = "";
+    await this.load(true);
+    delete this.dataset.loading;
+    this.box();
+    this.remark();
+    if (this.rangeOf) this.lane.range(...this.rangeOf);
+    if (unit === "token") this.lane.pin(this.panel.token >= this.start && this.panel.token < this.stop ? this.panel.token : -1);
+  }
+
+  /** Where the window lies within all tokens. */
+  box() {
+    if (!this.overview) return;
+    const window = this.overview.querySelector(".window-box");
+    window.style.left = `${(this.start / this.config.count) * 100}%`;
+    window.style.width = `${((this.stop - this.start) / this.config.count) * 100}%`;
+    const [from, to] = this.querySelectorAll("[data-window] span");
+    [from.textContent, to.textContent] = [this.start, this.stop - 1];
+  }
+
+  async go(token, layer = null) {
+    const wanted = Math.max(0, Math.min(this.config.count - 1, token));
+    this.token = wanted;
+    this.layer = layer;
+    if (wanted < this.start || wanted >= this.stop) {
+      try {
+        await this.move(wanted);
+      } catch {
+        this.readout.replaceChildren(element("span", "That part could not be loaded; move again to try once more.", "muted"));
+        return;
+      }
+      if (this.token !== wanted) return;
+    }
+    this.lane.at(wanted);
+    for (const track of this.tracks) this.line(track, (wanted - this.start + 0.5) / (this.stop - this.start));
+    if (this.overview) {
+      this.line(this.overview, (wanted + 0.5) / this.config.count);
+      this.overview.setAttribute("aria-valuenow", wanted);
+    }
+    if (this.grid?.heads) this.matrix(wanted);
+    else this.grid?.mark(wanted - this.start, layer);
+    this.tell();
+    this.state.set({ tok: wanted, layer: layer ?? "" });
+  }
+
+  line(track, share) {
+    const line = track.querySelector(".cursor");
+    line.hidden = false;
+    line.style.left = `${share * 100}%`;
+  }
+
+  /** Every head of every layer for one token; the last one asked for wins. */
+  async matrix(token) {
+    if (this.matrixOf !== token) {
+      this.matrixOf = token;
+      const values = await this.numbers.cells(this.grid.dataset.url, token, 1).catch(() => null);
+      if (this.matrixOf !== token || !values?.length) return;
+      this.grid.drawHeads(values);
+      this.tell();
+    }
+    this.grid.mark(this.head, this.layer);
   }
 
   hover(track, event) {
+    if (this.selecting) return;
     const box = track.getBoundingClientRect();
-    const index = Math.floor(((event.clientX - box.left) / box.width) * this.count);
-    const over = this.heat && track.contains(this.heat) ? this.heat.layerAt(event.clientY - box.top) : null;
-    if (index >= 0 && index < this.count) this.go(index, over);
+    const token = this.start + Math.floor(((event.clientX - box.left) / box.width) * (this.stop - this.start));
+    const onMap = this.grid && track.contains(this.grid) && this.grid.columns;
+    if (token >= this.start && token < this.stop) this.go(token, onMap ? this.grid.under(event).layer : null);
   }
 
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("a, button, input")) return;
-    const onMap = this.heat && event.target === this.heat;
-    const at = Math.max(0, this.index);
-    const moves = {
-      ArrowRight: () => this.index + 1, ArrowLeft: () => at - 1, Home: () => 0, End: () => this.count - 1,
-      n: () => this.striking(1), p: () => this.striking(-1), PageDown: () => this.page(1), PageUp: () => this.page(-1),
-    };
-    let layer = onMap ? (this.layer ?? 0) : null;
-    if (onMap && event.key === "ArrowUp") layer = Math.min(Number(this.heat.dataset.layers) - 1, layer + 1);
-    else if (onMap && event.key === "ArrowDown") layer = Math.max(0, layer - 1);
-    else if (!Object.hasOwn(moves, event.key)) return;
-    event.preventDefault();
-    const index = Object.hasOwn(moves, event.key) ? moves[event.key]() : at;
-    this.go(Math.max(0, Math.min(this.count - 1, index)), layer);
-    this.spans[this.index]?.scrollIntoView({ block: "nearest" });
-  }
-
-  /** The token one screen of the lane further, which scrolls along. Tokens stand in reading order, so halving finds it. */
-  page(step) {
-    const box = this.spans[0]?.closest("[data-lane], .tall");
-    if (!box) return 0;
-    const top = (index) => this.spans[index].getBoundingClientRect().top + box.scrollTop;
-    const screen = Math.max(box.clientHeight - 48, 24);
-    const wanted = top(Math.max(0, this.index)) + step * screen;
-    let [low, high] = [0, this.spans.length - 1];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (top(middle) < wanted) low = middle + 1;
-      else high = middle;
+  click(event) {
+    const link = event.target.closest("a[href]");
+    if (link) this.state.follow(link);
+    const jump = event.target.closest("[data-jump]");
+    if (jump) this.hesitation(Number(jump.dataset.jump));
+    const span = event.target.closest(".t");
+    const onTrack = event.target.closest("[data-track], [data-overview]");
+    if (link || (span?.unit === undefined && !onTrack) || this.token < 0) return;
+    if (event.detail === 2 && span) this.choose(WORD);
+    else if (event.detail === 3 && span) this.choose(SENTENCE);
+    else if (event.shiftKey) this.extend(span ? this.lane.tokensOf(span.unit)[1] : this.token);
+    else {
+      this.anchor = this.token;
+      this.pin(this.token);
     }
-    box.scrollTop += step * screen;
+  }
+
+  /** Chooses the word or sentence at the cursor, however the page reads. */
+  async choose(unit) {
+    const numbers = await this.numbers.series(`unit:${unit}`);
+    const own = numbers[this.token];
+    this.select(numbers.indexOf(own), numbers.lastIndexOf(own));
+  }
+
+  pin(token) {
+    const again = this.panel.token === token;
+    this.lane.pin(again ? -1 : token);
+    if (again) return this.panel.close();
+    const { names, dataset } = this.grid ?? { names: [], dataset: { label: "", unit: "", kind: "" } };
+    this.panel.open(token, {
+      names, label: dataset.label, unit: dataset.unit, kind: dataset.kind, close: () => this.pin(token),
+      text: (other) => (other >= this.start && other < this.stop ? this.lane.text(other) : ""), go: (other) => this.go(other).then(() => this.lane.show()),
+    });
+    return undefined;
+  }
+
+  /** A range from where it was begun to this token. */
+  extend(token) {
+    if (this.anchor < 0) this.anchor = Math.max(0, this.token);
+    this.select(Math.min(this.anchor, token), Math.max(this.anchor, token));
+  }
+
+  async select(first, last) {
+    this.rangeOf = [first, last];
+    this.lane.range(first, last);
+    this.rangeLine.hidden = first < 0;
+    this.state.set({ range: first < 0 ? "" : `${first}-${last}` });
+    if (first < 0) return;
+    const { signal, signals } = this.config;
+    const [, label, unit] = signals.find(([key]) => key === signal) ?? [signal, signal, ""];
+    const known = signals.some(([key]) => key === signal);
+    const found = known ? statistics(await this.numbers.series(signal), first, last) : statistics([], 0, -1);
+    const nats = signals.some(([key]) => key === "surprisal") ? statistics(await this.numbers.series("surprisal"), first, last) : null;
+    if (this.rangeOf[0] !== first || this.rangeOf[1] !== last) return;
+    const parts = [element("b", first === last ? `token ${first}` : `tokens ${first} to ${last}`), element("span", `${last - first + 1} tokens, ${label.toLowerCase()}`, "muted")];
+    parts.push(said("mean", spell(found.mean, unit)), said("max", `${spell(found.max, unit)} at #${found.at}`), said("sum", spell(found.sum, unit)));
+    if (nats) parts.push(said("perplexity", digits(Math.exp(nats.mean))));
+    this.rangeLine.replaceChildren(...parts);
+  }
+
+  /** The values that colours and hesitations are about: of all tokens, or of all words, sentences or lines. */
+  async hesitations() {
+    const { signal, signals, unit, agg, reverse } = this.config;
+    if (!signals.some(([key]) => key === signal)) return;
+    const values = await this.numbers.series(signal).catch(() => null);
+    if (!values) return;
+    this.values = values;
+    if (unit !== "token" && this.config.texts) {
+      const numbers = await this.numbers.series(`unit:${unit}`).catch(() => null);
+      if (!numbers) return;
+      this.firsts = Uint32Array.from(numbers.keys()).filter((token) => token === 0 || numbers[token] !== numbers[token - 1]);
+      this.values = aggregate(values, this.firsts, reverse && agg === "max" ? "min" : agg);
+    }
+    this.dataset.hesitating = "";
+    this.remark();
+  }
+
+  reaches(value) {
+    return this.config.reverse ? value <= this.bound : value >= this.bound;
+  }
+
+  setBound(value) {
+    this.bound = value;
+    this.state.set({ threshold: String(Number(value.toPrecision(4))) });
+    this.remark();
+  }
+
+  /** The unit, counted from the sequence's first, that a token belongs to. */
+  unitOf(token) {
+    if (!this.firsts) return token;
+    let [low, high] = [0, this.firsts.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.firsts[middle] <= token) low = middle;
+      else high = middle - 1;
+    }
     return low;
   }
 
-  /** The next token, in that direction, in the upper quarter of the colours. */
-  striking(step) {
-    for (let at = this.index + step; at >= 0 && at < this.spans.length; at += step) {
-      if (/\bq1[2-5]\b/.test(this.spans[at].className)) return at;
+  remark() {
+    const { values } = this;
+    if (!values || this.bound === null) return;
+    let [count, total] = [0, 0];
+    for (const value of values) {
+      if (!Number.isFinite(value)) continue;
+      total += 1;
+      count += this.reaches(value);
     }
-    return Math.max(0, this.index);
+    const [, , unit] = this.config.signals.find(([key]) => key === this.config.signal);
+    const what = this.config.unit === "token" ? "" : ` ${this.config.unit}s`;
+    this.querySelector("[data-hesitations]").textContent = `${count} of ${total}${what} at or ${this.config.reverse ? "below" : "above"} ${spell(this.bound, unit)}`;
+    const offset = this.unitOf(this.lane.firsts[0] ?? 0);
+    this.lane.mark(values.subarray(offset), (value) => this.reaches(value));
+    const track = this.querySelector("[data-chosen]");
+    const ceiling = Number(track.dataset.ceiling);
+    let line = track.querySelector(".bound");
+    if (!line) track.append((line = element("i", "", "bound")));
+    line.hidden = !(this.bound >= 0 && this.bound <= ceiling);
+    line.style.bottom = `${(this.bound / ceiling) * 98}%`;
   }
 
-  go(index, layer) {
-    this.spans[this.index]?.classList.remove("at");
-    this.index = index;
-    this.layer = layer;
-    this.spans[index]?.classList.add("at");
-    for (const track of this.tracks) {
-      const line = track.querySelector(".cursor");
-      line.hidden = false;
-      line.style.left = `${((index + 0.5) / this.count) * 100}%`;
+  /** The next token (or unit) in that direction that reaches the threshold. */
+  async hesitation(step) {
+    await this.known;
+    if (!this.values) return;
+    for (let unit = (this.token < 0 ? (step > 0 ? -1 : 0) : this.unitOf(this.token)) + step; unit >= 0 && unit < this.values.length; unit += step) {
+      if (!this.reaches(this.values[unit])) continue;
+      await this.go(this.firsts ? this.firsts[unit] : unit);
+      this.lane.show();
+      return;
     }
-    this.heat?.mark(index, layer);
-    this.tell();
   }
 
-  /** Where that layer looked most for this token: positions from the first prompt token, with their weights. */
-  sources(layer, index, add) {
-    const found = this.sequence.sources;
-    const column = found?.layers?.indexOf(layer) ?? -1;
-    const places = column < 0 ? undefined : found.positions?.[index]?.[column];
-    if (!places) return;
-    const masses = found.masses?.[index]?.[column] ?? [];
-    add("looked at", places.slice(0, SOURCES_TOLD).map((place, k) => `#${place}${masses[k] === undefined ? "" : ` (${digits(masses[k])})`}`).join(", "));
+  /** The first token of the unit before or after the cursor's. */
+  neighbour(step) {
+    if (this.token < 0) return this.start;
+    const unit = this.lane.unitOf(this.token) + step;
+    if (unit < 0) return this.start - 1;
+    return this.lane.firsts[unit] ?? Math.max(this.stop, this.token + 1);
   }
 
-  tell() {
-    if (!this.sequence) return;
-    const index = this.index;
-    const span = this.spans[index];
-    const text = span ? [...span.childNodes].filter((node) => node.nodeName !== "SMALL").map((node) => node.textContent).join("") : "";
-    const parts = [];
-    const add = (label, value) => {
-      const part = document.createElement("span");
-      const strong = document.createElement("em");
-      strong.textContent = value;
-      part.append(`${label} `, strong);
-      parts.push(part);
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("a, button, input, summary")) return;
+    const onMap = this.grid && event.target === this.grid;
+    const last = this.config.count - 1;
+    const moves = {
+      ArrowRight: () => this.neighbour(1), ArrowLeft: () => this.neighbour(-1), Home: () => 0, End: () => last,
+      PageDown: () => this.screen(1), PageUp: () => this.screen(-1),
     };
-    const chip = document.createElement("b");
-    chip.textContent = text;
-    parts.push(chip);
-    add("token", String(this.start + index));
-    for (const [key, label, unit] of SIGNALS) {
-      const value = this.sequence.signals[key]?.[index];
-      if (value !== undefined && value !== null) add(label, digits(value) + unit);
+    if (event.key === "g" || event.key === "G") this.hesitation(event.key === "g" ? 1 : -1);
+    else if (event.key === "v") this.nextView();
+    else if (event.key === "Enter" && this.token >= 0) this.pin(this.token);
+    else if (event.key === "Escape") [this.anchor] = [-1, this.select(-1, -1)];
+    else if (onMap && event.key.startsWith("Arrow") && (this.grid.heads || event.key.endsWith("Up") || event.key.endsWith("Down"))) this.cell(event.key);
+    else if (Object.hasOwn(moves, event.key)) this.step(event, moves[event.key](), onMap);
+    else return;
+    event.preventDefault();
+  }
+
+  async step(event, token, onMap) {
+    if (event.shiftKey && this.anchor < 0) this.anchor = Math.max(0, this.token);
+    await this.go(token, onMap ? (this.layer ?? 0) : null);
+    if (event.shiftKey) this.extend(this.lane.tokensOf(this.lane.unitOf(this.token))[event.key === "ArrowLeft" ? 0 : 1]);
+    else this.anchor = -1;
+    this.lane.show();
+  }
+
+  /** Another cell of the map: a layer up or down, in the matrix a head left or right. */
+  cell(key) {
+    const within = (value, count) => Math.max(0, Math.min(count - 1, value));
+    const up = { ArrowUp: 1, ArrowDown: -1 }[key] ?? 0;
+    this.head = within(this.head + ({ ArrowRight: 1, ArrowLeft: -1 }[key] ?? 0), this.grid.heads || 1);
+    this.go(Math.max(this.token, this.start), within((this.layer ?? 0) + up, this.grid.layers));
+  }
+
+  screen(step) {
+    const unit = this.lane.page(Math.max(this.token, this.start), step);
+    const token = this.lane.firsts[unit] ?? this.start;
+    const still = token === this.token;  // at the window's end a screen further is the next window
+    return still ? (step > 0 ? this.stop : this.start - 1) : token;
+  }
+
+  nextView() {
+    const links = [...this.querySelectorAll('nav[aria-label="Show tokens as"] a')];
+    const next = links[(links.findIndex((link) => link.hasAttribute("aria-current")) + 1) % links.length];
+    next?.click();
+  }
+
+  /** The numbers at the cursor; the cell of the map first, where the cursor is on it. */
+  tell() {
+    if (!this.signals) return;
+    const { token } = this;
+    const text = this.text ? this.lane.text(token) : "";
+    const parts = [];
+    const cell = this.cellSaid(text);
+    if (cell) parts.push(cell);
+    if (text) parts.push(element("b", text));
+    parts.push(said("token", String(token)));
+    for (const [key, label, unit] of this.config.signals) {
+      const value = this.signals[key]?.[token - this.start];
+      if (Number.isFinite(value)) parts.push(said(label.toLowerCase(), spell(value, unit)));
     }
-    const row = this.matrix?.[index];
-    if (row) {
-      const { label, unit, names, kind } = this.heat.dataset;
-      const what = kind === "entropy" ? "attention" : label.toLowerCase();
-      const mean = row.reduce((sum, value) => sum + (value ?? 0), 0) / row.length;
-      const layer = names.split(",")[this.layer ?? 0];
-      if (this.layer === null) add(`${what}, mean of layers`, `${digits(mean)} ${unit}`);
-      else add(`${what}, layer ${layer}`, `${digits(row[this.layer])} ${unit}`);
-      if (this.layer !== null && kind !== "cross_entropy") this.sources(Number(layer), index, add);
+    if (this.cells && this.layer === null) {
+      const { layers, dataset } = this.grid;
+      const at = (token - this.start) * layers;
+      const row = this.cells.subarray(at, at + layers);
+      parts.push(said(`${dataset.label.toLowerCase()}, mean of layers`, spell(row.reduce((sum, value) => sum + value, 0) / layers, dataset.unit)));
     }
-    const choices = this.sequence.alternatives?.[index] ?? [];
-    choices.slice(0, ALTERNATIVES_TOLD).forEach((choice, place) =>
-      add(place ? "or" : "likely", `${choice.text !== undefined ? JSON.stringify(choice.text) : (choice.id ?? `#${place}`)} ${digits(choice.surprisal)}`));
     this.readout.replaceChildren(...parts);
+  }
+
+  /** "layer 3, token 17 ' Paris', attention entropy 0.42 nats" */
+  cellSaid(text) {
+    const { grid, layer, head, token } = this;
+    if (!grid?.columns || layer === null) return null;
+    const value = grid.value(grid.heads ? head : token - this.start, layer);
+    const where = grid.heads ? `layer ${grid.names[layer]}, head ${head}` : `layer ${grid.names[layer]}`;
+    return said(`${where}, token ${token}${text ? ` ‘${text}’` : ""}, ${grid.dataset.label.toLowerCase()}`, spell(value, grid.dataset.unit));
   }
 }
 
