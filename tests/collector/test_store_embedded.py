@@ -78,6 +78,7 @@ def test_data_is_private_and_temporary_files_are_gone(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "tmp").mkdir(parents=True)
     (data / "tmp" / "left-by-a-crash.raw").write_bytes(b"a prompt")
+    (data / "tmp" / "of-a-library" / "inner").mkdir(parents=True)
     store = open_store(Settings(data=str(data)))
     store.insert(spans_block(1), "private")
     store.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -268,7 +269,11 @@ def _embedded(data: Path, settings: Settings, create: bool) -> ClickHouseStore:
     try:
         engine, temporary = private_directory(data / "chdb"), private_directory(data / "tmp")
         for leftover in temporary.iterdir():
-            leftover.unlink(missing_ok=True)
+            # Libraries that ask for the folder of temporary files leave folders of their own in it.
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
     except BaseException:
         os.close(lock)
         raise

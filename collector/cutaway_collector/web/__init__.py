@@ -41,9 +41,9 @@ from cutaway_collector.web import (
     plugins,
     saved_routes,
     search_routes,
-    search_routes,
     security,
     start_routes,
+    system_routes,
     trace_routes,
     urls,
 )
@@ -53,6 +53,7 @@ from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.navigation import NAVIGATION
 from cutaway_collector.web.pages import guide, windows
 from cutaway_collector.web.pages.first_run import Intake
+from cutaway_collector.web.pages.system import Insides
 from cutaway_collector.web.site import Site
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ def create_app(
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
     start_routes.routes(app, site, store, intake, _render, _json)
+    registry = registry or CollectorRegistry()
+    system_routes.routes(app, site, Insides(store, registry, status), _render, _json)
     map_routes.routes(app, site, vectors or Vectors(store, None), _render, _json)
     export_routes.routes(app, site, _render, _json)
     searches = SavedSearches(store)
@@ -114,7 +117,7 @@ def create_app(
     complete_routes.routes(app, site, searches, _json)
     compare_routes.routes(app, site, _render, _json)
     overview_routes.routes(app, site, _render, _json)
-    _plumbing(app, registry or CollectorRegistry(), status)
+    _plumbing(app, registry, status)
     return app
 
 

@@ -40,10 +40,11 @@ class Gate:
 
 
 def scope_of(endpoint: str | None, method: str, path: str) -> Scope | None:
-    """What a request must be allowed to do; None for everybody's. Whatever changes something, or lies under /admin, needs admin."""
+    """What a request must be allowed to do; None for everybody's. Whatever changes something, or tells of every tenant, needs
+    admin."""
     if endpoint in OPEN:
         return None
-    if path == "/admin" or path.startswith("/admin/"):
+    if path in ("/admin", "/system", "/system.json") or path.startswith("/admin/"):
         return "admin"
     return "read" if method in _READING or endpoint in HARMLESS else "admin"
 

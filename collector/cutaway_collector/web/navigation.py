@@ -24,5 +24,6 @@ NAVIGATION: Final[tuple[Entry, ...]] = (
     Entry("Drift", "/drift"),
     Entry("Alerts", "/alerts"),
     Entry("Saved", "/saved"),
+    Entry("System", "/system"),
     Entry("Help", "/help"),
 )
