@@ -22,11 +22,10 @@ def skeleton(spans: Sequence[Plain], names: Mapping[str, str] | None = None, **c
         "span_ids": ids, "parent_ids": [span[1] for span in ordered], "names": [(names or {}).get(one, one) for one in ids],
         "kinds": ["Internal"] * count, "services": ["s"] * count, "starts_ns": [span[2] for span in ordered],
         "durations_ns": [span[3] for span in ordered], "failed": [0] * count, "models": [""] * count, "operations": [""] * count,
-        "event_offsets_ns": [[]] * count, "event_failures": [[]] * count,
     }
     numbers = ("input_tokens", "output_tokens", "ttfts_s", "perplexities", "surprisal_means", "surprisal_maxima")
     plain |= {name: [None] * count for name in numbers}
-    return Skeleton(trace_id="7" * 32, truncated=False, **(plain | columns))
+    return Skeleton(trace_id="7" * 32, truncated=False, events={}, **(plain | columns))
 
 
 def random_spans(most: int = 14, *, names: int = 3) -> st.SearchStrategy[tuple[list[Plain], dict[str, str]]]:

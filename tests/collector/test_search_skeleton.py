@@ -92,7 +92,7 @@ def test_a_skeleton_is_the_trace_without_what_spans_carry(store: Store) -> None:
         assert [one[key] for one in spans] == list(column)
     assert len(SPANS) == len(bones)
     assert [one["status"] == "Error" for one in spans] == list(map(bool, bones.failed))
-    assert ([7, 7], [0, 1]) == (list(bones.event_offsets_ns[0]), list(bones.event_failures[0]))
+    assert {0: ([7, 7], [0, 1])} == {at: (list(offsets), list(failures)) for at, (offsets, failures) in bones.events.items()}
     assert not bones.truncated
 
 

@@ -140,7 +140,7 @@ class _Maker:
         group, spans = self.tree.groups[number], self.tree.skeleton
         key, is_open = spans.span_ids[group.members[0]], number in self.opened
         others = tuple(one for one in self.state.opened if one != key)
-        path = sorted(part for span in group.members for part in self.path.get(span, ())) if self.path else []
+        path = [part for span in group.members for part in self.path.get(span, ())] if self.path else []
         toggled = ",".join(others if is_open else (*others, key))
         return Line(
             name=group.name, url=self.state.url(rows=self.first, open=toggled), identity=key,
@@ -156,7 +156,7 @@ class _Maker:
         start, duration, span_id = spans.starts_ns[span], spans.durations_ns[span], spans.span_ids[span]
         first_token_ns = min(round((spans.ttfts_s[span] or 0.0) * 1e9), duration)
         stripe, path = self.stripes.get(span_id), self.path.get(span, [])
-        events = zip(spans.event_offsets_ns[span], spans.event_failures[span], strict=True)
+        events = zip(*spans.events.get(span, ((), ())), strict=True)
         ticks = ((self.lane.at(start + offset), bool(failure)) for offset, failure in events)
         return Line(
             name=spans.names[span], url=self.state.url(span=span_id, rows=self.first), identity=span_id,
@@ -175,8 +175,17 @@ class _Maker:
         return "matched" if any(span in self.matched for span in members) else "dimmed"
 
     def _places(self, parts: Sequence[tuple[int, int]]) -> tuple[Place, ...]:
-        found = (self.lane.place(start, end, thinnest=THINNEST_PERCENT) for start, end in parts)
-        return tuple(place for place in found if place is not None)
+        """Where these stretches of time lie; those too close to be told apart are one, so that a row never has thousands."""
+        out: list[Place] = []
+        for start, end in sorted(parts):
+            place = self.lane.place(start, end, thinnest=THINNEST_PERCENT)
+            if place is None:
+                continue
+            if out and place.x - (out[-1].x + out[-1].width) < THINNEST_PERCENT:
+                place = Place(out[-1].x, max(out[-1].width, place.x + place.width - out[-1].x))
+                out.pop()
+            out.append(place)
+        return tuple(out)
 
     def _cells(self, stripe: Stripe | None, start_ns: int, duration_ns: int) -> tuple[Place, ...]:
         """Where a sender's tokens go on after its span has ended, the stripe ends with the span."""
@@ -226,8 +235,7 @@ def columns(tree: Waterfall, stripes: Mapping[str, Stripe]) -> dict[str, Any]:
         "groups": _sparse((row, [len(group.members), group.p50_ns, group.p99_ns, group.failures]) for row, group in groups.items()),
         "numbers": _sparse((row, [column[span] for column in numbers]) for span, row in rows.items()
                            if any(column[span] is not None for column in numbers)),
-        "events": _sparse((row, [spans.event_offsets_ns[span], spans.event_failures[span]]) for span, row in rows.items()
-                          if len(spans.event_offsets_ns[span])),
+        "events": _sparse((rows[span], events) for span, events in spans.events.items() if span in rows),
         "stripes": _sparse((row, [one.first_s, one.last_s, heat(one)]) for span, row in rows.items()
                            if (one := stripes.get(spans.span_ids[span]))),
         "path": [[rows[span], start - tree.start_ns, end - start] for span, start, end in tree.path if span in rows],

@@ -195,8 +195,10 @@ class _Rows:
             self.entries.append(entry)
             self.depths.append(depth)
             self.parents.append(parent)
-            below = self._grouped(self.children[entry]) if entry >= 0 else self.groups[~entry].members
-            todo.extend((child, depth + 1, row) for child in reversed(below))
+            below = self.children[entry] if entry >= 0 else self.groups[~entry].members
+            if below:
+                inner = self._grouped(below) if entry >= 0 else below
+                todo += [(child, depth + 1, row) for child in reversed(inner)]
 
     def _grouped(self, spans: Sequence[int]) -> Sequence[int]:
         """The spans, those that repeat replaced by their group at the place of the first."""

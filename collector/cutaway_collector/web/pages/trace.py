@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import orjson
+from markupsafe import Markup
+
 from cutaway_collector import search as verb
 from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
@@ -27,7 +30,7 @@ from cutaway_collector.web.waterfall import Waterfall
 
 ROWS_WHOLE_MAX: Final = 500
 """A waterfall of so many rows is drawn on the server as a whole..."""
-ROWS_A_PAGE: Final = 150
+ROWS_A_PAGE: Final = 100
 """...a larger one in pages of these, which the script replaces by one long list."""
 GROUPED_SPANS_MAX: Final = 200_000
 PATH_NAMES_SHOWN: Final = 5
@@ -144,6 +147,7 @@ class TracePage:
     search_url: str
     twin_url: str
     skeleton_url: str
+    skeleton: Markup
     keys: tuple[tuple[str, str], ...]
 
 
@@ -180,10 +184,22 @@ def skeleton_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
     trace_id = checked_id(trace_id, 32, "trace")
     state = trace_state.read(trace_id, args)
     tree, grouped = _tree(site, trace_id, state)
+    return _skeleton(tree, grouped, _stripes(site, tree))
+
+
+def _skeleton(tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe]) -> dict[str, Any]:
     return {
-        "trace_id": trace_id, "start_ns": str(tree.start_ns), "total_ns": tree.total_ns, "grouped": grouped,
-        "truncated": tree.skeleton.truncated, **trace_rows.columns(tree, _stripes(site, tree)),
+        "trace_id": tree.skeleton.trace_id, "start_ns": str(tree.start_ns), "total_ns": tree.total_ns, "grouped": grouped,
+        "truncated": tree.skeleton.truncated, **trace_rows.columns(tree, stripes),
     }
+
+
+def _held(state: State, tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe]) -> Markup:
+    """skeleton.json as text in the page: its script need not ask, and the trace is read once. None where rows are paged through."""
+    if state.rows:
+        return Markup("")
+    text = orjson.dumps(_skeleton(tree, grouped, stripes)).decode()
+    return Markup(text.replace("&", "&amp;").replace("<", "&lt;"))  # noqa: S704  escaped here: text content has no quotes to end
 
 
 def matches_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
@@ -219,8 +235,9 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     first = _first_row(state, tree, visible, chosen if state.span else -1)
     whole = len(visible) <= ROWS_WHOLE_MAX
     shown = visible if whole else visible[first : first + ROWS_A_PAGE]
+    stripes = _stripes(site, tree)
     lines = trace_rows.lines(tree, shown, state, selected=spans.span_ids[chosen], opened=opened, first=first,
-                             stripes=_stripes(site, tree), matched=matched)
+                             stripes=stripes, matched=matched)
     worst = max((span for span, nats in enumerate(spans.surprisal_maxima) if nats is not None and math.isfinite(nats)),
                 key=lambda span: spans.surprisal_maxima[span] or 0.0, default=-1)
     path = _path(tree)
@@ -258,7 +275,8 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         frozen_from=_frozen(state.search.get("from", ""), now_ns, "from"),
         frozen_to=_frozen(state.search.get("to", ""), now_ns, "to"),
         search_url=urls.search(q=f"trace:{trace_id}", from_="all"), twin_url=urls.trace(trace_id, part=".json"),
-        skeleton_url=urls.trace(trace_id, part="/skeleton.json", open=",".join(state.opened) if grouped else ""), keys=KEYS,
+        skeleton_url=urls.trace(trace_id, part="/skeleton.json", open=",".join(state.opened) if grouped else ""),
+        skeleton=_held(state, tree, grouped, stripes), keys=KEYS,
     )
 
 

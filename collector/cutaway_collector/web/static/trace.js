@@ -48,10 +48,10 @@ class TraceRows extends HTMLElement {
   async connectedCallback() {
     this.grid = this.querySelector("[role=treegrid]");
     this.total = Number(this.dataset.total);
-    const answer = await fetch(this.dataset.url).catch(() => null);
-    if (!answer?.ok || !this.isConnected) return; // the rows that the server drew stay
+    const data = await this.#data();
+    if (!data || !this.isConnected) return; // the rows that the server drew stay
     const asked = new URL(location.href).searchParams;
-    this.tree = new Tree(await answer.json(), new Set((asked.get("open") ?? "").split(",")));
+    this.tree = new Tree(data, new Set((asked.get("open") ?? "").split(",")));
     const map = document.querySelector("mini-map");
     [this.low, this.high] = [Number(map.dataset.low), Number(map.dataset.high)];
     this.selected = this.tree.rowOf.get(this.grid.querySelector(".selected .cover")?.href.match(/span=([0-9a-f]{16})/)?.[1]) ?? -1;
@@ -64,6 +64,18 @@ class TraceRows extends HTMLElement {
     if (asked.get("f")) await this.filter(asked.get("f"), asked.get("show") || "dim");
     if (wanted !== undefined) this.#look();
     this.dataset.ready = "";
+  }
+
+  /** The skeleton: the page holds it, unless it is one of several pages of rows. */
+  async #data() {
+    const held = this.querySelector("[data-skeleton]");
+    if (!held) {
+      const answer = await fetch(this.dataset.url).catch(() => null);
+      return answer?.ok ? answer.json() : null;
+    }
+    const data = JSON.parse(held.textContent);
+    held.remove();
+    return data;
   }
 
   #take() {
@@ -205,10 +217,22 @@ class TraceRows extends HTMLElement {
         parts.push(tick);
       });
     }
-    for (const [from, length] of tree.pathOf.get(row) ?? []) parts.push(this.#rect("path", from, length, 3.5, 2.5, 0.25));
+    for (const [from, length] of this.#joined(tree.pathOf.get(row) ?? [])) parts.push(this.#rect("path", from, length, 3.5, 2.5, 0.25));
     const css = `s${tree.service[row] % HUES}${failures && !group ? " bad" : ""}${group ? " many" : ""}`;
     return shape("svg", { class: "lane", width: "100%", height: ROW, "aria-hidden": "true" },
       shape("g", { class: css }, ...parts.filter(Boolean)));
+  }
+
+  /** Stretches of time in order, those too close to be told apart as one. */
+  #joined(stretches) {
+    const least = (this.total * (this.high - this.low) * 0.25) / 10000;
+    const out = [];
+    for (const [start, size] of stretches) {
+      const before = out.at(-1);
+      if (before && start - before[0] - before[1] < least) before[1] = Math.max(before[1], start + size - before[0]);
+      else out.push([start, size]);
+    }
+    return out;
   }
 
   #numbers([input, output, first, perplexity, mean, worst]) {

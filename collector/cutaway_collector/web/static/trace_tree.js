@@ -45,11 +45,12 @@ export class Tree {
     }
     this.pathOf = new Map();
     for (const [row, start, duration] of data.path) {
-      for (let at = row; at >= 0; at = at === row && this.groups[this.parents[row]] ? this.parents[row] : -1) {
+      for (const at of this.groups[this.parents[row]] ? [row, this.parents[row]] : [row]) {
         if (!this.pathOf.has(at)) this.pathOf.set(at, []);
         this.pathOf.get(at).push([start, duration]);
       }
     }
+    for (const stretches of this.pathOf.values()) stretches.sort((a, b) => a[0] - b[0]);
     this.matched = null;
     this.show = "dim";
     this.arrange();
