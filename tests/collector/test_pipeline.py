@@ -393,3 +393,23 @@ def test_a_request_that_cannot_become_rows_harms_no_other(
         wait_until(lambda: stored(store) == [*range(10), *range(20, 30)])
         assert sample(pipeline, "cutaway_spans_lost_total") == SPANS_A_REQUEST
         assert "ZeroDivisionError: planted" in store.query("SELECT Reason FROM otel.cutaway_dead_letters").rows[0][0]
+
+
+def test_requests_that_fail_only_together_are_all_stored(
+    store: ClickHouseStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours in joining them: each becomes rows by itself, token series and scores too, and none is a dead letter."""
+    build = decode.build
+
+    def faulty(requests: Sequence[Checked], limits: decode.Limits) -> Rows:
+        if len(requests) > 1:
+            raise ZeroDivisionError("planted")
+        return build(requests, limits)
+
+    monkeypatch.setattr(decode, "build", faulty)
+    with running(store, settings) as pipeline:
+        for number in range(3):
+            pipeline.submit(request(number * 10), "protobuf", "")
+        wait_until(lambda: stored(store) == [*range(30)])
+        assert sample(pipeline, "cutaway_dead_letters_total") == 0
+        assert pipeline.status()[1]["writer"] == "running"

@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from cutaway_collector import decode as decoding
 from cutaway_collector import score as scoring
 from cutaway_collector.batch import Batcher, Pending
+from cutaway_collector.blocks import concat_blocks
 from cutaway_collector.contracts import Checked, Encoding, Receipt, Rows, Scorer, Store
 from cutaway_collector.errors import Overloaded, RequestError, StoreError
 from cutaway_collector.pipeline.duplicates import Duplicates
@@ -304,14 +306,17 @@ class Pipeline:
         except Exception:
             _LOG.exception("a batch of %d requests could not be built at once: each is tried by itself", len(items))
         good: list[Pending] = []
+        parts = [decoding.build([], self._limits)]
         broken: dict[int, tuple[str, int]] = {}
         for item in items:
             try:
-                decoding.build([item.request], self._limits)
+                parts.append(decoding.build([item.request], self._limits))
                 good.append(item)
             except Exception as error:
                 broken[item.sequence] = f"{type(error).__name__}: {error}", item.rows
-        return good, decoding.build([item.request for item in good], self._limits), broken
+        # Requests that only fail together are joined as blocks: whatever it was that they could not share, they have their own.
+        spans, tokens = (concat_blocks([getattr(part, name) for part in parts]) for name in ("spans", "tokens"))
+        return good, Rows(spans, tokens, np.concatenate([part.token_rows for part in parts[1:]] or [np.zeros(0, np.int64)])), broken
 
     def _bury(self, batch: FrozenBatch, refused: dict[int, tuple[str, int]]) -> None:
         """Dead letters of a batch: payload and reason into the folder, reason into the store; repeated, neither is doubled."""
