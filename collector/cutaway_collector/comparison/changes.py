@@ -1,12 +1,10 @@
 """What is new since a day ago, model by model: the top of a comparison of this window with the same one before.
 
-Not an alert: nobody is told, and nothing is kept. Models come in the order given, until the time for it is up.
+Not an alert: nobody is told, and nothing is kept.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,26 +45,12 @@ def before(span: Window) -> Window:
     return Window(max(0, span.start_ns - shift), max(1, span.end_ns - shift))
 
 
-def changes(store: Store, span: Window, queries: Sequence[tuple[str, str]], *, seconds: float,
-            clock: Callable[[], float] = time.monotonic) -> list[Changes]:
-    """The models that were reached within the seconds. queries: (model, query that finds its spans). Raises QueryError, StoreError.
-
-    clock takes the place of the monotonic one.
-    """
-    began = clock()
+def changes(store: Store, span: Window, model: str, query: str) -> Changes:
+    """One model; `query` finds its spans. Raises QueryError, StoreError."""
     then = before(span)
-    found: list[Changes] = []
-    for model, query in queries:
-        if clock() - began >= seconds:
-            break
-        request = CompareRequest(
-            a=query, start_ns=then.start_ns, end_ns=span.end_ns, a_start_ns=then.start_ns, a_end_ns=then.end_ns,
-            b_start_ns=span.start_ns, b_end_ns=span.end_ns)
-        found.append(_changes(model, query, compare(store, request, look_inside=False)))
-    return found
-
-
-def _changes(model: str, query: str, result: Comparison) -> Changes:
+    result = compare(store, CompareRequest(
+        a=query, start_ns=then.start_ns, end_ns=span.end_ns, a_start_ns=then.start_ns, a_end_ns=then.end_ns,
+        b_start_ns=span.start_ns, b_end_ns=span.end_ns), look_inside=False)
     metrics = tuple(one for one in result.metrics if one.differs and _matters(one, result))
     # Numbers of the header are said there.
     cards = tuple(card for card in result.cards if card.differs and card.score >= DISTANCE_MIN

@@ -6,6 +6,7 @@ generation counts once, however long: its tokens are no independent observations
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from cutaway_collector.columns import TOKENS
@@ -69,27 +70,34 @@ def drawn(asked: Sides, a: Count, b: Count) -> Sides:
     return sampled(asked, shares[0], shares[1])
 
 
-def _series(store: Store, asked: Sides, columns: str, where: str, parameters: Parameters) -> str:
-    """SELECT of side, generation (a number) and the columns, a row a sequence of the sampled spans."""
+def _series(store: Store, asked: Sides, columns: Mapping[str, str], where: str, parameters: Parameters) -> str:
+    """SELECT of side, generation (a number), span_id and the columns, a row a sequence of the sampled spans. columns: name -> SQL.
+
+    Expressions are computed where the table is read: the engine then reads of an array whose length is asked its length alone.
+    """
     spans = asked.relation(store, "TraceId, SpanId", parameters, where=GENERATES)
     start, end = (parameters.bind(ns, "Int64") for ns in (min(asked.a_window.start_ns, asked.b_window.start_ns),
                                                           max(asked.a_window.end_ns, asked.b_window.end_ns)))
     # The hash is asked of the series too, so that the engine reads the arrays of the sample alone.
     most = parameters.bind(max(asked.a_keep, asked.b_keep), "UInt64")
+    named = "".join(f", {expression} AS {name}" for name, expression in columns.items())
     return (
-        f"SELECT side, cityHash64(TraceId, SpanId, SeqIndex) AS generation, {columns} FROM ("
-        f"SELECT * FROM {rows.table(store, TOKENS.name)} WHERE Timestamp >= fromUnixTimestamp64Nano({start}) "
-        f"AND Timestamp < fromUnixTimestamp64Nano({end}) AND cityHash64(SpanId) <= {most} AND {where}) AS series "
-        f"INNER JOIN ({spans}) AS spans ON series.TraceId = spans.TraceId AND series.SpanId = spans.SpanId"
+        f"SELECT side, cityHash64(TraceId, SpanId, SeqIndex) AS generation, SpanId AS span_id, {', '.join(columns)} FROM ("
+        f"SELECT TraceId, SpanId, SeqIndex{named} FROM {rows.table(store, TOKENS.name)} "
+        f"WHERE Timestamp >= fromUnixTimestamp64Nano({start}) AND Timestamp < fromUnixTimestamp64Nano({end}) AND cityHash64(SpanId) <= {most} AND {where}) AS series "
+        f"INNER JOIN ({spans}) AS spans USING (TraceId, SpanId)"
     )
 
 
 def inside(store: Store, asked: Sides) -> tuple[Inside, Inside]:
     """What series each side has. Raises QueryError, StoreError."""
     parameters = Parameters(database=store.database)
-    columns = ("notEmpty(AttentionEntropyHeads) AS by_head, AttentionLayers AS layers, if(by_head, AttentionHeads, 1) AS heads, "
-               "length(TokenTexts) = length(Surprisals) AS text, length(TokenIds) = length(Surprisals) AS ids, "
-               "if(by_head, length(AttentionEntropyHeads), length(AttentionEntropies)) AS size")
+    by_head = "notEmpty(AttentionEntropyHeads)"
+    columns = {
+        "by_head": by_head, "layers": "AttentionLayers", "heads": f"if({by_head}, AttentionHeads, 1)",
+        "text": "length(TokenTexts) = length(Surprisals)", "ids": "length(TokenIds) = length(Surprisals)",
+        "size": f"if({by_head}, length(AttentionEntropyHeads), length(AttentionEntropies))",
+    }
     text = (f"SELECT side, layers, heads, by_head, count(), countIf(text), countIf(ids), sum(size) FROM "
             f"({_series(store, asked, columns, 'notEmpty(Surprisals)', parameters)}) GROUP BY side, layers, heads, by_head "
             "ORDER BY side, count() DESC, layers, heads LIMIT 200")
@@ -107,9 +115,9 @@ def inside(store: Store, asked: Sides) -> tuple[Inside, Inside]:
 def positions(store: Store, asked: Sides) -> dict[tuple[int, int], Cell]:
     """(side, twentieth of the answer) -> mean surprisal in nats. Raises QueryError, StoreError."""
     parameters = Parameters(database=store.database)
-    series = _series(store, asked, "Surprisals", "notEmpty(Surprisals)", parameters)
-    taken_apart = (f"SELECT side, generation, intDiv((place - 1) * {BINS}, length(Surprisals)) AS part, surprisal AS value "
-                   f"FROM ({series}) ARRAY JOIN Surprisals AS surprisal, arrayEnumerate(Surprisals) AS place")
+    series = _series(store, asked, {"surprisals": "Surprisals"}, "notEmpty(Surprisals)", parameters)
+    taken_apart = (f"SELECT side, generation, intDiv((place - 1) * {BINS}, length(surprisals)) AS part, surprisal AS value "
+                   f"FROM ({series}) ARRAY JOIN surprisals AS surprisal, arrayEnumerate(surprisals) AS place")
     return _means(store, asked, taken_apart, parameters)
 
 
@@ -135,7 +143,7 @@ def heads(store: Store, asked: Sides, shape: Shape, a_values: int, b_values: int
         where += f" AND AttentionHeads = {parameters.bind(shape.heads, 'UInt16')}"
     else:
         where += " AND empty(AttentionEntropyHeads)"
-    series = _series(store, drawn, f"{column} AS cells", where, parameters)
+    series = _series(store, drawn, {"cells": column}, where, parameters)
     size = parameters.bind(shape.layers * shape.heads, "UInt32")
     taken_apart = (f"SELECT side, generation, (place - 1) % {size} AS part, value FROM ({series}) "
                    "ARRAY JOIN cells AS value, arrayEnumerate(cells) AS place")
@@ -146,9 +154,9 @@ def words(store: Store, asked: Sides, *, by_text: bool) -> tuple[float, list[Wor
     """(surprisal at which a token begins to strike, the tokens that do, the most frequent first). Raises QueryError, StoreError."""
     parameters = Parameters(database=store.database)
     column = "TokenTexts" if by_text else "TokenIds"
-    pieces = _series(store, asked, f"Surprisals, {column} AS words, spans.SpanId AS span_id",
+    pieces = _series(store, asked, {"surprisals": "Surprisals", "words": column},
                      f"notEmpty(Surprisals) AND length({column}) = length(Surprisals)", parameters)
-    series = (f"SELECT side, span_id, surprisal, word FROM ({pieces}) ARRAY JOIN Surprisals AS surprisal, words AS word "
+    series = (f"SELECT side, span_id, surprisal, word FROM ({pieces}) ARRAY JOIN surprisals AS surprisal, words AS word "
               "WHERE isFinite(surprisal)")
     found = asked.run(store, f"SELECT quantile({STRIKING})(surprisal) FROM ({series})", parameters).rows
     limit = float(found[0][0]) if found else 0.0

@@ -31,8 +31,9 @@ DEFAULT_FROM: Final = "-24h"
 RANGES: Final = (("-1h", "1 h"), ("-6h", "6 h"), ("-24h", "24 h"), ("-7d", "7 d"))
 CHANGES_SECONDS: Final = 2.5
 """When the last model is begun with. A page in a few seconds says more than one that says everything."""
-KEPT_SECONDS: Final = 60
-KEPT_MAX: Final = 64
+FRESH_SECONDS: Final = 60
+KEPT_SECONDS: Final = 600
+KEPT_MAX: Final = 2000
 RULES_SHOWN: Final = 6
 LINE_WIDTH: Final = 480
 LINE_HEIGHT: Final = 30
@@ -90,25 +91,31 @@ class OverviewPage:
 
 
 class Recent:
-    """Changes that were computed within a minute, by tenant and time range: they cost seconds and hardly change. Thread-safe."""
+    """Changes that were computed lately, by tenant, time range and model: they cost seconds and hardly change. Thread-safe.
+
+    What is older than FRESH_SECONDS is computed again while there is time, and shown as it is when there is none.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[float, list[Changes]]] = {}
+        self._kept: dict[tuple[str, ...], tuple[float, Changes]] = {}
         self._lock = threading.Lock()
 
-    def get(self, tenant: str, asked: str, make: Callable[[], list[Changes]]) -> list[Changes]:
-        """What `make` gave for these within KEPT_SECONDS, else what it gives now. Raises what it raises."""
+    def get(self, tenant: str, asked: str, models: Sequence[str], make: Callable[[str], Changes]) -> list[Changes]:
+        """The changes of the models, in their order, those left out that there was no time for. Raises what `make` raises."""
+        began = self._clock()
         with self._lock:
-            found = self._kept.get((tenant, asked))
-        if found is not None and self._clock() - found[0] < KEPT_SECONDS:
-            return found[1]
-        made = make()
+            kept = {name: self._kept.get((tenant, asked, name)) for name in models}
+        # What was never made comes first: half of the models must not wait for ever for the other half.
+        for name in sorted(models, key=lambda each: kept[each] is not None):
+            known = kept[name]
+            if (known is None or began - known[0] >= FRESH_SECONDS) and self._clock() - began < CHANGES_SECONDS:
+                kept[name] = (self._clock(), make(name))
         with self._lock:
-            if len(self._kept) >= KEPT_MAX:
+            if len(self._kept) > KEPT_MAX:
                 self._kept.clear()
-            self._kept[tenant, asked] = (self._clock(), made)
-        return made
+            self._kept.update({(tenant, asked, name): known for name, known in kept.items() if known is not None})
+        return [known[1] for known in kept.values() if known is not None and began - known[0] < KEPT_SECONDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +141,10 @@ def _read(site: Site, args: Arguments, recent: Recent, tenant: str) -> _Read:
     span = Window(start_ns, now_ns)
     models, every = queries.models(site.store, span)
     names = [one.name for one in models]
-    wanted = [(name, f"model:{query_edit.quoted(name)}") for name in names]
     return _Read(
         span, models, every, queries.curves(site.store, span, names), queries.labelled(site.store, span),
         queries.drifted(site.store, span), Desk(site.store, site.settings).listing(now_ns)["rules"],
-        recent.get(tenant, asked, lambda: changes(site.store, span, wanted, seconds=CHANGES_SECONDS)) if wanted else ())
+        recent.get(tenant, asked, names, lambda name: changes(site.store, span, name, f"model:{query_edit.quoted(name)}")))
 
 
 def twin(site: Site, args: Arguments, recent: Recent, tenant: str) -> dict[str, Any]:
