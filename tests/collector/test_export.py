@@ -60,7 +60,7 @@ def _listed(client: FlaskClient, **parameters: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     after = ""
     while True:
-        page = client.get("/search.json", query_string={**parameters, "limit": "37", "after": after}).json
+        page = client.get("/search.json", query_string={**parameters, "limit": "97", "after": after}).json
         rows += page["rows"]
         after = page["next"]
         if not after:
@@ -117,6 +117,29 @@ def test_these_rows_are_those_of_the_page(client: FlaskClient, format: str) -> N
 
     found = _exported(client, format, rows="these", limit="10", after=first["next"])
     assert [row["span_id"] for row in second["rows"]] == [row["span_id"] for row in found]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_chosen_columns_are_columns_of_the_file(client: FlaskClient, format: str) -> None:
+    """What the search was asked for besides its own columns stands in columns of these names, lists as lists."""
+    names = ("finish", "gen_ai.request.temperature", "attn.min", "score.repetition", "env")
+    parameters = {"q": "is:generation", "cols": ",".join(names)}
+    expected = [row["columns"] for row in _listed(client, **parameters)]
+
+    found = _exported(client, format, **parameters)
+    if format == "csv":
+        expected = [_as_csv(row | {"finish": json.dumps(row["finish"], separators=(",", ":"))}) for row in expected]
+    assert expected == [{name: row[name] for name in names} for row in found]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_limit_in_the_query_is_kept(client: FlaskClient, format: str) -> None:
+    """`| limit` ends the file without a word of a cut, and the page counts as many."""
+    query = "is:generation | sort -tokens.out | limit 12"
+    listed = client.get("/search.json", query_string={"q": query}).json["rows"]
+
+    assert [row["span_id"] for row in listed] == [row["span_id"] for row in _exported(client, format, q=query)]
+    assert 12 == client.get("/export.json", query_string={"q": query}).json["rows"]
 
 
 @pytest.mark.parametrize("format", FORMATS)

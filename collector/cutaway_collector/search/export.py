@@ -13,9 +13,11 @@ import numpy as np
 
 from cutaway_collector.columns import TOKENS, TRACES
 from cutaway_collector.contracts import Store
-from cutaway_collector.search import rows, series, sql, window
+from cutaway_collector.errors import QueryError
+from cutaway_collector.search import language, rows, series, sql, window
 from cutaway_collector.search.find import SearchRequest, find
-from cutaway_collector.search.sql import Parameters
+from cutaway_collector.search.scores import Score
+from cutaway_collector.search.sql import Key, Parameters
 
 PAGE_ROWS: Final = 5000
 """Rows asked for at a time: a sorted search is read anew for each page, and a page of these takes some 20 MB."""
@@ -57,6 +59,21 @@ LIMIT_MAX: Final = 10_000
 """The most that `| limit` of an exported query may ask for."""
 
 
+def more_columns(names: Sequence[str]) -> dict[str, Kind]:
+    """Columns that the search was asked for besides its own, those that every row has left out."""
+    return {name: _asked(name) for name in names if name not in COLUMNS}
+
+
+def _asked(name: str) -> Kind:
+    scope, key = language.split_scope(name)
+    target = sql.resolve(key, scope)
+    if isinstance(target, Key):
+        return Kind("text")
+    if isinstance(target, Score) or target.kind == "number":
+        return Kind("number")
+    return Kind("text", 1 if target.kind == "list" else 0)
+
+
 def matching(store: Store, request: SearchRequest, most: int) -> int:
     """Rows that the search finds, each span once; `most` + 1 when there are more than `most`. Raises QueryError, StoreError."""
     tree, staged = request.tree(), request.staged()
@@ -74,14 +91,17 @@ def matching(store: Store, request: SearchRequest, most: int) -> int:
 def pages(store: Store, request: SearchRequest, most: int, *, arrays: bool = False) -> Iterator[tuple[list[dict[str, Any]], bool]]:
     """(rows, whether there are more behind them) until there are none or `most` have been given; at least one page.
 
-    arrays: whether each row has ARRAYS. What arrives meanwhile is not among them: `find` fixes the window. Raises as `find`.
+    arrays: whether each row has ARRAYS. A request for `only` its own page has no others. What arrives meanwhile is not among them:
+    `find` fixes the window. Raises as `find`.
     """
+    if request.view == "traces":
+        raise QueryError("an export has a row a span, and this search shows traces", hint="show spans: view=spans")
     left, after, staged = most, request.after, request.staged()
     while True:
-        limit = min(PAGE_ROWS, left)
+        limit = left if staged.only else min(PAGE_ROWS, left)
         # What `| limit` asks for comes in one page, however many rows that are.
         found = find(store, replace(request, limit=limit, after=after), rows_max=max(limit, LIMIT_MAX) if staged.only else limit)
-        page, after = found["rows"], found["next"]
+        page, after = [row | row.get("columns", {}) for row in found["rows"]], found["next"]
         left -= len(page)
         more = after is not None
         if not arrays or not page:

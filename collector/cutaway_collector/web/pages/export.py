@@ -77,9 +77,7 @@ class Download:
 
 def _request(site: Site, args: Arguments) -> tuple[SearchRequest, dict[str, str]]:
     request, kept = search.request_from(site, args, site.now_ns())
-    if args.get("after"):
-        kept["after"] = args["after"]
-    return request, kept
+    return request, kept | {name: args[name] for name in ("after", "before") if args.get(name)}
 
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
@@ -96,11 +94,10 @@ def page(site: Site, args: Arguments) -> ExportPage:
     request, kept = _request(site, args)
     most = site.settings.export_rows_max
     found = export.matching(site.store, request, most)
-    back = {key: value for key, value in kept.items() if key != "after"}
     return ExportPage(
         query=request.q, from_text=args.get("from", ""), explanation=explain(request.q), matching=min(found, most),
         cut=found > most, rows_max=most, these=min(request.limit, found), formats=tuple(FORMATS.values()), hidden=kept,
-        back_url=urls.search(back),
+        back_url=urls.search(kept),
         twin_url=urls.export(kept).replace("/export", "/export.json", 1),
     )
 
@@ -114,25 +111,25 @@ def download(site: Site, args: Arguments) -> Download:
     if wanted not in ROWS or arrays not in ("0", "1"):
         raise BadParameter(f"rows is {' or '.join(ROWS)} and arrays 0 or 1, they are {wanted[:20]!r} and {arrays[:20]!r}")
     request, _ = _request(site, args)
-    if wanted == "all":
-        request = replace(request, after=None)
+    request = replace(request, after=None, before=None) if wanted == "all" else replace(request, only=True)
     most = site.settings.export_rows_max if wanted == "all" else request.limit
     columns = dict(export.COLUMNS)
-    if split_scope(request.sort.removeprefix("-"))[0] == SCOPE:
+    if split_scope(request.staged().sort.removeprefix("-"))[0] == SCOPE:
         columns["score"] = export.Kind("number")
+    columns |= export.more_columns(request.columns)
     if arrays == "1":
         columns |= export.ARRAYS
     pages = export.pages(site.store, request, most, arrays=arrays == "1")
     first = next(pages)
     stamp = times.moment(site.now_ns()).strftime("%Y%m%d-%H%M%S")
-    pieces = _pieces(form.writer(columns), first, pages, most if wanted == "all" else 0)
+    pieces = _pieces(form.writer(columns), first, pages, most)
     return Download(f"cutaway-{stamp}.{form.suffix}", form.mimetype, pieces)
 
 
 def _pieces(
     writer: Writer, first: tuple[list[dict[str, Any]], bool], pages: Iterator[tuple[list[dict[str, Any]], bool]], most: int
 ) -> Iterator[bytes]:
-    """The file. most: rows it may have when all were asked for, 0 when a page was, behind which there may be others by right."""
+    """The file, of at most so many rows."""
     until = time.monotonic() + SECONDS_MAX
     count, (page, more), trouble = 0, first, ""
     while True:
@@ -144,7 +141,7 @@ def _pieces(
         try:
             page, more = next(pages)
         except StopIteration:
-            trouble = f"the setting export_rows_max allows {most:,} rows" if more and most else ""
+            trouble = f"the setting export_rows_max allows {most:,} rows" if more else ""
             break
         except (StoreError, QueryError) as error:
             if isinstance(writer, Parquet):  # a footer would make a part look like the whole: break off instead
