@@ -77,7 +77,18 @@ def test_fault_6_what_the_environment_does_passes(code: int) -> None:
     assert faults.insert_error(f"Code: {code}. DB::Exception: words", code).retryable
 
 
-@pytest.mark.parametrize(("code", "message"), [(6, "Cannot parse"), (53, "Type mismatch"), (69, "Array of 2147483648 is too large"),
+@pytest.mark.parametrize(("code", "message"), [
+    (1000, "Poco::Exception. Code: 1000, e.code() = 28, No space left on device"), (1000, "Net Exception: Socket is not connected"),
+    (1001, "std::__1::__fs::filesystem::filesystem_error: filesystem error: in rename: Input/output error"),
+    (1001, "std::bad_alloc"),
+])
+def test_fault_6_what_a_library_of_the_engine_says_of_the_system_passes(code: int, message: str) -> None:
+    """One code for whatever Poco or the C++ library threw: where its words blame disk, network or memory, the batch waits."""
+    assert faults.insert_error(f"Code: {code}. DB::Exception: {message}", code).retryable
+
+
+@pytest.mark.parametrize(("code", "message"), [(1001, "std::length_error: vector"),
+                                               (6, "Cannot parse"), (53, "Type mismatch"), (69, "Array of 2147483648 is too large"),
                                                (469, "Constraint violated"), (252, "Too many partitions for single INSERT block")])
 def test_fault_6_what_the_rows_are_to_blame_for_does_not(code: int, message: str) -> None:
     """Rows that will never fit: halved until the ones at fault are alone."""

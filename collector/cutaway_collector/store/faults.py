@@ -17,6 +17,12 @@ ENVIRONMENT: Final = frozenset({
 })
 """Codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp"""
 
+_LIBRARIES: Final = frozenset({1000, 1001})
+"""Exceptions of Poco and of the C++ library, which the engine passes on under one code each whatever happened."""
+_OF_THE_SYSTEM: Final = re.compile(
+    r"filesystem|system_error|bad_alloc|ios_base|No space left|Too many open files|Input/output error|I/O error|Timeout|Connection"
+    r"|Net Exception|File (?:access|exists|not)|Permission denied|Cannot allocate", re.IGNORECASE)
+"""Words by which such an exception blames the disk, the network or the memory, not the rows."""
 _TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"
 _MESSAGE_CHARS_MAX: Final = 600
 _PASSING: Final = frozenset({202, 209, 210, 279, 319, 425, 999})
@@ -36,7 +42,8 @@ _LIMITS: Final[dict[int, str]] = {
 
 def insert_error(message: str, code: int) -> StoreError:
     """An insert failed. What the environment did passes; a code that blames the data does not."""
-    retryable = code in ENVIRONMENT and _TOO_MANY_PARTITIONS not in message
+    system = code in _LIBRARIES and _OF_THE_SYSTEM.search(message) is not None
+    retryable = (code in ENVIRONMENT or system) and _TOO_MANY_PARTITIONS not in message
     return StoreError(f"the store refused an insert: {_short(message)}", retryable=retryable)
 
 
