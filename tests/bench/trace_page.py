@@ -72,11 +72,10 @@ def measure(browser: Browser, address: str) -> dict[str, float]:
     rows_s = time.perf_counter() - begun
     page.wait_for_selector("trace-rows[data-ready]")
     page.keyboard.press("j")
-    page.wait_for_function("document.activeElement.classList.contains('row')")
+    page.wait_for_selector(".row:focus")
     moved_s = time.perf_counter() - begun
     page.keyboard.press("End")
-    page.wait_for_function("document.activeElement.getAttribute('aria-rowindex') === "
-                           "document.querySelector('[role=treegrid]').getAttribute('aria-rowcount')")
+    page.wait_for_selector(f".row:focus[aria-rowindex='{page.locator('[role=treegrid]').get_attribute('aria-rowcount')}']")
     end_s = time.perf_counter() - begun - moved_s
     context.close()
     data = sizes.pop("skeleton.json", 0)

@@ -101,7 +101,7 @@ def within(store: Store, trace_id: str, parameters: Parameters) -> str:
     times = _times(store, trace_id)
     if times is None:
         return where
-    parameters.start_ns = times[0]
+    parameters.start_ns, parameters.end_ns = times
     first, last = (parameters.bind(second, "Int64") for second in times)
     return f"{where} AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
 

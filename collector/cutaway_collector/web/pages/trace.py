@@ -19,6 +19,7 @@ from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
 from cutaway_collector.web import charts, minimap, times, trace_rows, trace_state, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
+from cutaway_collector.web.keys import SHORTCUTS, Shortcut
 from cutaway_collector.web.pages import span as span_page
 from cutaway_collector.web.pages.span import Property as Property
 from cutaway_collector.web.pages.span import checked_id as checked_id
@@ -34,21 +35,6 @@ ROWS_A_PAGE: Final = 100
 """...a larger one in pages of these, which the script replaces by one long list."""
 GROUPED_SPANS_MAX: Final = 200_000
 PATH_NAMES_SHOWN: Final = 5
-KEYS: Final[tuple[tuple[str, str], ...]] = (
-    ("↑ ↓", "row above, row below (also k and j)"),
-    ("→ ←", "open a row or go into it; close it or go to what it stands under"),
-    ("Home End", "first, last row"),
-    ("Page↑ Page↓", "a screen of rows further"),
-    ("Enter", "show the span beside the waterfall"),
-    ("f", "go to the filter"),
-    ("n N", "next, previous match of the filter; without one, the next span that failed"),
-    ("p P", "next, previous span of the same name"),
-    ("s S", "next, previous span under the same parent"),
-    ("[ ]", "previous, next trace of the search that led here"),
-    ("+ −", "zoom in and out of time, around the span"),
-    (", .", "move the stretch of time back, on"),
-    ("0", "all of the trace's time"),
-)
 
 
 class Share(NamedTuple):
@@ -148,7 +134,7 @@ class TracePage:
     twin_url: str
     skeleton_url: str
     skeleton: Markup
-    keys: tuple[tuple[str, str], ...]
+    keys: tuple[Shortcut, ...]
 
 
 def twin(site: Site, trace_id: str) -> dict[str, Any]:
@@ -276,7 +262,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         frozen_to=_frozen(state.search.get("to", ""), now_ns, "to"),
         search_url=urls.search(q=f"trace:{trace_id}", from_="all"), twin_url=urls.trace(trace_id, part=".json"),
         skeleton_url=urls.trace(trace_id, part="/skeleton.json", open=",".join(state.opened) if grouped else ""),
-        skeleton=_held(state, tree, grouped, stripes), keys=KEYS,
+        skeleton=_held(state, tree, grouped, stripes), keys=tuple(key for key in SHORTCUTS if key.script == "trace.js"),
     )
 
 

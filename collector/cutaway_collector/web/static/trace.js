@@ -249,12 +249,12 @@ class TraceRows extends HTMLElement {
 
   #focus(row) {
     if (row < 0 || row === undefined) return;
-    this.tree.reveal(row);
+    const moved = this.tree.reveal(row);
     if (this.tree.placeOf[row] < 0) return;
     const before = this.drawn.get(this.active);
     if (before) before.tabIndex = -1;
     this.active = row;
-    this.grid.style.height = `${this.tree.shown.length * ROW}px`;
+    if (moved) this.#arranged();
     this.#look();
     const element = this.drawn.get(row);
     element.tabIndex = 0;

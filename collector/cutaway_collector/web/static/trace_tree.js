@@ -79,7 +79,7 @@ export class Tree {
     this.arrange();
   }
 
-  /** Opens what a row stands under. */
+  /** Opens what a row stands under; whether anything had to be opened. */
   reveal(row) {
     let changed = false;
     for (let at = this.parents[row]; at >= 0; at = this.parents[at]) {
@@ -89,6 +89,7 @@ export class Tree {
       else this.closed.delete(at);
     }
     if (changed) this.arrange();
+    return changed;
   }
 
   /** ids: spans that the filter matches, null without one. show: "dim", "with" or "alone", as the address has it. */
