@@ -329,12 +329,17 @@ def test_an_open_histogram_spans_the_matches(store: Store) -> None:
 
 
 def test_facets_count_the_values_of_the_matches(store: Store) -> None:
-    """Each facet lists the matching spans' values by count, fields and attributes alike, absent values left out."""
+    """Each facet lists the ten most frequent values, fields and attributes alike, what the others hold, and how many lack it."""
     found = facets(store, SearchRequest(q="service:api"), ("model", "user.id", "finish"))
     matching = [s for s in SPANS if s.service == "api"]
     models = Counter(model(s) for s in matching if model(s))
-    assert found["model"] == [{"value": v, "count": n} for v, n in sorted(models.items(), key=lambda item: (-item[1], item[0]))]
-    assert {e["value"]: e["count"] for e in found["user.id"]} == Counter(s.attributes["user.id"] for s in matching)
+    listed = [{"value": v, "count": n} for v, n in sorted(models.items(), key=lambda item: (-item[1], item[0]))]
+    assert found["model"]["values"] == listed
+    assert found["model"]["missing"] == sum(not model(s) for s in matching)
     reasons = Counter(r for s in matching for r in json.loads(s.attributes.get("gen_ai.response.finish_reasons", "[]")))
-    assert {e["value"]: e["count"] for e in found["finish"]} == reasons
+    assert {e["value"]: e["count"] for e in found["finish"]["values"]} == reasons
+    users = Counter(s.attributes["user.id"] for s in matching).most_common()
+    counted = found["user.id"]
+    assert [entry["count"] for entry in counted["values"]] == [count for _, count in users[:10]]
+    assert (len(users) - 10, sum(count for _, count in users[10:])) == (counted["other_values"], counted["other"])
 

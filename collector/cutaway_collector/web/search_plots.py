@@ -22,7 +22,8 @@ from cutaway_collector.web.site import Site, Tab
 BARS: Final = 72
 COLUMNS: Final = 40
 STEPS: Final = 14
-SHADES: Final = 15
+SHADES: Final = 13
+"""Of the sixteen colours of tokens the palest three do not stand out from an empty cell."""
 TABS: Final = (
     ("count", "Count", "How many spans, and how many failed"), ("duration", "Duration", "How long spans took"),
     ("ttft", "First token", "Time to the first token"), ("perplexity", "Perplexity", "How unlikely answers were to the model"),
@@ -37,7 +38,7 @@ _STEPS_NS: Final = (*(factor * 10**power for power in range(9) for factor in (1,
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the map: its place in steps from the left and the top, its shade 0 to 14, what it counts, and where it leads."""
+    """One cell of the map: its place in steps from the left and the top, its shade 0 to 12, what it counts, and where it leads."""
 
     column: int
     row: int
@@ -189,7 +190,8 @@ def _map(state: State, found: dict[str, Any], span: Window, start_ns: int, step_
     # An edge lies between two rows; every third is enough to read by.
     levels = tuple(charts.Tick(100 * (rows - 1 - index) / rows, written(edge, found["unit"])) for index, edge in enumerate(edges)
                    if index % 3 == 0)
-    legend = tuple((level, _from_shade(level, most)) for level in range(0, SHADES, 2) if _from_shade(level, most) <= most)
+    least = sorted({min(most, _from_shade(level, most)) for level in range(0, SHADES, 2)})
+    legend = tuple((shade(count, most), count) for count in least if count)
     return Map(len(found["counts"]), rows, tuple(cells), levels, ticks, legend, sum(cell.count for cell in cells), found["missing"],
                tuple(value(edge, found["unit"]) for edge in edges),
                tuple(exact(_within(span, start_ns + place * step_ns)) for place in range(len(found["counts"]) + 1)),
@@ -238,6 +240,9 @@ def _rows(bars: charts.Histogram | None, bar_urls: Sequence[str], drawn: Map | N
         return tuple(TableRow(cell.where, cell.count, "", cell.url) for cell in drawn.cells)
     if bars is None:
         return ()
-    shown = [(bar, url) for bar, url in zip(bars.bars, bar_urls, strict=True) if not bar.empty]
-    times_of = [f"{figures.day(bar.start_ns)} {figures.clock(bar.start_ns)[:8]}" for bar, _ in shown]
-    return tuple(TableRow(when, bar.count, figures.count(bar.errors), url) for when, (bar, url) in zip(times_of, shown, strict=True))
+    out = []
+    for bar, url in zip(bars.bars, bar_urls, strict=True):
+        if not bar.empty:
+            when = f"{figures.day(bar.start_ns)} {figures.clock(bar.start_ns)[:8]}"
+            out.append(TableRow(when, bar.count, figures.count(bar.errors), url))
+    return tuple(out)

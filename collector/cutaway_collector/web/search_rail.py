@@ -122,7 +122,7 @@ def drawn(state: State, name: str, label: str, counted: Mapping[str, Any] | None
     known = counted or {"other": 0, "other_values": 0, "cut": False}
     return Facet(
         name, label, tuple(values), known["other"], known["other_values"], counted is not None, known["cut"], state.url(count=name),
-        urls.search_facet(state.parameters(), name=name), state.url(facets=remove) if name in state.facets else "",
+        urls.search_facet(state.parameters(), name=name), state.url(facets=remove, count="") if name in state.facets else "",
         known.get("fault", ""),
     )
 

@@ -27,8 +27,10 @@ QUERY_CHARS_MAX: Final = 4096
 NAME_CHARS_MAX: Final = 200
 FACETS_MAX: Final = 8
 PLOTS: Final = ("count", *MEASURES)
-OWN_COLUMNS: Final = ("model", "duration", "tokens", "ttft", "tps", "perplexity", "surprisal", "spark")
-"""What every row brings along, and what is shown when nothing is chosen."""
+USUAL_COLUMNS: Final = ("model", "duration", "tokens", "ttft", "perplexity", "surprisal")
+"""What is shown when nothing is chosen."""
+OWN_COLUMNS: Final = (*USUAL_COLUMNS, "tps")
+"""What every row brings along without being asked."""
 _NAME: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,"])+')
 
 
@@ -119,16 +121,18 @@ def tidied(args: MultiDict[str, str]) -> str:
         kept["facets"] = _written((*names(kept.get("facets", ""), "facets", FACETS_MAX), args["facet"].strip()))
     if {"col", "more"} & set(args):
         chosen = (*args.getlist("col"), *names(args.get("more", ""), "more", COLUMNS_MAX))
-        kept["cols"] = "" if set(chosen) == set(OWN_COLUMNS) else _written(tuple(dict.fromkeys(chosen)))
+        kept["cols"] = "" if set(chosen) == set(USUAL_COLUMNS) else _written(tuple(dict.fromkeys(chosen)))
     return urls.search(kept)
 
 
+def unknown(args: Arguments) -> list[str]:
+    """A sentence for each parameter that is none of a search: other tools append some, which stops nothing, but a slip should show."""
+    return [f"The address has `{name[:40]}`, which is no parameter of a search and was not looked at. There are {', '.join(NAMES)}."
+            for name in list(args)[:5] if name not in NAMES]
+
+
 def read(site: Site, args: Arguments) -> State:
-    """The parameters of an address. Raises BadParameter for one that is not known or is not what its name says."""
-    unknown = next((name for name in args if name not in NAMES), None)
-    if unknown is not None:
-        raise BadParameter(f"a search has no parameter {unknown[:40]!r}: it has {', '.join(NAMES)}",
-                           hint="take it out of the address, or start again from the search page")
+    """The parameters of an address. Raises BadParameter for one that is not what its name says."""
     query = args.get("q", "").strip()
     if len(query) > QUERY_CHARS_MAX:
         raise BadParameter(f"q has at most {QUERY_CHARS_MAX} characters, it has {len(query)}",

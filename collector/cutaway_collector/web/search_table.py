@@ -12,9 +12,10 @@ from typing import Any, Final
 from cutaway_collector.search import fields
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.language import split_scope
+from cutaway_collector.search.request import VIEWS
 from cutaway_collector.search.scores import SCOPE
 from cutaway_collector.web import figures, urls
-from cutaway_collector.web.search_state import OWN_COLUMNS, State
+from cutaway_collector.web.search_state import OWN_COLUMNS, USUAL_COLUMNS, State
 
 SURPRISAL_FULL_NATS: Final = 4.0
 """Mean surprisal at which a row's colour chip is at its end: above it a model hardly knows what it says."""
@@ -23,13 +24,17 @@ SPARK_STEP: Final = 3
 _OWN: Final[Mapping[str, tuple[str, str, str]]] = {
     "model": ("model", "Model", "model"), "duration": ("duration", "Duration", "num"), "tokens": ("tokens.out", "Tokens", "num"),
     "ttft": ("ttft", "First token", "num"), "tps": ("", "Tokens/s", "num"), "perplexity": ("perplexity", "Perplexity", "num"),
-    "surprisal": ("surprisal", "Surprisal", "num"), "spark": ("", "Over its tokens", ""),
+    "surprisal": ("surprisal", "Surprisal", "num"),
 }
 """Column -> sort key ("" for not sortable), heading, class."""
 Row = Mapping[str, Any]
+OFTEN_WANTED: Final = ("entropy", "finish", "env", "operation")
+"""Columns the picker offers besides those that rows bring along."""
 _NOTES: Final = {
-    "tokens": "input tokens → output tokens", "ttft": "time to the first token", "tps": "output tokens a second while decoding",
-    "surprisal": "mean surprisal / that of the least expected token, in nats",
+    "tokens": "input tokens → output tokens; below, output tokens a second while decoding",
+    "ttft": "time to the first token",
+    "tps": "output tokens a second while decoding",
+    "surprisal": "mean surprisal / that of the least expected token, in nats; below, from the first token to the last",
 }
 
 
@@ -74,7 +79,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """One column heading; `url` sorts by it ("" when it cannot), `direction` is "ascending", "descending" or ""; `note`: its title."""
+    """One column heading. url: sorts by it, "" when that cannot be. direction: "ascending", "descending" or "". note: its title."""
 
     label: str
     css: str
@@ -94,7 +99,7 @@ class Choice:
 
 def shown(state: State) -> tuple[str, ...]:
     """The columns of the table besides time and span, that of the score it is sorted by among them."""
-    chosen = state.cols or OWN_COLUMNS
+    chosen = state.cols or USUAL_COLUMNS
     sorted_by = state.sort.removeprefix("-")
     return (*chosen, sorted_by) if split_scope(sorted_by)[0] == SCOPE and sorted_by not in chosen else chosen
 
@@ -102,7 +107,8 @@ def shown(state: State) -> tuple[str, ...]:
 def choices(state: State) -> tuple[Choice, ...]:
     """The columns the picker offers, and the chosen ones it does not know of itself."""
     chosen = shown(state)
-    offered = (*OWN_COLUMNS, *(name for name in chosen if name not in OWN_COLUMNS))
+    known = (*OWN_COLUMNS, *OFTEN_WANTED)
+    offered = (*known, *(name for name in chosen if name not in known))
     return tuple(Choice(name, label_of(name), name in chosen) for name in offered)
 
 
@@ -147,11 +153,12 @@ def _heading(state: State, key: str, label: str, css: str, note: str) -> Heading
 def hits(state: State, rows: Sequence[Row], sparks: Mapping[tuple[str, str], Row], now_ns: int) -> tuple[Hit, ...]:
     """The rows of a page of spans."""
     full, top, columns = _full([row["duration_ns"] for row in rows]), spark_top(sparks), shown(state)
+    led = _led(state)
     out = []
     for row in rows:
         ids = row["trace_id"], row["span_id"]
         out.append(Hit(
-            row, str(row["name"]).removesuffix(f" {row['model']}"), _target(row), urls.trace(ids[0], span=ids[1]),
+            row, str(row["name"]).removesuffix(f" {row['model']}"), _target(row, led), urls.trace(ids[0], span=ids[1], **led),
             urls.search_row(*ids, row["start_ns"]) if ids[1] else "", _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
             figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
             tuple(_cell(name, row) for name in columns), _spark(sparks.get(ids), top), f"span:{ids[1]}",
@@ -172,11 +179,11 @@ class TraceHit:
     pick: str
 
 
-def trace_hits(rows: Sequence[Row], now_ns: int) -> tuple[TraceHit, ...]:
+def trace_hits(state: State, rows: Sequence[Row], now_ns: int) -> tuple[TraceHit, ...]:
     """The rows of a page of traces."""
-    full = _full([row["duration_ns"] for row in rows])
+    full, led = _full([row["duration_ns"] for row in rows]), _led(state)
     return tuple(
-        TraceHit(row, urls.trace(row["trace_id"]), _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
+        TraceHit(row, urls.trace(row["trace_id"], **led), _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
                  figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
                  f"trace:{row['trace_id']}")
         for row in rows
@@ -193,11 +200,17 @@ def _bar(duration_ns: int, full: float) -> float:
     return min(100.0, max(1.5, 100 * duration_ns / (full or 1)))
 
 
-def _target(row: Mapping[str, Any]) -> str:
+def _target(row: Mapping[str, Any], led: Mapping[str, str]) -> str:
     """A generation opens on its tokens, any other span in its trace."""
     if row["output_tokens"] is not None and row["span_id"]:
         return urls.generation(row["span_id"])
-    return urls.trace(row["trace_id"], span=row["span_id"])
+    return urls.trace(row["trace_id"], span=row["span_id"], **led)
+
+
+def _led(state: State) -> dict[str, str]:
+    """What the address of a trace says of the search, so that one can step on from it to the next trace."""
+    view = "" if state.view == VIEWS[0] else state.view
+    return {"q": state.q, "from_": state.from_, "to": state.to, "sort": state.sort, "view": view}
 
 
 def _heat(surprisal_mean: float | None) -> int:
@@ -216,7 +229,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> Cell:
     field = _field(name)
     text = said(value, field)
     numeric = isinstance(value, int | float)
-    css = "num" if numeric or (field is not None and field.kind == "number") else "other"
+    css = "num" if numeric or split_scope(name)[0] == SCOPE or (field is not None and field.kind == "number") else "other"
     return Cell(name, text, text != figures.ABSENT, css, "" if numeric else text)
 
 

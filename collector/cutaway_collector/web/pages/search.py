@@ -16,7 +16,7 @@ from cutaway_collector.web import figures, query_edit, search_plots, search_rail
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.search_plots import Plot
 from cutaway_collector.web.search_rail import Facet
-from cutaway_collector.web.search_state import DEFAULT_FROM, NAMES, State, read
+from cutaway_collector.web.search_state import DEFAULT_FROM, State, read, unknown
 from cutaway_collector.web.search_table import Choice, Heading, Hit, TraceHit
 from cutaway_collector.web.site import Arguments, Site, Tab
 
@@ -40,7 +40,7 @@ class SearchPage:
     """Everything the search template may use. `hidden` are parameters the forms must carry along.
 
     shown: "50 of 12 431 spans" in words. partial: what was cut off and what helps, "" when nothing was. spark_top: nats at the top
-    of the rows' curves. traces: rows of the view of that name, `hits` of the others.
+    of the rows' curves, 0 where there are none. traces: rows of the view of that name, `hits` of the others.
     """
 
     query: str
@@ -80,7 +80,7 @@ def request_from(site: Site, args: Arguments, now_ns: int) -> tuple[verb.SearchR
 
     Parameters of other pages are not looked at. Raises BadParameter.
     """
-    state = read(site, {name: args[name] for name in NAMES if name in args})
+    state = read(site, args)
     return state.request(now_ns), _kept(state)
 
 
@@ -92,7 +92,8 @@ def _kept(state: State) -> dict[str, str]:
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
     """The JSON twin: rows, next, previous, stats. Raises BadParameter, QueryError, StoreError."""
     request = read(site, args).request(site.now_ns())
-    return verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
+    found = verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
+    return {**found, "stats": {**found["stats"], "warnings": [*found["stats"]["warnings"], *unknown(args)]}}
 
 
 def page(site: Site, args: Arguments) -> SearchPage:
@@ -107,7 +108,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
     matches = verb.extent(site.store, whole, seconds_max=COUNT_SECONDS)
     plot = search_plots.plot(site, state, request, matches, seconds_max=COUNT_SECONDS)
     of_traces = state.view == "traces"
-    sparks = {} if of_traces or "spark" not in search_table.shown(state) else verb.sparklines(site.store, rows)
+    sparks = {} if of_traces or "surprisal" not in search_table.shown(state) else verb.sparklines(site.store, rows)
     return SearchPage(
         query=state.q,
         from_text=state.from_,
@@ -115,7 +116,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
         view=state.view,
         views=tuple(Tab(label, _view_url(state, name), state.view == name, said) for name, label, said in VIEWS),
         hits=() if of_traces else search_table.hits(state, rows, sparks, now_ns),
-        traces=search_table.trace_hits(rows, now_ns) if of_traces else (),
+        traces=search_table.trace_hits(state, rows, now_ns) if of_traces else (),
         headings=search_table.headings(state),
         choices=search_table.choices(state),
         facets=search_rail.rail(site, state, request, matches),
@@ -125,9 +126,9 @@ def page(site: Site, args: Arguments) -> SearchPage:
         ),
         ranges=_ranges(state),
         plot=plot,
-        spark_top=search_table.spark_top(sparks),
+        spark_top=search_table.spark_top(sparks) if sparks else 0.0,
         explanation=stats["explanation"] + (" Generations only." if state.view == "generations" else ""),
-        warnings=tuple(stats["warnings"]),
+        warnings=(*stats["warnings"], *unknown(args)),
         partial=_partial(site, stats["cut"], matches.cut or plot.cut),
         shown=_shown(len(rows), matches, state.view),
         sql=stats["sql"],
@@ -194,7 +195,7 @@ def _facet(site: Site, args: Arguments) -> tuple[State, str, dict[str, Any]]:
     name = args.get("name", "").strip()
     if not name:
         raise BadParameter("a facet has a name", hint="try name=model")
-    state = read(site, {key: value for key, value in args.items() if key != "name"})
+    state = read(site, args)
     request = state.request(site.now_ns())
     matches = verb.extent(site.store, request, seconds_max=COUNT_SECONDS)
     return state, name, search_rail.count(site, request, name, matches, search_rail.ALONE_SECONDS)
