@@ -176,16 +176,15 @@ class _Maker:
 
     def _places(self, parts: Sequence[tuple[int, int]]) -> tuple[Place, ...]:
         """Where these stretches of time lie; those too close to be told apart are one, so that a row never has thousands."""
-        out: list[Place] = []
+        least_ns = self.lane.width_ns * THINNEST_PERCENT / 100
+        joined: list[tuple[int, int]] = []
         for start, end in sorted(parts):
-            place = self.lane.place(start, end, thinnest=THINNEST_PERCENT)
-            if place is None:
-                continue
-            if out and place.x - (out[-1].x + out[-1].width) < THINNEST_PERCENT:
-                place = Place(out[-1].x, max(out[-1].width, place.x + place.width - out[-1].x))
-                out.pop()
-            out.append(place)
-        return tuple(out)
+            if joined and start - joined[-1][1] < least_ns:
+                joined[-1] = joined[-1][0], max(joined[-1][1], end)
+            else:
+                joined.append((start, end))
+        found = (self.lane.place(start, end, thinnest=THINNEST_PERCENT) for start, end in joined)
+        return tuple(place for place in found if place is not None)
 
     def _cells(self, stripe: Stripe | None, start_ns: int, duration_ns: int) -> tuple[Place, ...]:
         """Where a sender's tokens go on after its span has ended, the stripe ends with the span."""

@@ -87,6 +87,7 @@ class TraceRows extends HTMLElement {
     new ResizeObserver(() => this.#draw()).observe(this);
     this.addEventListener("keydown", (event) => this.#key(event));
     this.addEventListener("click", (event) => this.#click(event));
+    this.addEventListener("focusin", (event) => this.#entered(event.target.closest(".row")?.row));
     document.addEventListener("keydown", (event) => this.#anywhere(event));
     this.#arranged();
     if (focused) this.#focus(this.active);
@@ -251,14 +252,22 @@ class TraceRows extends HTMLElement {
     if (row < 0 || row === undefined) return;
     const moved = this.tree.reveal(row);
     if (this.tree.placeOf[row] < 0) return;
-    const before = this.drawn.get(this.active);
-    if (before) before.tabIndex = -1;
-    this.active = row;
+    this.#entered(row);
     if (moved) this.#arranged();
     this.#look();
     const element = this.drawn.get(row);
-    element.tabIndex = 0;
     element.focus({ preventScroll: true });
+    element.scrollIntoView({ block: "nearest" }); // the page, where the list is not all in view
+  }
+
+  /** From now on the keys start from this row: it is the one that Tab comes to. */
+  #entered(row) {
+    if (row === undefined) return;
+    const before = this.drawn.get(this.active);
+    if (before) before.tabIndex = -1;
+    this.active = row;
+    const now = this.drawn.get(row);
+    if (now) now.tabIndex = 0;
   }
 
   /** Brings the row with the keys into view. */
