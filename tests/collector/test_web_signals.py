@@ -42,7 +42,7 @@ def test_a_recorded_signal_colours_the_tokens(client: FlaskClient, key: str) -> 
     assert page.with_class("strip")
     wanted = VALUES[NEW_SIGNALS[key]][: STORY.lengths[0]]
     titles = [str(tag["title"]) for tag in page.with_class("t")]
-    found = [float(re.findall(r"· ([0-9.e-]+) ·", title)[0]) for title in titles]
+    found = [float(re.findall(r"· ([0-9.e-]+)", title)[0]) for title in titles]
     np.testing.assert_allclose(found, wanted, rtol=5e-3)
 
 

@@ -33,9 +33,15 @@ class Shown(NamedTuple):
 def joined(texts: Sequence[str]) -> list[Shown]:
     """One entry a token. Pieces "" before one that begins with a character beyond ASCII, and runs of <0xHH>, spell together."""
     out: list[Shown] = []
+    alone: dict[str, Shown] = {}
     at = 0
     while at < len(texts):
-        if _BYTE.fullmatch(texts[at]):
+        text = texts[at]
+        if text and not text.startswith("<0x"):  # nearly all
+            out.append(alone.get(text) or alone.setdefault(text, Shown(text, 0, 1)))
+            at += 1
+            continue
+        if _BYTE.fullmatch(text):
             stop = at
             while stop < len(texts) and _BYTE.fullmatch(texts[stop]):
                 stop += 1
@@ -50,7 +56,7 @@ def joined(texts: Sequence[str]) -> list[Shown]:
             out += [Shown(texts[last], place, size) for place in range(size)]
             at = last + 1
         else:
-            out.append(Shown(texts[at], 0, 1))
+            out.append(Shown(text, 0, 1))
             at += 1
     return out
 
@@ -74,11 +80,10 @@ def _spelled(run: Sequence[str]) -> list[Shown]:
     return out
 
 
-def numbers(texts: Sequence[str], unit: str) -> npt.NDArray[np.int64]:
-    """The number of the unit each token belongs to, from 0, never falling. unit: one of UNITS."""
-    if unit == "token" or not texts:
-        return np.arange(len(texts))
-    shown = joined(texts)
+def numbers(shown: Sequence[Shown], unit: str) -> npt.NDArray[np.int64]:
+    """The number of the unit each token belongs to, from 0, never falling. shown: as `joined` gives. unit: one of UNITS."""
+    if unit == "token" or not shown:
+        return np.arange(len(shown))
     begins = {"word": _words, "sentence": _sentences, "line": _lines}[unit](shown)
     for at, one in enumerate(shown):
         if one.place:  # a character is never cut

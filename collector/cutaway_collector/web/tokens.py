@@ -149,12 +149,14 @@ def printed(piece: str) -> str:
     return "".join(part.text for part in visible(piece))
 
 
-def strip_path(values: npt.NDArray[np.float64], top: float, height: float = 100.0) -> str:
-    """Values [n] -> an SVG path of min(n, STRIP_STEPS_MAX) unit-wide steps, filled from the floor, `top` at the ceiling."""
+def strip_path(
+    values: npt.NDArray[np.float64], top: float, height: float = 100.0, *, steps_max: int = STRIP_STEPS_MAX
+) -> str:
+    """Values [n] -> an SVG path of min(n, steps_max) unit-wide steps, filled from the floor, `top` at the ceiling."""
     if top <= 0:
         return ""
-    if values.size > STRIP_STEPS_MAX:  # more steps than a screen has pixels: keep the peak of each, a mean would hide it
-        edges = np.linspace(0, values.size, STRIP_STEPS_MAX + 1).astype(np.int64)[:-1]
+    if values.size > steps_max:  # more steps than a screen has pixels: keep the peak of each, a mean would hide it
+        edges = np.linspace(0, values.size, steps_max + 1).astype(np.int64)[:-1]
         values = np.maximum.reduceat(np.nan_to_num(values), edges)
     heights = np.clip(np.nan_to_num(values) / top, 0, 1) * (height - 2)
     steps = "".join(f"V{height - h:.1f}H{index + 1}" for index, h in enumerate(heights))

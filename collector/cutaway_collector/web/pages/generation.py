@@ -31,6 +31,7 @@ KEYS: Final = (
     ("triple click", "choose the sentence"),
 )
 """The keys of the page and what they do, while the tokens or a picture have the focus."""
+OVERVIEW_STEPS: Final = 600
 _EMPTY: Final[Mapping[str, Any]] = {
     "index": 0, "tokens": 0, "ids": 0, "texts": 0, "signals": {}, "layers": {}, "heads": {}, "scores": {}, "alternatives": 0,
     "sources": 0, "prompt": 0, "prompt_sequence": 0, "model_layers": 0, "input_tokens": 0,
@@ -216,7 +217,7 @@ def _lanes(
     shown = Lanes(
         tokens=drawn, start=start, stop=stop, count=count, legend=legend,
         strips=tuple(windowed.strip(numbers, one, start, stop) for one in chosen),
-        overview=windowed.strip(numbers, choice.signal, 0, count) if count > size else None,
+        overview=windowed.strip(numbers, choice.signal, 0, count, OVERVIEW_STEPS) if count > size else None,
         threshold=windowed.threshold(values, choice),
         previous_url=link(start=max(0, start - size), tok="") if start else "",
         next_url=link(start=stop, tok="") if stop < count else "",
@@ -276,8 +277,8 @@ def _config(
     known = [[one.key, one.label, one.unit, one.reverse] for one in signals if numbers.has(one.key)]
     return {
         "base": urls.generation(found["span_id"]), "seq": choice.sequence, "signal": choice.signal.key, "signals": known,
-        "count": shown.count, "start": shown.start, "stop": shown.stop, "size": windowed.WINDOWS[choice.view], "firsts": shown.firsts,
-        "unit": choice.unit, "agg": choice.aggregate, "view": choice.view, "map": choice.map.key, "token": choice.token,
+        "count": shown.count, "start": shown.start, "stop": shown.stop, "size": windowed.WINDOWS[choice.view],
+        "firsts": shown.firsts, "unit": choice.unit, "agg": choice.aggregate, "view": choice.view, "map": choice.map.key, "token": choice.token,
         "first": choice.first, "last": choice.last, "layer": choice.layer, "threshold": choice.threshold,
         "bound": shown.threshold.value if shown.threshold else None, "texts": bool(numbers.sequence["texts"]),
         "source_layers": list(found["source_layers"]), "reverse": choice.signal.reverse,

@@ -19,7 +19,7 @@ from cutaway_collector.web.pages.generation_choice import LANE, Choice
 from cutaway_collector.web.plugins import LANES
 from cutaway_collector.web.site import Site
 
-WINDOWS: Final[Mapping[str, int]] = {"colour": 1024, "numbers": 512, "table": 256, "layers": 128}
+WINDOWS: Final[Mapping[str, int]] = {"colour": 768, "numbers": 512, "table": 256, "layers": 128}
 """Tokens a view draws at once: what keeps a page light. A longer generation is seen through a window that moves."""
 Values = npt.NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class Token:
     def title(self) -> str:
         """What a pointer is told without script."""
         place = f"#{self.index}" if self.size == 1 else f"#{self.index}–{self.index + self.size - 1}"
-        return " · ".join(part for part in (place, self.value, "" if self.id is None else f"id {self.id}", self.spelled) if part)
+        return " · ".join(part for part in (place, self.value, self.spelled) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +145,16 @@ def printed(signal: tokens.Signal, value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The units of a sequence that begin in a window. starts: first tokens of all units; at, to: those in the window."""
+    """The units of a sequence that begin in a window. starts: first tokens of all units; at, to: those in the window.
+
+    ids, words: of the tokens from `offset`, at least to the end of the window; empty where not captured.
+    """
 
     starts: npt.NDArray[np.int64]
     at: int
     to: int
     ids: Sequence[int]
-    texts: Sequence[str]
+    words: Sequence[token_units.Shown]
     offset: int
 
     def sizes(self, count: int) -> npt.NDArray[np.int64]:
@@ -166,12 +169,13 @@ def units(numbers: Numbers, choice: Choice, start: int, stop: int) -> Units:
         # A character's tokens may begin before the window.
         before = max(0, start - 8)
         ids, texts = stored.words(store, found, sequence["index"], Cut(before, stop - before))
-        return Units(np.arange(numbers.count), start, stop, ids, texts, before)
+        return Units(np.arange(numbers.count), start, stop, ids, token_units.joined(texts), before)
     ids, texts = stored.words(store, found, sequence["index"], WHOLE)
-    number = token_units.numbers(texts[: numbers.count], choice.unit)
+    words = token_units.joined([*texts, *[""] * (numbers.count - len(texts))])
+    number = token_units.numbers(words, choice.unit)
     starts = token_units.firsts(number)
     at, to = (int(place) for place in np.searchsorted(starts, (start, stop)))
-    return Units(starts, at, to, ids, texts, 0)
+    return Units(starts, at, to, ids, words, 0)
 
 
 def drawn(
@@ -186,7 +190,7 @@ def drawn(
     striking = token_colours.reaching(values[window], _bound(values, choice), signal)
     shown = signals if choice.view == "table" else ()
     table = [(one, _by_unit(numbers.of(one.key), choice, part)[window]) for one in shown]
-    words, sizes = token_units.joined(part.texts), part.sizes(numbers.count)[window]
+    words, sizes = part.words, part.sizes(numbers.count)[window]
     out = []
     for place, (index, size) in enumerate(zip(part.starts[window].tolist(), sizes.tolist(), strict=True)):
         css = (f"q{classes[place]}" if classes[place] >= 0 else "") + (" h" if striking[place] else "")
@@ -240,12 +244,12 @@ def _legend(signal: tokens.Signal, ends: token_colours.Scale, choice: Choice) ->
     return Legend(signal, printed(signal, low), printed(signal, high), "; ".join(notes), ends.flat)
 
 
-def strip(numbers: Numbers, signal: tokens.Signal, start: int, stop: int) -> Strip:
-    """One signal over a window; its ceiling is that of the whole sequence. Raises StoreError."""
+def strip(numbers: Numbers, signal: tokens.Signal, start: int, stop: int, steps_max: int = tokens.STRIP_STEPS_MAX) -> Strip:
+    """One signal over a window in so many steps; its ceiling is that of the whole sequence. Raises StoreError."""
     values = numbers.of(signal.key)
     top = tokens.strip_top(values, signal)
-    path = tokens.strip_path(values[start:stop], top)
-    steps = max(1, min(stop - start, tokens.STRIP_STEPS_MAX))
+    path = tokens.strip_path(values[start:stop], top, steps_max=steps_max)
+    steps = max(1, min(stop - start, steps_max))
     return Strip(signal, path, steps, printed(signal, top), top, numbers.trouble(signal))
 
 

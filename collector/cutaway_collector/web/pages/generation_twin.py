@@ -119,8 +119,8 @@ def _series(numbers: Numbers, key: str, read: Mapping[str, Any], cut: Cut, size:
         values = stored.attention(numbers.site.store, found, sequence, key.removeprefix(_MAP), heads, cut)
     elif key.startswith(_UNIT) and key.removeprefix(_UNIT) in token_units.UNITS:
         _, texts = stored.words(numbers.site.store, numbers.found, numbers.sequence["index"])
-        padded = [*texts, *[""] * (numbers.count - len(texts))][: numbers.count]
-        values = token_units.numbers(padded, key.removeprefix(_UNIT))[cut.start : cut.start + size]
+        words = token_units.joined([*texts, *[""] * (numbers.count - len(texts))])
+        values = token_units.numbers(words, key.removeprefix(_UNIT))[cut.start : cut.start + size]
     elif key.startswith(LANE) and any(lane.name == key.removeprefix(LANE) for lane in numbers.site.plugins.lanes):
         values = numbers.of(key)[cut.start : cut.start + size]
     else:

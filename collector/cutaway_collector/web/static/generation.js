@@ -4,7 +4,7 @@ import { ramp } from "./colour.js";
 import { TextLane } from "./generation_lane.js";
 import { HeatGrid } from "./generation_map.js";
 import { Numbers, aggregate, digits, spell, statistics } from "./generation_numbers.js";
-import { Panel, element, said } from "./generation_panel.js";
+import { Panel, element, said, spaced } from "./generation_panel.js";
 import { State } from "./generation_state.js";
 
 const WORD = "word";
@@ -33,11 +33,14 @@ class TokenView extends HTMLElement {
   }
 
   listen() {
-    this.addEventListener("pointerover", (event) => {
-      const span = event.target.closest(".t");
-      if (span?.unit !== undefined && !this.selecting) this.go(this.lane.firsts[span.unit]);
+    this.addEventListener("pointermove", (event) => {
+      // Text that moves under a pointer at rest is no pointing.
+      if (event.screenX === this.pointer?.x && event.screenY === this.pointer?.y) return;
+      this.pointer = { x: event.screenX, y: event.screenY };
+      const [span, track] = [event.target.closest(".t"), event.target.closest("[data-track]")];
+      if (span?.unit !== undefined) this.point(this.lane.firsts[span.unit], null);
+      else if (track) this.hover(track, event);
     });
-    for (const track of this.tracks) track.addEventListener("pointermove", (event) => this.hover(track, event));
     if (this.grid?.heads) this.grid.addEventListener("pointermove", (event) => {
       if (!this.grid.columns) return;
       const { layer, column } = this.grid.under(event);
@@ -53,6 +56,8 @@ class TokenView extends HTMLElement {
     this.slider?.addEventListener("input", () => this.setBound(Number(this.slider.value)));
     this.slider?.form.addEventListener("submit", (event) => event.preventDefault());
     for (const shown of this.querySelectorAll("[data-scripted]")) shown.hidden = false;
+    this.panel.close();
+    this.select(-1, -1);
     for (const plain of this.querySelectorAll("[data-plain]")) plain.hidden = true;
   }
 
@@ -113,7 +118,7 @@ class TokenView extends HTMLElement {
     delete this.dataset.loading;
     this.box();
     this.remark();
-    if (this.rangeOf) this.lane.range(...this.rangeOf);
+    this.lane.range(...this.rangeOf);
     if (unit === "token") this.lane.pin(this.panel.token >= this.start && this.panel.token < this.stop ? this.panel.token : -1);
   }
 
@@ -171,11 +176,15 @@ class TokenView extends HTMLElement {
   }
 
   hover(track, event) {
-    if (this.selecting) return;
     const box = track.getBoundingClientRect();
     const token = this.start + Math.floor(((event.clientX - box.left) / box.width) * (this.stop - this.start));
     const onMap = this.grid && track.contains(this.grid) && this.grid.columns;
-    if (token >= this.start && token < this.stop) this.go(token, onMap ? this.grid.under(event).layer : null);
+    if (token >= this.start && token < this.stop) this.point(token, onMap ? this.grid.under(event).layer : null);
+  }
+
+  /** The pointer is somewhere: where it already was, nothing happens. */
+  point(token, layer) {
+    if (token !== this.token || layer !== this.layer) this.go(token, layer);
   }
 
   click(event) {
@@ -199,7 +208,7 @@ class TokenView extends HTMLElement {
   async choose(unit) {
     const numbers = await this.numbers.series(`unit:${unit}`);
     const own = numbers[this.token];
-    this.select(numbers.indexOf(own), numbers.lastIndexOf(own));
+    this.choosing(numbers.indexOf(own), numbers.lastIndexOf(own));
   }
 
   pin(token) {
@@ -214,18 +223,29 @@ class TokenView extends HTMLElement {
     return undefined;
   }
 
+  letGo() {
+    this.anchor = -1;
+    this.choosing(-1, -1);
+  }
+
   /** A range from where it was begun to this token. */
   extend(token) {
     if (this.anchor < 0) this.anchor = Math.max(0, this.token);
-    this.select(Math.min(this.anchor, token), Math.max(this.anchor, token));
+    this.choosing(Math.min(this.anchor, token), Math.max(this.anchor, token));
+  }
+
+  choosing(first, last) {
+    this.state.set({ range: first < 0 ? "" : `${first}-${last}` });
+    return this.select(first, last);
   }
 
   async select(first, last) {
     this.rangeOf = [first, last];
     this.lane.range(first, last);
-    this.rangeLine.hidden = first < 0;
-    this.state.set({ range: first < 0 ? "" : `${first}-${last}` });
-    if (first < 0) return;
+    if (first < 0) {
+      this.rangeLine.replaceChildren(element("span", "Shift and arrows, shift and click, a double or a triple click choose a stretch of tokens.", "muted"));
+      return;
+    }
     const { signal, signals } = this.config;
     const [, label, unit] = signals.find(([key]) => key === signal) ?? [signal, signal, ""];
     const known = signals.some(([key]) => key === signal);
@@ -235,7 +255,7 @@ class TokenView extends HTMLElement {
     const parts = [element("b", first === last ? `token ${first}` : `tokens ${first} to ${last}`), element("span", `${last - first + 1} tokens, ${label.toLowerCase()}`, "muted")];
     parts.push(said("mean", spell(found.mean, unit)), said("max", `${spell(found.max, unit)} at #${found.at}`), said("sum", spell(found.sum, unit)));
     if (nats) parts.push(said("perplexity", digits(Math.exp(nats.mean))));
-    this.rangeLine.replaceChildren(...parts);
+    this.rangeLine.replaceChildren(...spaced(parts));
   }
 
   /** The values that colours and hesitations are about: of all tokens, or of all words, sentences or lines. */
@@ -330,7 +350,7 @@ class TokenView extends HTMLElement {
     if (event.key === "g" || event.key === "G") this.hesitation(event.key === "g" ? 1 : -1);
     else if (event.key === "v") this.nextView();
     else if (event.key === "Enter" && this.token >= 0) this.pin(this.token);
-    else if (event.key === "Escape") [this.anchor] = [-1, this.select(-1, -1)];
+    else if (event.key === "Escape") this.letGo();
     else if (onMap && event.key.startsWith("Arrow") && (this.grid.heads || event.key.endsWith("Up") || event.key.endsWith("Down"))) this.cell(event.key);
     else if (Object.hasOwn(moves, event.key)) this.step(event, moves[event.key](), onMap);
     else return;
@@ -386,7 +406,7 @@ class TokenView extends HTMLElement {
       const row = this.cells.subarray(at, at + layers);
       parts.push(said(`${dataset.label.toLowerCase()}, mean of layers`, spell(row.reduce((sum, value) => sum + value, 0) / layers, dataset.unit)));
     }
-    this.readout.replaceChildren(...parts);
+    this.readout.replaceChildren(...spaced(parts));
   }
 
   /** "layer 3, token 17 ' Paris', attention entropy 0.42 nats" */

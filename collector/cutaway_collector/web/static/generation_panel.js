@@ -26,6 +26,11 @@ export function said(label, value) {
   return part;
 }
 
+/** Parts with blanks between them, so that what is read aloud has its words apart. */
+export function spaced(parts) {
+  return parts.flatMap((part) => [part, " "]);
+}
+
 function row(list, label, value) {
   const pair = document.createElement("div");
   pair.append(element("dt", label), element("dd", value));
@@ -116,8 +121,8 @@ export class Panel {
 
   close() {
     this.token = -1;
-    this.box.hidden = true;
-    this.box.replaceChildren();
+    this.box.hidden = false;
+    this.box.replaceChildren(element("h2", "No token pinned"), element("p", "Enter, or a click, pins the token at the cursor: all that was recorded of it then stands here.", "muted"));
   }
 
   /** ways: {names, unit, label, kind of the map, text(token), go(token), close()}. */
