@@ -21,6 +21,8 @@ COLUMNS: Final = (
     ("perplexity", 10),
 )
 
+FIGURE_WIDTH_MAX: Final = 60
+
 
 def add_arguments(to: argparse.ArgumentParser) -> None:
     """Flags of `cutaway query`."""
@@ -41,7 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
     url = f"{arguments.url.rstrip('/')}/search.json?{words}"
     if not url.startswith(("http://", "https://")):
         raise CutawayError(f"--url is an http or https address, it is {arguments.url!r}")
-    rows = _fetch(url, arguments.ca)["rows"]
+    answer = _fetch(url, arguments.ca)
+    if "columns" in answer and "rows" in answer:  # what `| stats` asks for
+        return _figures(answer, as_json=arguments.json)
+    if "rows" not in answer:  # what `| compare` leads to
+        print(json.dumps(answer) if arguments.json else json.dumps(answer, indent=2))
+        return 0
+    rows = answer["rows"]
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
@@ -52,6 +60,25 @@ def run(arguments: argparse.Namespace) -> int:
         row["ttft_ms"] = "" if row["ttft_s"] is None else f"{row['ttft_s'] * 1e3:.0f}"
         row["perplexity"] = "" if row["perplexity"] is None else f"{row['perplexity']:.2f}"
         print("  ".join(f"{_printable(row[name]):<{width}.{width}}" for name, width in COLUMNS))
+    return 0 if rows else 1
+
+
+def _figures(answer: Any, *, as_json: bool) -> int:
+    """Prints a table of figures. Exit 0 when it has rows, 1 when it has none."""
+    columns, rows = answer["columns"], answer["rows"]
+    names = [column["name"] for column in columns]
+    if as_json:
+        for row in rows:
+            print(json.dumps(dict(zip(names, row, strict=True))))
+        return 0 if rows else 1
+    headings = [f"{column['name']} ({column['unit']})" if column["unit"] else column["name"] for column in columns]
+    table = [[_printable(f"{value:.6g}" if isinstance(value, float) else value)[:FIGURE_WIDTH_MAX] for value in row]
+             for row in [headings, *rows]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+    if answer["cut"]:
+        print(answer["cut"], file=sys.stderr)
     return 0 if rows else 1
 
 

@@ -29,6 +29,7 @@ AGGREGATES: Final[dict[str, tuple[str, str]]] = {
 _OPERATORS: Final = (">=", "<=", "!=", "==", "=", ">", "<")
 _ABOVE: Final = {">": "above", ">=": "at least", "<": "below", "<=": "at most", "=": "of", "!=": "other than"}
 _PLACE_MAX: Final = 65_535
+_LAYOUT: Final = re.compile(r"^(?:nats(?:\^2)?)?[,;]? ?(?:\[[^\]]*\](?: row-major)?)?,? ?")
 _NAME: Final = re.compile(r"([^\[\]()]+)(?:\[([^\[\]]*)\](?:\.([^\[\]().]+))?)?(?:\((.*)\))?", re.DOTALL)
 _NAMED_LAYERS: Final = (
     f"if(mapContains(SpanNumbers, '{c.ATTENTION_LAYERS}'), arrayMap(layer -> toInt64(layer), SpanNumbers['{c.ATTENTION_LAYERS}']), "
@@ -53,8 +54,8 @@ class Series:
 
     @property
     def description(self) -> str:
-        """What the column table says of it."""
-        return TOKENS.column(self.column).reason
+        """What the column table says of it, without its unit and layout; "" where it says no more."""
+        return _LAYOUT.sub("", TOKENS.column(self.column).reason)
 
 
 def _attention(name: str, stem: str, *aliases: str, unit: str = "", phrase: str, cross: str = "") -> Series:

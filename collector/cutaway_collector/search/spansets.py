@@ -17,6 +17,17 @@ SLACK_S: Final = 3600
 LEVELS_MAX: Final = 100
 """How far up or down a trace `ancestor` and `descendant` look."""
 
+MEANINGS: Final[dict[str, str]] = {
+    "any": "spans of traces in which at least one span matches, itself perhaps",
+    "all": "spans of traces in which every span matches; one that lacks the field does not",
+    "none": "spans of traces in which no span matches",
+    "parent": "spans whose parent matches",
+    "child": "spans of which a child matches",
+    "ancestor": "spans below one that matches, at any depth",
+    "descendant": "spans above one that matches, at any depth",
+}
+"""Kind, see language.KINDS -> what it finds."""
+
 SELF: Final = "cityHash64(TraceId, SpanId)"
 """SQL expression: which span a row is."""
 PARENT: Final = "cityHash64(TraceId, ParentSpanId)"

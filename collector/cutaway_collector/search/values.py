@@ -42,6 +42,16 @@ _BARE_UNIT: Final = {"ns": "s"}
 _INT64: Final = 2**63
 
 
+def units(unit: str) -> tuple[str, ...]:
+    """What may stand behind a number of a field in that unit; () where nothing may."""
+    return tuple(_UNITS[unit])
+
+
+def bare_unit(unit: str) -> str:
+    """What a number without a unit is."""
+    return _BARE_UNIT.get(unit, unit)
+
+
 def number(value: Literal, unit: str, name: str) -> int | float:
     """A number in the stored `unit`, exact where whole ("1.5s" of a field in ns -> 1500000000). `name` is the field, for messages.
 
