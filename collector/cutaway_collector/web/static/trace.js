@@ -165,7 +165,7 @@ class TraceRows extends HTMLElement {
     const label = make("div", { className: "label", role: "gridcell" }, guides, link);
     if (group) {
       label.append(make("span", { className: "times" }, `× ${grouped(group[0])}`),
-        make("span", { className: "stats" }, `p50 ${duration(group[1])} p99 ${duration(group[2])}`));
+        make("span", { className: "stats", title: `median ${duration(group[1])}, 99th percentile ${duration(group[2])}` }, `p50 ${duration(group[1])} p99 ${duration(group[2])}`));
     }
     const tag = (text, title, bad) => label.append(make("b", { className: bad ? "tag bad" : "tag", title }, text));
     if (failures) tag(group ? `${grouped(failures)} error${failures > 1 ? "s" : ""}` : "error", "", true);
