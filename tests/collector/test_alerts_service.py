@@ -494,3 +494,37 @@ def test_the_schema_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_rule(document()).name == "loops"
 
 
+
+
+# --- the page of a back-test
+
+
+def test_a_tenant_tests_its_own_rules_alone(client: FlaskClient, store: Store, settings: Settings, keys: dict[str, str]) -> None:
+    """Another tenant's rule, or everybody's, is not there; its own is judged on its own rows."""
+    _world(store, settings)
+    own = next(rule["name"] for rule in Desk(store, settings).listing()["rules"] if rule["tenant"] == "acme")
+    mine = client.get("/alerts/test.json", query_string={"rule": own}, headers=_as(keys["acme"]))
+    assert 200 == mine.status_code, mine.text
+    for asked in ({"rule": "loops"}, {"rule": own, "tenant": "other"}):
+        assert 400 == client.get("/alerts/test.json", query_string=asked, headers=_as(keys["acme"])).status_code
+
+
+@pytest.mark.parametrize("since", ["", "-1h", "-7d"])
+def test_the_page_of_a_back_test_says_what_live_judging_said(client: FlaskClient, store: Store, settings: Settings,
+                                                            keys: dict[str, str], since: str) -> None:
+    """The same events as were recorded, whatever part of the past holds them."""
+    _world(store, settings)
+    found = client.get("/alerts/test.json", query_string={"rule": "loops", "since": since}, headers=_as(keys["read"])).json
+    assert found is not None
+    live = {event["event"] for event in Desk(store, settings).listing()["events"] if event["rule"] == "loops"}
+    assert live == {event["event"] for event in found["events"]}
+    assert b"would have" in client.get("/alerts/test?rule=loops", headers=_as(keys["read"])).data
+
+
+@pytest.mark.parametrize("asked", ["", "?rule=nobody", "?rule=loops&since=never", "?rule=loops&since=1971-01-01"])
+def test_a_back_test_that_cannot_be_is_refused(client: FlaskClient, store: Store, settings: Settings, keys: dict[str, str],
+                                               asked: str) -> None:
+    """In words, with 400, on the page and in its twin."""
+    _world(store, settings)
+    for twin in ("", ".json"):
+        assert 400 == client.get(f"/alerts/test{twin}{asked}", headers=_as(keys["read"])).status_code

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cutaway_collector.alerts import messages
 from cutaway_collector.alerts.fields import NS, RuleError, words_of
-from cutaway_collector.alerts.judge import Change, State, judge
+from cutaway_collector.alerts.judge import Change, State, judge, window_ns
 from cutaway_collector.alerts.observe import batch_of, observe, spans_of_steps
 from cutaway_collector.alerts.rules import Rule
 from cutaway_collector.contracts import Store
@@ -29,12 +29,15 @@ class Report:
 
     def shown(self) -> dict[str, Any]:
         """Plain JSON values."""
+        rule, every_ns = self.rule, self.rule.every_s * NS
         return {
             "rule": self.rule.name, "condition": self.rule.condition.words(), "windows": self.windows, "left_out": self.left_out,
             "firing": [messages.group_of(self.rule, group) for group in self.firing],
-            "events": [{"at": messages.iso(change.step * self.rule.every_s * NS), "kind": change.kind, "value": change.value,
+            "events": [{"at": messages.iso(change.step * every_ns), "kind": change.kind, "value": change.value,
                         "group": messages.group_of(self.rule, change.group), "reason": change.reason,
-                        "event": messages.event_id(self.rule, change)} for change in self.changes],
+                        "event": messages.event_id(self.rule, change),
+                        "link": messages.link(rule, messages.group_of(rule, change.group), *window_ns(rule, change.step)),
+                        } for change in self.changes],
         }
 
 

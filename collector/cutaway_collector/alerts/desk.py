@@ -161,6 +161,7 @@ def _rule(rule: Rule, kept: Kept | None, present: Definitions, now_ns: int) -> d
         start_ns = held.judged_ns - rule.window_s * NS
         groups.append({
             "group": group, "state": "muted" if muted and state.fired else state.phase, "value": state.value,
+            "recent": list(state.recent),
             "since": messages.iso(state.since * rule.every_s * NS), "link": messages.link(rule, group, start_ns, held.judged_ns)})
     return {
         "name": rule.name, "tenant": rule.tenant, "query": rule.query, "value_words": rule.value_words,

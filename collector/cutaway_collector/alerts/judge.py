@@ -19,6 +19,7 @@ from cutaway_collector.alerts.observe import NOTHING, UNGROUPED, Observation, Se
 from cutaway_collector.alerts.rules import Rule
 
 Phase = Literal["ok", "pending", "firing", "no_data"]
+RECENT_VALUES: Final = 24
 FORGET_S: Final = 7 * 86_400
 """A group that was not seen for so long is watched no more; what it fired has ended."""
 
@@ -29,7 +30,8 @@ class State:
 
     held: windows in a row in which the condition held (while firing: in which it was clear). seen: number of the last window with
     rows. fired: number of the window in which it fired, 0 when it is not firing. told: whether the channels were told of that.
-    logs: evidence so far, of an e-process; epoch: which `reset` it belongs to.
+    logs: evidence so far, of an e-process; epoch: which `reset` it belongs to. recent: the last values that were
+    measured, for a picture.
     """
 
     phase: Phase = "ok"
@@ -41,6 +43,7 @@ class State:
     since: int = 0
     logs: tuple[float, ...] = ()
     epoch: int = 0
+    recent: tuple[float, ...] = ()
 
     def memory(self) -> str:
         """What is stored beside phase and value."""
@@ -51,7 +54,7 @@ class State:
     def of(cls, phase: Phase, value: float | None, memory: str) -> State:
         """The state that was stored."""
         kept: dict[str, Any] = json.loads(memory)
-        kept["logs"] = tuple(kept["logs"])
+        kept |= {name: tuple(kept.get(name, ())) for name in ("logs", "recent")}
         return cls(phase, value, **kept)
 
 
@@ -87,6 +90,8 @@ def judge(rule: Rule, states: Mapping[str, State], step: int, seen: Seen) -> Jud
         after = _next(rule, before, step, observation)
         if after.phase != before.phase:
             after = replace(after, since=step)
+        if observation.count and after.value is not None:
+            after = replace(after, recent=(*before.recent, after.value)[-RECENT_VALUES:])
         reason = ""
         if group != UNGROUPED and (step - after.seen) * rule.every_s > FORGET_S:
             after, reason = replace(after, phase="ok", fired=0), "it was not seen for a week"

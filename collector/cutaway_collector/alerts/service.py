@@ -54,7 +54,7 @@ class Alerts:
             attempts_max=settings.alerts_attempts_max, may_send=self._mine,
             on_outcome=lambda channel, fine: delivered.labels(channel, "delivered" if fine else "failed").inc())
         self.evaluator = Evaluator(store, book, lateness_s=settings.alerts_lateness_seconds, deliver=self.deliveries.add,
-                                   base=settings.alerts_url, room=self.deliveries.room)
+                                   base=settings.ui_url, room=self.deliveries.room)
         self._windows = Counter("cutaway_alerts_windows", "windows that rules judged", registry=registry)
         self._events = Counter("cutaway_alerts_events", "alerts that began or ended", ["kind"], registry=registry)
         self._failures = Counter("cutaway_alerts_evaluation_failures", "rules that could not be judged", registry=registry)

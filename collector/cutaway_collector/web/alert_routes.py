@@ -1,6 +1,7 @@
 """The routes of alerts: the page, its JSON twin, muting by a form, and what `cutaway alerts` asks of a running collector, as JSON.
 
     GET  /alerts, /alerts.json            parameters: state, rule
+    GET  /alerts/test, /alerts/test.json  parameters: rule, tenant, since: what it would have said
     POST /alerts/mute                     form: rule, tenant, for (1h, 8h, 1d, 7d; off unmutes)
     GET  /admin/alerts.json               everything, of every tenant
     POST /admin/alerts-apply.json         {"document", "prune", "dry_run"}
@@ -24,7 +25,8 @@ from cutaway_collector.alerts import Desk, RuleError
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import MalformedRequest, PermissionDenied
 from cutaway_collector.web import admin, times
-from cutaway_collector.web.pages import alerts
+from cutaway_collector.web.pages import alerts, backtest
+from cutaway_collector.web.gate import may
 from cutaway_collector.web.site import Site
 
 LIST: Final = "/admin/alerts.json"
@@ -48,11 +50,19 @@ def routes(app: Flask, site: Site, store: Store, render: Callable[..., Response]
 
     @app.get("/alerts")
     def alerts_page() -> Response:
-        return render("alerts.html", alerts.page(site, request.args, may_mute="admin" in g.caller.scopes))
+        return render("alerts.html", alerts.page(site, request.args, may_mute=may("edit")))
 
     @app.get("/alerts.json")
     def alerts_twin() -> Response:
         return answer(alerts.twin(site, request.args))
+
+    @app.get("/alerts/test")
+    def alerts_backtest_page() -> Response:
+        return render("backtest.html", backtest.page(site, desk, request.args, g.caller.tenant))
+
+    @app.get("/alerts/test.json")
+    def alerts_backtest_twin() -> Response:
+        return answer(backtest.twin(site, desk, request.args, g.caller.tenant))
 
     @app.post("/alerts/mute")
     def alerts_mute() -> AnyResponse:

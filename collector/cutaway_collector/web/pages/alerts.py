@@ -5,7 +5,7 @@ Not the judging: it reads what the alerts flow has stored, in the visitor's view
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +20,20 @@ WORDS: Final = {"firing": "firing", "pending": "pending", "muted": "muted", "no_
 TONES: Final = {"firing": "bad", "pending": "warn", "muted": "", "no_data": "", "ok": "good"}
 MUTES: Final = {"1h": 3600, "8h": 8 * 3600, "1d": 86_400, "7d": 7 * 86_400, "off": 0}
 GROUPS_SHOWN_MAX: Final = 20
+SPARK_WIDTH: Final = 96
+SPARK_HEIGHT: Final = 22
 EVENTS_SHOWN_MAX: Final = 50
 RULES_SHOWN_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """The last values as a line in a box of SPARK_WIDTH x SPARK_HEIGHT; x, y: the newest; label: what it says in words."""
+
+    points: str
+    x: str
+    y: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class Group:
     value: str
     since: str
     url: str
+    spark: Spark | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class Row:
     judged_to: str
     groups: tuple[Group, ...]
     groups_more: int
+    test_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +143,26 @@ def _row(row: Mapping[str, Any]) -> Row:
         row["name"], row["tenant"], WORDS[row["state"]], TONES[row["state"]], row["severity"], row["query"], row["value_words"],
         row["condition"], row["owner"], row["runbook"], row["advice"], tuple(row["labels"].items()), ", ".join(row["channels"]),
         _clock(row["muted_until"]), _clock(row["judged_to"]), tuple(map(_group, groups[:GROUPS_SHOWN_MAX])),
-        max(0, len(groups) - GROUPS_SHOWN_MAX))
+        max(0, len(groups) - GROUPS_SHOWN_MAX), urls.alert_test(rule=row["name"], tenant=row["tenant"]))
 
 
 def _group(group: Mapping[str, Any]) -> Group:
     state = group["state"]
     return Group(", ".join(value or "(none)" for value in group["group"].values()), WORDS[state], TONES[state],
-                 figures.number(group["value"]), _clock(group["since"]), group["link"])
+                 figures.number(group["value"]), _clock(group["since"]), group["link"], _spark(group["recent"]))
+
+
+def _spark(values: Sequence[float]) -> Spark | None:
+    if len(values) < 2:
+        return None
+    low, high = min(values), max(values)
+    step = (SPARK_WIDTH - 6) / (len(values) - 1)
+    # A level line lies in the middle: it is neither high nor low.
+    heights = [(value - low) / (high - low) if high > low else 0.5 for value in values]
+    places = [(3 + index * step, SPARK_HEIGHT - 3 - height * (SPARK_HEIGHT - 6)) for index, height in enumerate(heights)]
+    said = f"between {figures.number(low)} and {figures.number(high)}" if high > low else f"all {figures.number(low)}"
+    return Spark(" ".join(f"{x:.1f},{y:.1f}" for x, y in places), f"{places[-1][0]:.1f}", f"{places[-1][1]:.1f}",
+                 f"the last {len(values)} values, {said}")
 
 
 def _happened(event: Mapping[str, Any]) -> Happened:
