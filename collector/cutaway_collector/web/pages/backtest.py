@@ -49,7 +49,7 @@ class BacktestPage:
 
 
 def twin(site: Site, desk: Desk, arguments: Arguments, tenant: str) -> dict[str, Any]:
-    """The report, its "since_ns" and "until_ns". tenant: the visitor's, who tests its own rules alone. Raises BadParameter, Overloaded."""
+    """The report, "since_ns", "until_ns". tenant: of the visitor, who tests its own rules. Raises BadParameter, Overloaded."""
     name, wanted = arguments.get("rule", ""), arguments.get("tenant", "")
     if tenant and wanted not in ("", tenant):
         raise BadParameter("a key of a tenant tests rules of that tenant alone")
