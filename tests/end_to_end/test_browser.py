@@ -43,6 +43,11 @@ PAGES = [
     "/alerts",
     "/drift",
     "/windows",
+    "/live",
+    "/map?of=signals&color=model",
+    "/map?lasso=cluster:1&of=signals",
+    "/system",
+    "/start",
 ]
 STORY_BODY, _ = stories(world.PIECES, START_NS)
 

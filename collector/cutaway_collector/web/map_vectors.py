@@ -104,7 +104,7 @@ class Vectors:
                     break
                 self._changed.wait(left_s)
             found = {entry[2]: self._known[entry] for entry in entries if entry in self._known}
-            return Looked(found, len(entries) - len(found), self._trouble)
+            return Looked(found, 0 if self._trouble else len(entries) - len(found), self._trouble)
 
     def umap(self, vectors: Floats, *, wait_s: float = 0.0) -> Floats | None:
         """[n, 2] places of these vectors, None while they are made. Raises MissingExtra."""

@@ -159,8 +159,11 @@ def slim(found: LatentMap) -> dict[str, Any]:
 
 
 def _label(point: Placed) -> str:
-    said = (point.answer or point.prompt)[:70]
-    return f"{point.model} · {_value(point.value)}" + (f" · {said}" if said else f" · {point.service}")
+    """Which one it is, what its colour says, and how it begins."""
+    said = (point.answer or point.prompt)[:70] or point.service
+    value = _value(point.value)
+    parts = (point.model, figures.clock(point.key.start_ns)[:8], "" if value == point.model else value, said)
+    return " · ".join(figures.contained(part) for part in parts if part)
 
 
 def _rest(query: str) -> str:
