@@ -76,7 +76,8 @@ def query_of(arguments: Arguments) -> str:
     """The query. Raises BadParameter."""
     query = arguments.get("q", "").strip()
     if len(query) > QUERY_CHARACTERS_MAX:
-        raise BadParameter(f"q has at most {QUERY_CHARACTERS_MAX} characters, it has {len(query)}", hint="follow fewer terms at once")
+        raise BadParameter(f"q has at most {QUERY_CHARACTERS_MAX} characters, it has {len(query)}",
+                           hint="follow fewer terms at once")
     return query
 
 
