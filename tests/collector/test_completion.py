@@ -19,6 +19,7 @@ from cutaway_collector.contracts import Result
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.errors import QueryError, StoreError
 from cutaway_collector.search import FIELDS, FLAGS, completion, language
+from cutaway_collector.search.aggregates import measure
 from cutaway_collector.search.caret import context
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
@@ -263,8 +264,13 @@ def test_the_vocabulary_is_the_languages(client: FlaskClient) -> None:
 
     assert [field.name for field in FIELDS] == [one["name"] for one in words["fields"]]
     assert [flag.name for flag in FLAGS] == [one["name"] for one in words["flags"]]
-    for name in words["kinds"]:
-        language.parse(f"{name}{{is:error}}")
+    for one in words["kinds"]:
+        language.parse(f"{one['name']}{{is:error}}")
+    for one in words["functions"]:
+        language.read(f"is:ok | stats {one['name']}(duration)")
+    for series in words["series"]:
+        for aggregate in words["aggregates"]:
+            assert measure(f"{series['name']}.{aggregate['name']}") is not None
     for stage, rest in {"stats": "count()", "sort": "-duration", "limit": "20", "compare": "(is:error)"}.items():
         assert stage in words["stages"]
         language.read(f"is:ok | {stage} {rest}")

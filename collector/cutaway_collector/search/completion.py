@@ -18,7 +18,9 @@ from cutaway_collector.search.caret import Context
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.scores import Score
+from cutaway_collector.search.spansets import MEANINGS
 from cutaway_collector.search.sql import Key
+from cutaway_collector.search.stats import FUNCTIONS
 from cutaway_collector.search.window import Window
 
 SECONDS_MAX: Final = 0.2
@@ -63,7 +65,8 @@ def vocabulary() -> dict[str, Any]:
         "series": [{"name": one.name, "unit": one.unit, "help": one.description} for one in aggregates.SERIES],
         "aggregates": [{"name": name, "help": words} for name, (_, words) in aggregates.AGGREGATES.items()],
         "flags": [{"name": one.name, "help": f"spans {one.phrase}"} for one in fields.FLAGS],
-        "kinds": list(language.KINDS),
+        "kinds": [{"name": kind, "help": words} for kind, words in MEANINGS.items()],
+        "functions": [{"name": name, "help": words} for name, (_, words) in FUNCTIONS.items()],
         "stages": list(language.STAGES),
     }
 
@@ -116,7 +119,7 @@ def _attributes(store: Store, scope: str, prefix: str, span: Window) -> tuple[li
         f"WHERE {span.condition(parameters)}) WHERE key != '' AND positionCaseInsensitiveUTF8(key, {part}) > 0 GROUP BY key "
         f"ORDER BY startsWith(lowerUTF8(key), lowerUTF8({part})) DESC, n DESC, key LIMIT {2 * ITEMS_MAX}",
         parameters.values, seconds_max=SECONDS_MAX)
-    words = {"span": "attribute of spans", "resource": "attribute of who sent the spans"}.get(scope, "of spans, or of who sent them")
+    words = {"span": "of spans", "resource": "of who sent the spans"}.get(scope, "of spans, or of who sent them")
     # Without a scope a name of the registry is the field, which the vocabulary offers.
     items = [Item(str(key), "attribute", words, count=int(count)) for key, count in found.rows
              if _writable(str(key)) and (scope or fields.lookup(str(key)) is None)]

@@ -16,9 +16,11 @@ const element = (name, attributes = {}, ...children) => {
 };
 
 // Switched off, a single character reaches no script of any page: they listen behind this, which listens first (WCAG 2.1.4).
+// Nor does it while a dialog is open: what it would do is behind it.
 window.addEventListener("keydown", (event) => {
   const single = event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey;
-  if (single && !typing(event) && stored(KEYS) === "off") event.stopImmediatePropagation();
+  const silent = stored(KEYS) === "off" || document.querySelector("dialog.palette[open], dialog.sheet[open]");
+  if (single && !typing(event) && silent) event.stopImmediatePropagation();
 }, { capture: true });
 
 document.addEventListener("keydown", (event) => {

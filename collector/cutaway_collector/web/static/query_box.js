@@ -13,7 +13,7 @@ const RECENT = "cutaway.queries";
 const SWITCH = "cutaway.suggestions";
 const KIND = {
   text: "text", number: "number", list: "list", series: "of every token", attribute: "attribute", score: "score", value: "value",
-  label: "label", flag: "flag", recent: "recent", word: "word", braces: "spans of the trace", stage: "stage", operator: "comparison",
+  label: "label", flag: "flag", recent: "recent", word: "word", braces: "spans of the trace", stage: "stage", operator: "comparison", figure: "figure of stats",
 };
 
 /** The queries sent last, the newest first. */
@@ -53,12 +53,13 @@ class Words {
     this.starts = [
       { text: "is:", insert: "is:", kind: "flag", help: vocabulary.flags.map((one) => one.name).join(", ") },
       { text: "has:", insert: "has:", kind: "flag", help: "spans that carry a field or attribute" },
-      ...vocabulary.kinds.map((kind) => ({ text: `${kind}{`, insert: `${kind}{`, kind: "braces", help: `${kind} of the spans around` })),
+      ...vocabulary.kinds.map(({ name, help }) => ({ text: `${name}{`, insert: `${name}{`, kind: "braces", help })),
     ];
     this.joints = [
       { text: "OR", insert: "OR ", kind: "word", help: "one or the other; a blank alone means AND" },
       { text: "NOT", insert: "NOT ", kind: "word", help: "what the next term does not match; a minus says the same" },
     ];
+    this.functions = vocabulary.functions.map(({ name, help }) => ({ text: `${name}(`, insert: `${name}(`, kind: "figure", help }));
     this.stages = vocabulary.stages.map((one) => ({ text: one, insert: `${one} `, kind: "stage", help: "what becomes of the spans found" }));
   }
 
@@ -73,7 +74,7 @@ class Words {
     if (kind === "flag") return fitting(this.flags, prefix);
     if (kind === "has") return fitting(this.fields, prefix);
     if (kind === "stage") return fitting(this.stages, prefix);
-    if (kind === "argument") return fitting(this.names, prefix);
+    if (kind === "argument") return fitting(/stats\s[^|]*$/u.test(text.slice(0, place.start)) ? [...this.functions, ...this.names] : this.names, prefix);
     if (kind === "value") return this.values(place);
     if (kind !== "field") return [];
     if (!prefix) return [...(text.trim() ? this.joints : []), ...this.starts.slice(0, 2), ...this.fields];
