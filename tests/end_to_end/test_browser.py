@@ -48,6 +48,11 @@ PAGES = [
     "/map?lasso=cluster:1&of=signals",
     "/system",
     "/start",
+    "/",
+    "/compare",
+    "/compare?a=model:gpt2&b=model:SmolLM2*&q=is:generation",
+    f"/compare?a=span:{world.CHAT:016x}&b=span:{world.BATCH:016x}",
+    f"/compare?a=trace:{world.RAG_TRACE:032x}&b=trace:{world.RAG_TRACE:032x}%20-name:weather",
 ]
 STORY_BODY, _ = stories(world.PIECES, START_NS)
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from cutaway_collector.drift import differences, distances, significance, sketch
 from cutaway_collector.drift.rule import ALPHA, VALUES_MIN
-from cutaway_collector.search import fields
-from cutaway_collector.search.compare import Key, Numbers, Value, Values, term
+from cutaway_collector.search.compare import WITHOUT_COLUMN, Key, Numbers, Value, Values, term
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["category", "number"]
@@ -84,10 +83,10 @@ def sort(found: Sequence[Values], named: Collection[str], spans: int) -> tuple[l
         having = one.a + one.b
         identified = one.distinct > UNIQUE_SPANS_MIN and bool(_IDENTIFIER.search(one.key.name))
         numeric = one.numeric == having and one.distinct > NUMBERS_MIN
-        field = fields.lookup(one.key.name) if one.key.scope == "span" else None
+        field = WITHOUT_COLUMN.get(one.key.name) if one.key.scope == "span" else None
         if one.key.name in named:
             in_query.append(one.key)
-        elif field is not None and field.kind == "number":
+        elif field is not None:
             as_numbers.append(one._replace(key=Key("", field.name)))
         elif one.distinct == 1 and having == spans:
             constant.append(one.key)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cutaway_collector.columns import TRACES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import fields, language, rows, sql, window
@@ -199,8 +200,12 @@ class Values(NamedTuple):
 _WORDS: Final = tuple(field for field in FIELDS if field.kind != "number" and field.name not in ("trace", "span", "parent"))
 NUMBERS: Final = tuple(field for field in FIELDS if field.kind == "number" and "SpanAttributes[" not in field.expression)
 """Fields with a column of their own: the others would have every attribute read once more, and few spans have them."""
-_COVERED: Final = ", ".join(f"'{name}'" for field in FIELDS for name in (field.name, *field.aliases)
-                            if field.kind != "number" or field in NUMBERS)
+WITHOUT_COLUMN: Final = {alias: field for field in FIELDS if field.kind == "number" and field not in NUMBERS
+                         for alias in field.aliases if f"'{alias}'" in field.expression}
+"""Attribute -> the number field that reads it: found among the attributes, and read then."""
+_FILLING: Final = {name for column in TRACES.columns for name in column.attributes} | {"service.name"} | {
+    alias for field in FIELDS for alias in field.aliases if f"'{alias}'" in field.expression}
+_COVERED: Final = ", ".join(f"'{name}'" for name in sorted(_FILLING - WITHOUT_COLUMN.keys()))
 """Attributes that a field stands for are not compared twice."""
 
 
@@ -283,8 +288,8 @@ def outline(store: Store, asked: Sides, limit: int) -> tuple[list[Outlined], lis
     text = (f"SELECT side, SpanId, ParentSpanId, SpanName, ServiceName, start_ns, Duration, failed FROM "
             f"({asked.relation(store, columns, parameters)}) ORDER BY side, Timestamp, SpanId LIMIT {int(limit)} BY side")
     found: tuple[list[Outlined], list[Outlined]] = ([], [])
-    for side, *values in asked.run(store, text, parameters).rows:
-        found[int(side)].append(Outlined(*values[:4], int(values[4]), int(values[5]), bool(values[6])))
+    for side, span, parent, name, service, start_ns, duration_ns, failed in asked.run(store, text, parameters).rows:
+        found[int(side)].append(Outlined(span, parent, name, service, int(start_ns), int(duration_ns), bool(failed)))
     return found
 
 

@@ -14,6 +14,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.search import rows
 from cutaway_collector.search.compare import GENERATES, Count, Sides, sampled
 from cutaway_collector.search.parameters import Parameters
+from cutaway_collector.search.window import Window
 
 GENERATIONS_SAMPLED: Final = 1000
 TOKENS_SAMPLED: Final = 500_000
@@ -76,15 +77,14 @@ def _series(store: Store, asked: Sides, columns: Mapping[str, str], where: str, 
     Expressions are computed where the table is read: the engine then reads of an array whose length is asked its length alone.
     """
     spans = asked.relation(store, "TraceId, SpanId", parameters, where=GENERATES)
-    start, end = (parameters.bind(ns, "Int64") for ns in (min(asked.a_window.start_ns, asked.b_window.start_ns),
-                                                          max(asked.a_window.end_ns, asked.b_window.end_ns)))
+    times = Window(min(asked.a_window.start_ns, asked.b_window.start_ns), max(asked.a_window.end_ns, asked.b_window.end_ns))
     # The hash is asked of the series too, so that the engine reads the arrays of the sample alone.
     most = parameters.bind(max(asked.a_keep, asked.b_keep), "UInt64")
     named = "".join(f", {expression} AS {name}" for name, expression in columns.items())
     return (
         f"SELECT side, cityHash64(TraceId, SpanId, SeqIndex) AS generation, SpanId AS span_id, {', '.join(columns)} FROM ("
         f"SELECT TraceId, SpanId, SeqIndex{named} FROM {rows.table(store, TOKENS.name)} "
-        f"WHERE Timestamp >= fromUnixTimestamp64Nano({start}) AND Timestamp < fromUnixTimestamp64Nano({end}) AND cityHash64(SpanId) <= {most} AND {where}) AS series "
+        f"WHERE {times.condition(parameters)} AND cityHash64(SpanId) <= {most} AND {where}) AS series "
         f"INNER JOIN ({spans}) AS spans USING (TraceId, SpanId)"
     )
 

@@ -125,7 +125,7 @@ def by(site: Site, args: Arguments) -> str:
     searched = verb.SearchRequest(q=wanted.q, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
     field = fields.lookup(name)
     key = name if field or name.startswith(("span.", "resource.")) else query_edit.field_name(name)
-    found = [str(one["value"]) for one in verb.facets(site.store, searched, [key])[key] if one["value"]]
+    found = [str(one["value"]) for one in verb.facets(site.store, searched, [key])[key]["values"] if one["value"]]
     if len(found) < 2:
         raise BadParameter(f"by is a field with two values or more, {name[:40]!r} has {len(found)} here",
                            hint="widen the time range, or choose another field: by=model, by=service.version")
