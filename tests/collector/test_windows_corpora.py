@@ -161,3 +161,14 @@ def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     assert main(["corpus", "add", "x", str(tmp_path), *data]) == 2
     assert main(["corpus", "remove", "x", *data]) == 2
     assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_a_damaged_corpus_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    """What can be read is still compared with: one bad disk block must not blind every other corpus."""
+    for name in ("a", "b", "c"):
+        corpora.add(tmp_path, name, [("d", " ".join(_text(1, 50)))])
+    (tmp_path / "b" / "hashes.npy").write_bytes(b"x")
+    failed: list[SettingsError] = []
+    assert ["a", "c"] == [index.name for index in corpora.load(tmp_path, on_failure=failed.append)]
+    (error,) = failed
+    assert f"the corpus {tmp_path / 'b'} cannot be read" in str(error)

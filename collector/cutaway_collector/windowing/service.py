@@ -58,6 +58,7 @@ class Windows:
         self._thread: threading.Thread | None = None
         self._next_s: int | None = None
         self._failed: tuple[int, int] = (-1, 0)
+        self._said: set[str] = set()
         self._judged = Counter("cutaway_windows_judged", "windows whose scores are stored", registry=registry)
         self._failures = Counter("cutaway_window_failures", "tries of a window that failed", registry=registry)
         self._passed = Counter("cutaway_windows_passed_over", "windows given up after several failures", registry=registry)
@@ -146,13 +147,14 @@ class Windows:
             return None
 
     def _corpora(self) -> list[Index]:
-        """The registered corpora; none when one cannot be read, which is said and keeps no other score back."""
-        try:
-            return corpora.load(self._folder)
-        except SettingsError as error:
+        """The registered corpora; one that cannot be read is left out, which is said once and keeps nothing else back."""
+        def failed(error: SettingsError) -> None:
             self._failures.inc()
-            _LOG.warning("nothing is compared with registered documents: %s", error)
-            return []
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                _LOG.warning("answers are not compared with a corpus: %s", error)
+
+        return corpora.load(self._folder, on_failure=failed)
 
     def _tell(self, scores: Sequence[WindowScore]) -> None:
         """Metrics by words of ours: what groups are called is a sender's to choose, and stands in the table."""

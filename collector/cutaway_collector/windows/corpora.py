@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,9 +133,17 @@ def listed(folder: Path) -> list[About]:
             for index, said in map(_load, _folders(folder))]
 
 
-def load(folder: Path) -> list[Index]:
-    """Every corpus, by name, its arrays mapped. Raises SettingsError for one that cannot be read."""
-    return [_load(path)[0] for path in _folders(folder)]
+def load(folder: Path, *, on_failure: Callable[[SettingsError], None] | None = None) -> list[Index]:
+    """Every corpus, by name, its arrays mapped. One that cannot be read is told to on_failure and left out; else SettingsError."""
+    found = []
+    for path in _folders(folder):
+        try:
+            found.append(_load(path)[0])
+        except SettingsError as error:
+            if on_failure is None:
+                raise
+            on_failure(error)
+    return found
 
 
 def _folders(folder: Path) -> list[Path]:
