@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cutaway_collector.blocks import Block, Lists, Strings
+from cutaway_collector.blocks import Strings
 from cutaway_collector.columns import TOKENS
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
@@ -19,28 +19,14 @@ from cutaway_collector.search import SearchRequest, explain, find
 from cutaway_collector.search.aggregates import AGGREGATES, SERIES
 from cutaway_collector.search.tenants import TenantStore
 from search_helpers import START_NS, Span, spans_block, stored
+from token_series_helpers import Row, tokens
 
 LAYERS = "cutaway.attention.layers"
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One sequence. mean: [token, layer]; every: [token, layer, head]; named: model layers of the recorded ones, None for all."""
-
-    span: int
-    surprisal: tuple[float, ...] = ()
-    ranks: tuple[int, ...] = ()
-    mean: npt.NDArray[np.float32] | None = None
-    every: npt.NDArray[np.float32] | None = None
-    named: tuple[int, ...] | None = None
-    sequence: int = 0
-    tenant: str = ""
-    extra: dict[str, tuple[float, ...]] = field(default_factory=dict)
-
-
 def _rows() -> list[Row]:
-    """Lengths from 0 up, several sequences, values that are no numbers, layers all, sampled and none, heads with and without a mean."""
+    """Lengths from 0 up, several sequences, no numbers among them; layers all, sampled and none; heads with and without means."""
     dice = np.random.default_rng(4)
     rows = [Row(1), Row(2, (math.nan,)), Row(3, (1.0, math.inf, 2.0, math.nan)), Row(4, (-0.5,), (0,))]
     for number in range(5, 25):
@@ -63,39 +49,9 @@ def _rows() -> list[Row]:
 ROWS = _rows()
 TENANTS = [Row(60, (50.0, 60.0), tenant="acme"), Row(60, (90.0,), sequence=1, tenant="zoo")]
 MODEL = {"gen_ai.request.model": "m"}
-SPANS = [Span(number, attributes=MODEL | next(
-    ({LAYERS: str(list(row.named))} for row in ROWS if row.span == number and row.named is not None), {})) for number in range(1, 51)]
+NAMED = {row.span: {LAYERS: str(list(row.named))} for row in ROWS if row.named is not None}
+SPANS = [Span(number, attributes=MODEL | NAMED.get(number, {})) for number in range(1, 51)]
 BARE = [Span(70, "plain")]
-
-
-def _lists(values: list[npt.NDArray[np.generic]], dtype: type) -> Lists:
-    offsets = np.cumsum([0, *(part.size for part in values)], dtype=np.int64)
-    return Lists(offsets, np.concatenate([part.ravel() for part in values]).astype(dtype))
-
-
-def tokens(rows: list[Row]) -> Block:
-    """gen_ai_tokens rows."""
-    none = np.empty(0)
-    shapes = [row.mean.shape if row.mean is not None else row.every.shape[:2] if row.every is not None else (0, 0) for row in rows]
-    return Block("gen_ai_tokens", len(rows), {
-        "Timestamp": np.full(len(rows), START_NS, np.int64),
-        "TenantId": Strings.of([row.tenant for row in rows]),
-        "ServiceName": Strings.of(["tests"] * len(rows)),
-        "GenAiModel": Strings.of(["m"] * len(rows)),
-        "TraceId": Strings.of([f"{1:032x}"] * len(rows)),
-        "SpanId": Strings.of([f"{row.span:016x}" for row in rows]),
-        "SeqIndex": np.array([row.sequence for row in rows], np.uint16),
-        "InputTokens": np.zeros(len(rows), np.uint32),
-        "OutputTokens": np.array([len(row.surprisal) for row in rows], np.uint32),
-        "Surprisals": _lists([np.array(row.surprisal) for row in rows], np.float32),
-        "Ranks": _lists([np.array(row.ranks) for row in rows], np.uint32),
-        "AttentionLayers": np.array([shape[1] for shape in shapes], np.uint16),
-        "AttentionHeads": np.array([0 if row.every is None else row.every.shape[2] for row in rows], np.uint16),
-        "AttentionModelLayers": np.array([shape[1] if row.named is None else 0 for row, shape in zip(rows, shapes, strict=True)],
-                                         np.uint16),
-        "AttentionEntropies": _lists([none if row.mean is None else row.mean for row in rows], np.float32),
-        "AttentionEntropyHeads": _lists([none if row.every is None else row.every for row in rows], np.float32),
-    })
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +108,7 @@ def found(store: Store, query: str) -> set[int]:
 def between(values: dict[int, float]) -> float:
     """A number that half of them exceed, and none is near."""
     ordered = sorted(set(values.values()))
-    gaps = [(high - low, (low + high) / 2) for low, high in zip(ordered, ordered[1:], strict=False)]
+    gaps = [(high - low, (low + high) / 2) for low, high in itertools.pairwise(ordered)]
     return max(gaps[len(gaps) // 4 : -len(gaps) // 4 or None])[1]
 
 
@@ -191,8 +147,8 @@ def test_a_mean_that_is_a_column_is_read_from_it(store: Store, name: str) -> Non
 
 
 @pytest.mark.parametrize(("bound", "test"), [
-    (">4", lambda v: v > 4), (">= 4", lambda v: v >= 4), ("<1", lambda v: v < 1), ("!=1", lambda v: v != 1), ("=1", lambda v: v == 1),
-    (">6bits", lambda v: v > 6 * math.log(2)),
+    (">4", lambda v: v > 4), (">= 4", lambda v: v >= 4), ("<1", lambda v: v < 1), ("!=1", lambda v: v != 1),
+    ("=1", lambda v: v == 1), (">6bits", lambda v: v > 6 * math.log(2)),
 ])
 def test_count_counts_what_its_bound_says(store: Store, bound: str, test: Callable[[Floats], npt.NDArray[np.bool_]]) -> None:
     """With units; a span with values of which none counts has 0, one without values has no number."""
@@ -204,7 +160,7 @@ def test_count_counts_what_its_bound_says(store: Store, bound: str, test: Callab
 @pytest.mark.parametrize("head", [None, 0, 2, 3])
 @pytest.mark.parametrize("layer", [None, 0, 2, 3, 5, 11, 12])
 def test_a_layer_or_head_that_was_not_recorded_matches_nothing(store: Store, layer: int | None, head: int | None) -> None:
-    """All layers, sampled layers by their names in the model, heads with and without their mean, and a sender that contradicts itself."""
+    """All layers, sampled ones by their names in the model, heads with and without means, a sender that contradicts itself."""
     if layer is None and head is None:
         axes = ""
     else:
@@ -213,7 +169,8 @@ def test_a_layer_or_head_that_was_not_recorded_matches_nothing(store: Store, lay
     for aggregate in ("p50", "max"):
         figures = {span: float(ORACLE[aggregate](values)) for span, values in series.items()}
         limit = between(figures) if len(figures) > 3 else 1.0
-        assert found(store, f"attn.entropy{axes}.{aggregate}:>{limit!r}") == {span for span, value in figures.items() if value > limit}
+        above = {span for span, value in figures.items() if value > limit}
+        assert found(store, f"attn.entropy{axes}.{aggregate}:>{limit!r}") == above
         assert found(store, f"has:attn.entropy{axes}.{aggregate}") == set(figures)
     if axes:
         means = {span: float(np.mean(values)) for span, values in series.items()}
@@ -280,7 +237,8 @@ def test_every_series_runs_on_the_real_schema(store: Store, series: object) -> N
     ("surprisal[layer=3].max:>1", 10, "surprisal.max"), ("attn[layer=3].p59:>1", 14, "did you mean .p99?"),
     ("surprisal.max(>3):>1", 14, "surprisal.count(>8)"), ("surprisal.count(>x):>1", 17, "surprisal:>8bits"),
     ("surprisal.count(>8furlongs):>1", 17, "leave the unit out"), ("attn[layer=1,layer=2]:>1", 13, "[layer=3]"),
-    ("attn[layer=70000]:>1", 5, "[layer=3]"), ("attn[layer=-1]:>1", 5, "[layer=3]"), ("attn.cross[layer=1]:>1", 11, "attn.cross.max"),
+    ("attn[layer=70000]:>1", 5, "[layer=3]"), ("attn[layer=-1]:>1", 5, "[layer=3]"),
+    ("attn.cross[layer=1]:>1", 11, "attn.cross.max"),
     ("surprisal.p95:/a/", 14, "surprisal.p95:>8bits"), ("surprisal.p95:high", 14, "surprisal.p95:>8bits"),
     ("surprisal.p95:>6furlongs", 15, "leave the unit out"), ("surprisal.p95:>[1 TO 2]", 16, "try surprisal.p95:>20"),
 ])

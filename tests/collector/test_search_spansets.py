@@ -235,7 +235,8 @@ def test_wrong_braces_are_told_with_their_place(query: str, column: int, said: s
      "Spans in a trace that has a span (whose span name is tool.call and that ended in an error) and whose duration is above 2s."),
     ("-child{}", "Spans without a child."), ("all{-is:error}", "Spans in a trace that has no span that ended in an error."),
     ("-all{is:error}", "Spans in a trace that has a span that did not end in an error."),
-    ("-ancestor{model:x}", "Spans not below a span whose model is x."), ("parent{model:x}", "Spans with a parent whose model is x."),
+    ("-ancestor{model:x}", "Spans not below a span whose model is x."),
+    ("parent{model:x}", "Spans with a parent whose model is x."),
     ("descendant{is:error}", "Spans above a span that ended in an error."),
 ])
 def test_braces_are_said_in_english(query: str, sentence: str) -> None:
