@@ -3,13 +3,15 @@
     python -m tests.bench.trace_page [--spans 20000] [--rounds 5]
 
 Served by the collector's own server over an embedded store, in a process of its own. Not part of `make bench`: its figure is a time
-in a browser, with no other to stand beside. Prints a line a figure: median, smallest and largest, and what was transferred.
+in a browser, with no other to stand beside. Prints a line a figure: median, smallest and largest, and what was transferred. The CPU
+seconds of the server and of the page's main thread are what the wait comes to on a machine with nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -60,12 +62,21 @@ def spans(count: int) -> list[Span]:
     return out
 
 
-def measure(browser: Browser, address: str) -> dict[str, float]:
-    """One visit with an empty cache: seconds until rows, until a key moved, kilobytes of each kind."""
+def cpu_s(process: int) -> float:
+    """CPU seconds that a process has used, its threads included."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(browser: Browser, address: str, server: int) -> dict[str, float]:
+    """One visit with an empty cache: seconds until rows, until a key moved, CPU seconds until then, kilobytes of each kind."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
+    counters = context.new_cdp_session(page)
+    counters.send("Performance.enable", {"timeDomain": "threadTicks"})
     sizes: dict[str, int] = {}
     page.on("response", lambda answer: sizes.__setitem__(answer.url.split("?")[0].rsplit("/", 1)[-1], len(answer.body())))
+    used = cpu_s(server)
     begun = time.perf_counter()
     page.goto(address, wait_until="commit")
     page.wait_for_selector("[role=treegrid] .row")
@@ -74,13 +85,15 @@ def measure(browser: Browser, address: str) -> dict[str, float]:
     page.keyboard.press("j")
     page.wait_for_selector(".row:focus")
     moved_s = time.perf_counter() - begun
+    server_s = cpu_s(server) - used
+    metrics = {one["name"]: one["value"] for one in counters.send("Performance.getMetrics")["metrics"]}
     page.keyboard.press("End")
     page.wait_for_selector(f".row:focus[aria-rowindex='{page.locator('[role=treegrid]').get_attribute('aria-rowcount')}']")
     end_s = time.perf_counter() - begun - moved_s
     context.close()
-    data = sizes.pop("skeleton.json", 0)
-    return {"first_rows_s": rows_s, "key_moves_s": moved_s, "to_the_last_row_s": end_s, "page_kB": sum(sizes.values()) / 1000,
-            "skeleton_kB": data / 1000}
+    document = sizes.pop(f"{TRACE:032x}", 0)
+    return {"first_rows_s": rows_s, "key_moves_s": moved_s, "to_the_last_row_s": end_s, "server_cpu_s": server_s,
+            "main_thread_cpu_s": metrics["TaskDuration"], "document_kB": document / 1000, "others_kB": sum(sizes.values()) / 1000}
 
 
 def main() -> int:
@@ -99,8 +112,8 @@ def main() -> int:
         with Serving(data) as serving, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
             address = f"http://{serving.addresses['ui']}/trace/{TRACE:032x}"
-            measure(browser, address)
-            taken = [measure(browser, address) for _ in range(arguments.rounds)]
+            measure(browser, address, serving.process.pid)
+            taken = [measure(browser, address, serving.process.pid) for _ in range(arguments.rounds)]
             browser.close()
     for name in taken[0]:
         values = sorted(one[name] for one in taken)
