@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 import search_helpers as spans_of
 import web_helpers as world
 from cutaway_collector.rates import wilson
+from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.search.window import Window
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
@@ -115,10 +116,8 @@ def test_a_time_that_makes_no_sense_is_refused(client: FlaskClient, text: str) -
     assert [client.get(path).status_code for path in (f"/?from={text}", f"/overview.json?from={text}")] == [400, 400]
 
 
-def test_a_time_without_models_says_so(client: FlaskClient, tmp_path: object) -> None:
+def test_a_time_without_models_says_so(client: FlaskClient) -> None:
     """It names how old the newest span is and offers to search everything."""
-    views = client.application.view_functions["search_page"]
-    assert views is not None
     site = world.site_of(client)
     late = type(site)(site.store, site.settings, lambda: NOW_NS + 400 * HOUR_NS)
     page = overview.page(late, {}, overview.Recent(), "")
@@ -126,12 +125,12 @@ def test_a_time_without_models_says_so(client: FlaskClient, tmp_path: object) ->
     assert (page.store_empty, page.models, "d ago" in page.newest) == (False, (), True)
 
 
-def test_an_empty_store_shows_how_to_begin(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The first run, at the bare address."""
-    with world.stored(tmp_path_factory.mktemp("nothing") / "data", (), ()) as store:
-        page = get(create_app(store, Settings(data="unused")).test_client(), "/")
+def test_a_tenant_without_spans_is_shown_how_to_begin(client: FlaskClient) -> None:
+    """What others stored is not there for it: neither models nor ages, but the first run."""
+    site = world.site_of(client)
+    nobody = type(site)(TenantStore(site.store, lambda: "nobody"), site.settings, site.now_ns)
 
-    assert "Nothing has arrived yet" in page.text
+    assert overview.page(nobody, {}, overview.Recent(), "nobody") == overview.OverviewPage(True)
 
 
 def test_changes_are_kept_for_a_minute_by_tenant_and_model() -> None:
