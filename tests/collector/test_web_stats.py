@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import unicodedata
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cutaway_collector.contracts import Store
 from cutaway_collector.search import SearchRequest, find, stats
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
-from search_helpers import START_NS, Span, stored
-from web_helpers import NOW_NS, get
+from search_helpers import START_NS, Span
+from web_helpers import NOW_NS, get, stored
 
 HOSTILE = '<b>"x" OR 1=1 | stats\\'
 SPANS = [Span(number, ["tool", "chat"][number % 2], number, service=["api", HOSTILE, "a b"][number % 3], duration_ns=number * 10**6,
               start_ns=START_NS + number * 10**9) for number in range(1, 121)]
+FORMS = {form: unicodedata.normalize(form, "Café Ångström") for form in ("NFC", "NFD")}
+ACCENTED = [Span(500 + place, f"visit {text}", 500 + place, attributes={"place": text}, message=text.upper())
+            for place, text in enumerate(FORMS.values())]
+PIECES = (
+    "any{", "none{", "ancestor{", "}", "(", ")", "[", "]", " TO ", " OR ", "-", "NOT ", '"', "\\", "/", "|", " | stats ", " | sort ",
+    " | limit ", " | compare ", "count()", "p95(duration)", " by ", " every ", "1h", "attn[layer=3].p95", "surprisal.count(>8)",
+    "score.x", ":", ":>", "=", "*", "?", ",", "is:error", "has:", "name", "duration", "x", "é", "\u0301", "\0", "'", "5", "8bits", " ",
+)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with stored(Path(tmp_path_factory.mktemp("web-stats")), SPANS) as opened:
+    with stored(Path(tmp_path_factory.mktemp("web-stats")), SPANS + ACCENTED, []) as opened:
         yield opened
 
 
@@ -38,7 +49,7 @@ def _address(query: str, path: str = "/search") -> str:
 
 def test_the_page_and_its_twin_show_the_same(client: FlaskClient, store: Store) -> None:
     """A table, a link from each group to its spans, and what it cost; the twin has the numbers."""
-    query = "duration:>0 | stats count(), p95(duration) by service"
+    query = "-service:tests | stats count(), p95(duration) by service"
     twin = client.get(_address(query, "/search.json")).get_json()
     found = stats(store, SearchRequest(q=query))
     assert [tuple(row) for row in twin["rows"]] == list(found.rows)
@@ -46,7 +57,7 @@ def test_the_page_and_its_twin_show_the_same(client: FlaskClient, store: Store) 
     page = get(client, _address(query))
     assert HOSTILE in page.text
     links = [urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)["q"][0] for link in page.links("/search?q=")]
-    mine = [link for link in links if link.startswith("duration:>0 service:")]
+    mine = [link for link in links if link.startswith("-service:tests service:")]
     assert len(mine) == 3
     for _, count, _ in found.rows:
         lengths = [len(find(store, SearchRequest(q=link, limit=500), rows_max=500)["rows"]) for link in mine]
@@ -55,7 +66,7 @@ def test_the_page_and_its_twin_show_the_same(client: FlaskClient, store: Store) 
 
 def test_lines_are_drawn_for_each_group(client: FlaskClient) -> None:
     """An image with words for every group and figure; the numbers are there as a table too."""
-    page = get(client, _address("| stats count(), max(duration) by name every 1m"))
+    page = get(client, _address("-service:tests | stats count(), max(duration) by name every 1m"))
     drawn = page.with_class("line")
     assert len(drawn) == 4
     assert all("values from" in str(line["aria-label"]) for line in drawn)
@@ -73,3 +84,33 @@ def test_compare_leads_to_its_page(client: FlaskClient, query: str, a: str, b: s
         asked = dict(urllib.parse.parse_qsl(target.query))
         assert target.path == path.replace("search", "compare")
         assert (asked["a"], asked.get("b"), asked["from"]) == (a, b, "-1h")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(query=st.one_of(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), st.text(max_size=40)))
+def test_no_text_breaks_the_page(client: FlaskClient, query: str) -> None:
+    """Whatever is typed is answered, led elsewhere, or refused with a reason and a place within the text."""
+    answer = client.get("/search.json", query_string={"q": query.encode("utf-8", "replace").decode()})
+    assert answer.status_code in (200, 302, 400), answer.text
+    if answer.status_code == 400:
+        error = answer.get_json()["error"]
+        assert error["message"]
+        assert 0 <= error.get("column", 0) <= len(query)
+
+
+@pytest.mark.parametrize("typed", [*FORMS.values(), FORMS["NFC"].lower(), FORMS["NFD"].upper()])
+@pytest.mark.parametrize("query", ["{0}", '"{0}"'])
+def test_words_are_found_in_either_form_and_case(store: Store, typed: str, query: str) -> None:
+    """Composed or apart, capital or not: what a person sees as the same text is the same."""
+    text = query.format(typed) if query.startswith('"') else query.format(typed).replace(" ", "*")
+    assert {row["span_id"] for row in find(store, SearchRequest(q=text), rows_max=9)["rows"]} == {span.span_id for span in ACCENTED}
+
+
+@pytest.mark.parametrize("typed", FORMS.values())
+@pytest.mark.parametrize("query", ['place:"{0}"', 'name:"visit {0}"', "place:{1}*", "name:*{1}*", 'place:("{0}", x)'])
+def test_values_are_found_in_either_form(store: Store, typed: str, query: str) -> None:
+    """Of attributes and fields, whole, in lists and as globs; their case counts."""
+    asked = query.format(typed, typed.split()[0])
+    found = find(store, SearchRequest(q=asked), rows_max=9)["rows"]
+    assert {row["span_id"] for row in found} == {span.span_id for span in ACCENTED}
+    assert find(store, SearchRequest(q=asked.lower()), rows_max=9)["rows"] == []

@@ -55,7 +55,7 @@ STAGES: Final[tuple[tuple[str, str, str], ...]] = (
 """Stage, example, what it does."""
 NOT_DONE: Final[tuple[str, ...]] = (
     "Accents count: cafe does not find café. Composed and decomposed letters (NFC, NFD) are the same.",
-    "One letter is never two: STRASSE does not find Straße. Full-width letters and ligatures are letters of their own.",
+    "One letter is never two: STRASSE does not find Straße. Ligatures, full-width letters and ς are letters of their own.",
     "Values behind a colon are compared with their case. Free text, names of fields and values of closed lists are not.",
     f"Braces look at what is stored of a trace in the time range and {SLACK_S // 3600} h around it, ancestor and descendant up to "
     f"{LEVELS_MAX} levels away.",
