@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter, defaultdict
@@ -37,9 +38,11 @@ def _spans() -> list[Span]:
                            OUTPUT: str(dice.randrange(1, 90)), TTFT: str(dice.choice([0.1, 0.2, 0.4, 3.0]))}
             if number % 2:
                 attributes |= {PERPLEXITY: str(dice.choice([1.5, 4.0, 40.0])), SURPRISAL: str(dice.choice([0.0, 0.4, 1.3, 3.6]))}
-        out.append(Span(number, name=dice.choice(["a", "b"]), trace=1 + number // 4, parent=number - 1 if number % 4 else 0,
-                        service=dice.choice(["api", "batch"]), start_ns=START_NS + (number // 2) * SECOND,
-                        duration_ns=int(10 ** dice.uniform(6, 10)), status="Error" if number % 10 == 0 else "Ok", attributes=attributes))
+        out.append(Span(
+            number, name=dice.choice(["a", "b"]), trace=1 + number // 4, parent=number - 1 if number % 4 else 0,
+            service=dice.choice(["api", "batch"]), start_ns=START_NS + (number // 2) * SECOND,
+            duration_ns=int(10 ** dice.uniform(6, 10)), status="Error" if number % 10 == 0 else "Ok", attributes=attributes,
+        ))
     return out
 
 
@@ -92,7 +95,7 @@ def test_pages_go_back_the_way_they_came(store: Store, view: str, sort: str, lim
 
 
 def test_a_page_is_on_one_side_of_one_position(store: Store) -> None:
-    """after and before together are refused."""
+    """A page after one row and before another is refused."""
     after = find(store, SearchRequest(limit=3), rows_max=500)["next"]
     with pytest.raises(QueryError, match="not both"):
         find(store, SearchRequest(limit=3, after=after, before=after), rows_max=500)
@@ -153,7 +156,8 @@ def test_a_heat_map_counts_every_value_in_its_cell(store: Store, measure: str, a
     assert drawn["edges"] == sorted(set(drawn["edges"]))
 
 
-@pytest.mark.parametrize(("low", "high", "wanted"), [(0.001, 900.0, 13), (1.0, 1.05, 13), (3.0, 3.0, 13), (1e6, 4e10, 13), (5, 6, 9)])
+@pytest.mark.parametrize(("low", "high", "wanted"),
+                         [(0.001, 900.0, 13), (1.0, 1.05, 13), (3.0, 3.0, 13), (1e6, 4e10, 13), (5, 6, 9)])
 def test_steps_are_even_in_logarithm_and_readable(low: float, high: float, wanted: int) -> None:
     """Edges rise from the low end to the high one; neighbours differ by about one factor, but for rounding."""
     edges = steps_between(low, high, wanted, whole=False)
@@ -161,7 +165,7 @@ def test_steps_are_even_in_logarithm_and_readable(low: float, high: float, wante
     assert edges[0] == pytest.approx(low, rel=0.06)
     assert edges[-1] == pytest.approx(high, rel=0.06)
     if len(edges) > 2:
-        factors = [math.log(b / a) for a, b in zip(edges, edges[1:], strict=False)]
+        factors = [math.log(b / a) for a, b in itertools.pairwise(edges)]
         assert max(factors) < 3 * min(factors) + 0.02
 
 
@@ -211,7 +215,8 @@ def test_columns_are_what_was_asked_for(store: Store) -> None:
     for row in rows:
         span = by_id[row["span_id"]]
         ttft = float(span.attributes[TTFT]) if TTFT in span.attributes else None
-        assert [ttft, [], faith.get(span.span_id), span.attributes["user.id"], str(span.number), None] == list(row["columns"].values())
+        expected = [ttft, [], faith.get(span.span_id), span.attributes["user.id"], str(span.number), None]
+        assert expected == list(row["columns"].values())
 
 
 def test_a_sparkline_is_the_mean_of_equal_parts(store: Store) -> None:
@@ -224,7 +229,7 @@ def test_a_sparkline_is_the_mean_of_equal_parts(store: Store) -> None:
         values = np.asarray(block.columns["Surprisals"].values, np.float64)  # type: ignore[union-attr]
         parts = min(32, length)
         cuts = [index * length // parts for index in range(parts + 1)]
-        expected = [values[low:high].mean() for low, high in zip(cuts, cuts[1:], strict=False)]
+        expected = [values[low:high].mean() for low, high in itertools.pairwise(cuts)]
         one = drawn[span.trace_id, span.span_id]
         assert one["parts"] == pytest.approx(expected, rel=1e-5)
         assert (length, int(values.argmax())) == (one["tokens"], one["at"])

@@ -86,7 +86,7 @@ def test_pages_follow_each_other_without_gap_or_repeat(client: FlaskClient) -> N
 
 def test_a_facet_click_narrows_to_its_count(client: FlaskClient) -> None:
     """Following a facet's link shows as many spans as the facet promised."""
-    page = search.page(site_of(client), {"limit": "500"})
+    page = search.page(site_of(client), {"limit": "500", "count": "model"})
     value = next(value for facet in page.facets if facet.name == "model" for value in facet.values if value.value == "gpt2")
 
     assert value.count == client.get(value.include_url.replace("/search?", "/search.json?limit=500&")).json["stats"]["returned"]
@@ -94,7 +94,7 @@ def test_a_facet_click_narrows_to_its_count(client: FlaskClient) -> None:
 
 def test_excluding_a_facet_leaves_the_rest(client: FlaskClient) -> None:
     """The minus beside a value takes its spans away and nothing else."""
-    page = search.page(site_of(client), {"limit": "500"})
+    page = search.page(site_of(client), {"limit": "500", "count": "service"})
     value = next(value for facet in page.facets if facet.name == "service" for value in facet.values if value.value == "evals")
     rows = client.get(value.exclude_url.replace("/search?", "/search.json?limit=500&")).json["rows"]
 

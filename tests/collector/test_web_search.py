@@ -52,9 +52,11 @@ PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30).map
 NAME = PLAIN.filter(bool)
 STATES = st.builds(
     State,
-    q=PLAIN, from_=st.sampled_from(["all", "-1h", "2026-01-31T18:00", "1795361600123456789"]), to=st.sampled_from(["", "now", "-5m"]),
+    q=PLAIN, from_=st.sampled_from(["all", "-1h", "2026-01-31T18:00", "1795361600123456789"]),
+    to=st.sampled_from(["", "now", "-5m"]),
     view=st.sampled_from(["spans", "traces", "generations"]), sort=st.sampled_from(["", "time", "-perplexity", "score.x"]),
-    limit=st.integers(1, ROWS_MAX), cols=st.lists(NAME, max_size=5, unique=True).map(tuple), plot=st.sampled_from(search_state.PLOTS),
+    limit=st.integers(1, ROWS_MAX), cols=st.lists(NAME, max_size=5, unique=True).map(tuple),
+    plot=st.sampled_from(search_state.PLOTS),
     table=st.booleans(), facets=st.lists(NAME, max_size=5, unique=True).map(tuple), count=PLAIN,
     after=st.text("abcXYZ09-_", max_size=20), before=st.text("abcXYZ09-_", max_size=20),
 )
@@ -118,7 +120,8 @@ def test_values_go_in_and_out_of_a_query(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("query", "meant"), [
     ("a OR b", "(a OR b) x:y"), ("a | stats count() by model", "a x:y | stats count() by model"), ("", "x:y"),
-    ("any{name:b OR is:error} /a b/", "any{name:b OR is:error} /a b/ x:y"), ("name:/p q/ -model:(a, b)", "name:/p q/ -model:(a, b) x:y"),
+    ("any{name:b OR is:error} /a b/", "any{name:b OR is:error} /a b/ x:y"),
+    ("name:/p q/ -model:(a, b)", "name:/p q/ -model:(a, b) x:y"),
 ])
 def test_a_term_is_added_to_the_search_alone(query: str, meant: str) -> None:
     """An OR is held together, braces and patterns are kept whole, stages stay behind."""
@@ -176,7 +179,8 @@ def test_steps_of_time_are_round_and_cover_it(start: int, length: int, wanted: i
 @pytest.mark.parametrize(("args", "target"), [
     ({"q": "a", "field": "ttft", "low": "1s", "from": "x", "to": "y"},
      {"a": ["ttft:>=1s"], "b": ["-(ttft:>=1s)"], "q": ["a"], "from": ["x"], "to": ["y"]}),
-    ({"field": "perplexity", "low": "2", "high": "3"}, {"a": ["perplexity:>=2 perplexity:<3"], "b": ["-(perplexity:>=2 perplexity:<3)"]}),
+    ({"field": "perplexity", "low": "2", "high": "3"},
+     {"a": ["perplexity:>=2 perplexity:<3"], "b": ["-(perplexity:>=2 perplexity:<3)"]}),
     ({"q": "a", "field": "count", "from": "m", "to": "n", "start": "l", "end": "o"},
      {"q": ["a"], "afrom": ["m"], "ato": ["n"], "bfrom": ["l"], "bto": ["m"]}),
     ({"field": "count", "from": "l", "to": "n", "start": "l", "end": "o"},
@@ -188,7 +192,8 @@ def test_a_selection_leads_to_its_comparison(args: dict[str, str], target: dict[
     assert ("/compare", target) == (url.path, parse_qs(url.query))
 
 
-@pytest.mark.parametrize("args", ["field=ttft&low=1 OR x", "field=name&low=1", "field=count&from=a&to=b&start=a&end=b", "field=ttft"])
+@pytest.mark.parametrize("args", ["field=ttft&low=1 OR x", "field=name&low=1", "field=count&from=a&to=b&start=a&end=b",
+                                  "field=ttft"])
 def test_a_selection_that_selects_nothing_is_refused(client: FlaskClient, args: str) -> None:
     """Text that is no number, a field that is not drawn and the whole picture get a 400."""
     assert 400 == client.get(f"/search/selection?{args}").status_code

@@ -20,8 +20,9 @@ from cutaway_collector.web.search_state import State
 from cutaway_collector.web.site import Site, Tab
 
 BARS: Final = 72
-COLUMNS: Final = 40
-STEPS: Final = 14
+COLUMNS: Final = 32
+STEPS: Final = 12
+"""Each cell is a link, and an address is long: more of them would make the page heavy."""
 SHADES: Final = 13
 """Of the sixteen colours of tokens the palest three do not stand out from an empty cell."""
 TABS: Final = (

@@ -26,7 +26,7 @@ PINNED: Final[tuple[tuple[str, str], ...]] = (
 """Field, heading; the ones that are columns of their own first, since they are quickly counted."""
 WHEN_PRESENT: Final[tuple[tuple[str, str], ...]] = (("prompt.template", "Prompt template"), ("dataset", "Dataset"))
 """Attributes that have a place here when any match carries them."""
-PAGE_SECONDS: Final = 0.15
+PAGE_SECONDS: Final = 0.25
 """What all facets of a page may take together before the rest is left for later."""
 ALONE_SECONDS: Final = 5.0
 """What a facet may take that was asked for alone."""

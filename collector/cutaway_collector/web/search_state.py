@@ -126,7 +126,7 @@ def tidied(args: MultiDict[str, str]) -> str:
 
 
 def unknown(args: Arguments) -> list[str]:
-    """A sentence for each parameter that is none of a search: other tools append some, which stops nothing, but a slip should show."""
+    """A sentence for each parameter that a search has not: other tools append some, which stops nothing, but a slip should show."""
     return [f"The address has `{name[:40]}`, which is no parameter of a search and was not looked at. There are {', '.join(NAMES)}."
             for name in list(args)[:5] if name not in NAMES]
 

@@ -200,14 +200,14 @@ def _bar(duration_ns: int, full: float) -> float:
     return min(100.0, max(1.5, 100 * duration_ns / (full or 1)))
 
 
-def _target(row: Mapping[str, Any], led: Mapping[str, str]) -> str:
+def _target(row: Mapping[str, Any], led: Mapping[str, Any]) -> str:
     """A generation opens on its tokens, any other span in its trace."""
     if row["output_tokens"] is not None and row["span_id"]:
         return urls.generation(row["span_id"])
     return urls.trace(row["trace_id"], span=row["span_id"], **led)
 
 
-def _led(state: State) -> dict[str, str]:
+def _led(state: State) -> dict[str, Any]:
     """What the address of a trace says of the search, so that one can step on from it to the next trace."""
     view = "" if state.view == VIEWS[0] else state.view
     return {"q": state.q, "from_": state.from_, "to": state.to, "sort": state.sort, "view": view}
@@ -255,15 +255,15 @@ def spark_top(sparks: Mapping[tuple[str, str], Row]) -> float:
 def _spark(spark: Mapping[str, Any] | None, top: float) -> Spark | None:
     if spark is None or not any(part is not None for part in spark["parts"]):
         return None
-    pen, steps = "M", []
+    steps, before = [], None
     for index, part in enumerate(spark["parts"]):
         if part is None:
-            pen = "M"
+            before = None
             continue
-        y = SPARK_HEIGHT - 1 - min(1.0, part / top) * (SPARK_HEIGHT - 2)
+        y = SPARK_HEIGHT - 1 - round(min(1.0, part / top) * (SPARK_HEIGHT - 2))
         # A part is a level stretch, so that one token is as visible as many.
-        steps.append(f"{pen}{index * SPARK_STEP} {y:.1f}h{SPARK_STEP}")
-        pen = "L"
+        steps.append(f"M{index * SPARK_STEP} {y}h{SPARK_STEP}" if before is None else f"v{y - before}h{SPARK_STEP}")
+        before = y
     known = [part for part in spark["parts"] if part is not None]
     place = spark["at"] + 1
     largest = "" if spark["largest"] is None else f", at most {figures.number(spark['largest'])} at token {place}"

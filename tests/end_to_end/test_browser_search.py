@@ -1,0 +1,171 @@
+"""The results page in a real browser: dragging, keys, what comes later, and all of it without script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+import web_helpers as world
+from browser_helpers import CHROMIUM, Watch, watched_page
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with world.stored(tmp_path_factory.mktemp("browser-search") / "data", *world.world()) as store, world.served(store) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
+    context, opened = watched_page(browser, watch, base_url=url)
+    yield opened
+    context.close()
+
+
+def parameters(page: Page) -> dict[str, str]:
+    """Of the address that the page has."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def drag(page: Page, start: float, end: float, *, top: float = 0.5, bottom: float = 0.5) -> None:
+    """Across the picture, in parts of its width and height."""
+    box = page.locator("plot-brush > svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + start * box["width"], box["y"] + top * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + (start + end) / 2 * box["width"], box["y"] + (top + bottom) / 2 * box["height"])
+    page.mouse.move(box["x"] + end * box["width"], box["y"] + bottom * box["height"])
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("path", ["/search?plot=perplexity", "/search?view=traces&plot=ttft", "/search?plot=count&table=1",
+                                  "/search?cols=entropy,score.repetition,host.name&facets=host.name"])
+def test_every_form_of_the_page_fits_a_phone(page: Page, path: str) -> None:
+    """At 320 px nothing but tables scrolls sideways, and the policy is kept."""
+    page.set_viewport_size({"width": 320, "height": 700})
+    page.goto(path)
+    scrolled, shown = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert scrolled <= shown
+
+
+def test_dragging_over_the_histogram_narrows_the_time(page: Page) -> None:
+    """The rows are those between the two bars, as the bars count them."""
+    page.goto("/search")
+    bars = page.locator("plot-brush > svg a title").all_text_contents()
+    assert len(bars) > 10
+    drag(page, 0.25, 0.5)
+    page.wait_for_url("**/search?from=*&to=*")
+    found = page.request.get(page.url.replace("/search?", "/search.json?limit=500&")).json()["rows"]
+    chosen = parameters(page)
+    inside = [title for title in bars if chosen["from"][:19] <= title[:10] + "T" + title[11:19] < chosen["to"][:19]]
+    assert sum(int(title.split(": ")[1].split()[0]) for title in inside) == len(found) > 0
+
+
+def test_a_click_on_a_bar_is_its_link(page: Page) -> None:
+    """Without moving, the pointer opens the bar it is on."""
+    page.goto("/search")
+    link = page.locator("plot-brush > svg a").nth(5)
+    target = link.get_attribute("href")
+    link.locator("rect.bar").first.click()
+    page.wait_for_url(f"**{target}")
+
+
+def test_arrow_keys_select_bars(page: Page) -> None:
+    """Arrow keys walk the bars, with shift they select, Enter opens the time of the selection."""
+    page.goto("/search")
+    page.locator("plot-brush > svg a").first.focus()
+    page.keyboard.press("ArrowRight")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator("plot-brush .brush")).not_to_have_attribute("hidden", "")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search?from=*&to=*")
+
+
+def test_a_rectangle_of_cells_is_compared_with_the_rest(page: Page) -> None:
+    """Dragging with shift fills the form; its button leads to the comparison of those values with the others of that time."""
+    page.goto("/search?plot=perplexity&q=is:generation")
+    page.keyboard.down("Shift")
+    drag(page, 0.3, 0.7, top=0.1, bottom=0.4)
+    page.keyboard.up("Shift")
+    form = page.locator(".selection form")
+    expect(form.locator("button")).to_be_focused()
+    low = form.locator("input[name=low]").input_value()
+    assert float(low) > 1
+    with page.expect_request(re.compile("/compare")) as asked:
+        page.keyboard.press("Enter")
+    sent = {name: values[0] for name, values in parse_qs(urlsplit(asked.value.url).query).items()}
+    assert sent["a"].startswith(f"perplexity:>={low}")
+    assert (f"-({sent['a']})", "is:generation") == (sent["b"], sent["q"])
+    assert {"from", "to"} <= set(sent)
+
+
+def test_rows_are_opened_selected_and_looked_at_by_keys(page: Page) -> None:
+    """Move to a row by j; e opens a closer look in line and closes it; x twice and c leads to the comparison."""
+    page.goto("/search?q=is:generation service:concierge")
+    page.keyboard.press("j")
+    page.keyboard.press("e")
+    expect(page.locator("tr.looked")).to_contain_text("gen_ai.request.temperature")
+    page.keyboard.press("e")
+    expect(page.locator("tr.looked")).to_have_count(0)
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    picks = page.locator("[name=pick]:checked").evaluate_all("boxes => boxes.map(box => box.value)")
+    assert 2 == len(picks)
+    with page.expect_request(re.compile("/compare\\?a=")) as asked:
+        page.keyboard.press("c")
+    sent = parse_qs(urlsplit(asked.value.url).query)
+    assert picks == [sent["a"][0], sent["b"][0]]
+
+
+def test_a_facet_comes_when_it_is_seen(page: Page) -> None:
+    """What the page had no time to count is fetched in view, and its links work."""
+    page.goto("/search")
+    page.evaluate("""() => {
+        const later = document.createElement('facet-later');
+        later.dataset.src = '/search/facet?name=host.name';
+        later.append(document.createElement('section'));
+        later.firstChild.textContent = 'x';
+        document.querySelector('.rail').prepend(later);
+    }""")
+    link = page.locator(".rail").get_by_role("link", name="gpu-7", exact=True)
+    expect(link).to_be_visible()
+    link.click()
+    page.wait_for_url("**host.name*")
+
+
+def test_it_all_works_without_script(browser: Browser, url: str) -> None:
+    """Bars, cells, facets, columns, views, selection and two picked rows by links and forms alone."""
+    context = browser.new_context(base_url=url, java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto("/search")
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_label("More, between commas").fill("host.name")
+    page.get_by_role("button", name="Apply").last.click()
+    assert parameters(page)["cols"].endswith("host.name")
+    page.get_by_label("By any attribute").fill("host.name")
+    page.get_by_role("button", name="Add").click()
+    assert "host.name" == parameters(page)["facets"]
+    page.get_by_role("link", name="Traces", exact=True).click()
+    expect(page.locator("table.hits")).to_contain_text("POST /answer")
+    page.get_by_role("link", name="Perplexity", exact=True).click()
+    assert {"plot": "perplexity", "view": "traces"}.items() <= parameters(page).items()
+    page.get_by_role("link", name="As a table").click()
+    expect(page.locator("table.plain")).to_contain_text("perplexity from")
+    page.goto("/search?q=is:generation")
+    page.locator("[name=pick]").nth(0).check()
+    page.locator("[name=pick]").nth(1).check()
+    page.get_by_role("button", name="Compare selected").click()
+    assert "/compare" == urlsplit(page.url).path
+    context.close()
