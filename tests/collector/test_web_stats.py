@@ -26,9 +26,9 @@ FORMS = {form: unicodedata.normalize(form, "Café Ångström") for form in ("NFC
 ACCENTED = [Span(500 + place, f"visit {text}", 500 + place, attributes={"place": text}, message=text.upper())
             for place, text in enumerate(FORMS.values())]
 PIECES = (
-    "any{", "none{", "ancestor{", "}", "(", ")", "[", "]", " TO ", " OR ", "-", "NOT ", '"', "\\", "/", "|", " | stats ", " | sort ",
-    " | limit ", " | compare ", "count()", "p95(duration)", " by ", " every ", "1h", "attn[layer=3].p95", "surprisal.count(>8)",
-    "score.x", ":", ":>", "=", "*", "?", ",", "is:error", "has:", "name", "duration", "x", "é", "\u0301", "\0", "'", "5", "8bits", " ",
+    "any{", "none{", "ancestor{", "}", "(", ")", "[", "]", " TO ", " OR ", "-", "NOT ", '"', "\\", "/", "|",
+    " | stats ", " | sort ", " | limit ", " | compare ", "count()", "p95(duration)", " by ", " every ", "1h", "attn[layer=3].p95",
+    "surprisal.count(>8)", "score.x", ":", ":>", "=", "*", "?", ",", "is:error", "has:", "name", "duration", "x", "é", "\u0301", "\0", "'", "5", "8bits", " ",
 )
 
 

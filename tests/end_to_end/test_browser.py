@@ -40,6 +40,7 @@ PAGES = [
     f"/gen/{EVERYTHING.hex()}?view=table",
     f"/gen/{PIPELINE.hex()}",
     "/help",
+    "/search?q=%7C%20stats%20count()%2C%20p95(duration)%20by%20model%20every%2010m",
     "/alerts",
     "/drift",
     "/windows",

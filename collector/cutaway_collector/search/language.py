@@ -271,7 +271,7 @@ def _no_stage(rest: str, at: int) -> QueryError:
         return QueryError(f"`| {word}` cannot be read as it stands", column=at, hint=f"try {example}")
     near = difflib.get_close_matches(word, STAGES, n=1, cutoff=0.5)
     hint = f"did you mean | {near[0]}?" if near else "stages are stats, sort, limit and compare; put | in quotes to search for it"
-    return QueryError(f"behind a bar stands a stage, `{word}` is none" if word else "behind a bar stands a stage", column=at, hint=hint)
+    return QueryError(f"behind a bar stands a stage{f', `{word}` is none' if word else ''}", column=at, hint=hint)
 
 
 def _no_braces(query: str, at: int) -> QueryError:

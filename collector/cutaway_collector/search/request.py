@@ -54,8 +54,8 @@ class SearchRequest:
         found = language.read(self.q)
         for stage in (found.stats, found.compare):
             if stage is not None:
-                raise QueryError(f"`| {type(stage).__name__.lower()}` makes no rows of spans, which are asked for here", column=stage.at,
-                                 hint="leave the stage out")
+                raise QueryError(f"`| {type(stage).__name__.lower()}` makes no rows of spans, which are asked for here",
+                                 column=stage.at, hint="leave the stage out")
         tree = found.where
         if self.view not in VIEWS:
             raise QueryError(f"a search shows {', '.join(VIEWS)}, not {self.view[:20]!r}", hint="try view=traces")

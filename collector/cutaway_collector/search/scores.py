@@ -62,7 +62,8 @@ class Score:
         condition: over Value (NaN for a label alone) and Label.
         """
         # Numbers alone are grouped and kept, and the rows are read once: the engine knows the two lists for one and the same.
-        found = f"SELECT scored FROM ({_each(parameters, parameters.text(self.key), f'IsDeleted = 0 AND ({condition})')}) WHERE newest"
+        each = _each(parameters, parameters.text(self.key), f"IsDeleted = 0 AND ({condition})")
+        found = f"SELECT scored FROM ({each}) WHERE newest"
         return f"({SELF} IN ({found}) OR (ParentSpanId = '' AND {_TRACE} IN ({found})))"
 
     def present(self, parameters: Parameters) -> str:

@@ -91,28 +91,26 @@ def stats(store: Store, request: SearchRequest) -> Table:
     every_ns = _every(asked.stats, found)
     most = LINES_MAX if every_ns else GROUPS_MAX
     limit = min(most, asked.limit.count) if asked.limit is not None else most
-    text, parameters = _query(store, asked.where, found, wanted, f"isNull({order}) ASC, {order} {'DESC' if descending else 'ASC'}", limit)
-    result = rows.run(store, text, parameters, asked.where)
-    groups, results = [row[: len(wanted.by)] for row in result.rows], [result]
-    cut = len(groups) > limit
+    groups: list[Any] = []
+    cut, results = False, list[Result]()
+    if wanted.by or not every_ns:
+        by = f"isNull({order}) ASC, {order} {'DESC' if descending else 'ASC'}"
+        text, parameters = _query(store, asked.where, found, wanted, by, limit)
+        results.append(rows.run(store, text, parameters, asked.where))
+        groups, cut = [row[: len(wanted.by)] for row in results[0].rows[:limit]], len(results[0].rows) > limit
     if every_ns:
-        text, parameters = _query(store, asked.where, found, wanted, "bucket ASC", POINTS_MAX * LINES_MAX, every_ns, groups[:limit])
-        result = rows.run(store, text, parameters, asked.where)
-        results.append(result)
+        text, parameters = _query(store, asked.where, found, wanted, "bucket ASC", POINTS_MAX * LINES_MAX, every_ns, groups)
+        results.append(rows.run(store, text, parameters, asked.where))
+    shown = results[-1].rows if every_ns else results[-1].rows[:limit]
     named = scores.named(asked.where) + [target.key for target in wanted.targets if isinstance(target, Score)]
     return Table(
-        columns=(*([Column("time", "time", "ns")] if every_ns else ()), *(Column(name.text, "group") for name in asked.stats.by),
-                 *(Column(one.text, "figure", _unit(one, target)) for one, target in zip(asked.stats.aggregates, wanted.targets, strict=True))),
-        rows=tuple(_row(row, len(wanted.by), every_ns) for row in (result.rows if every_ns else result.rows[:limit])),
-        sql=text, parameters=parameters, elapsed_ms=round(sum(one.elapsed_s for one in results) * 1000, 3), rows_read=_read(results),
+        columns=wanted.columns(timed=bool(every_ns)), rows=tuple(_row(row, len(wanted.by), every_ns) for row in shown),
+        sql=text, parameters=parameters, elapsed_ms=round(sum(one.elapsed_s for one in results) * 1000, 3),
+        rows_read=sum(one.rows_read for one in results) if all(one.rows_read >= 0 for one in results) else -1,
         start_ns=found.span.start_ns, end_ns=found.span.end_ns, every_ns=every_ns, matched=found.count, exact=found.exact,
         cut=f"There are more groups: these are the first {limit}." if cut else "", explanation=english.explain(request.q),
         warnings=(*english.warnings(asked.where), *scores.warnings(store, named, found.span.start_ns)),
     )
-
-
-def _read(results: list[Result]) -> int:
-    return sum(one.rows_read for one in results) if all(one.rows_read >= 0 for one in results) else -1
 
 
 def _row(row: Any, groups: int, every_ns: int) -> tuple[Any, ...]:
@@ -130,6 +128,13 @@ class _Wanted:
         self.aggregates = stage.aggregates
         self.targets = [_target(one) for one in stage.aggregates]
 
+    def columns(self, *, timed: bool) -> tuple[Column, ...]:
+        """Those of the table."""
+        time = (Column("time", "time", "ns"),) if timed else ()
+        figures = zip(self.aggregates, self.targets, strict=True)
+        return (*time, *(Column(name.text, "group") for name in self.by),
+                *(Column(one.text, "figure", _unit(one, target)) for one, target in figures))
+
     def names(self) -> dict[str, str]:
         """Name of a column as written -> SQL name of it."""
         by = {name.text.lower(): f"group{index}" for index, name in enumerate(self.by)}
@@ -140,7 +145,8 @@ def _group(name: Name) -> sql.Key | Field:
     scope, key = language.split_scope(name.text)
     target = sql.resolve(key, scope, at=name.at)
     if isinstance(target, Score | Measure) or (isinstance(target, Field) and target.kind == "number"):
-        raise QueryError(f"groups are made by texts, {target.name} is a number", column=name.at, hint="try by model, by service, by name")
+        raise QueryError(f"groups are made by texts, {target.name} is a number", column=name.at,
+                         hint="try by model, by service, by name")
     if isinstance(target, sql.Key) and not scope and (near := fields.nearest(name.text)):
         raise QueryError(f"`{name.text[:40]}` is no field", column=name.at,
                          hint=f"did you mean {near}? An attribute of that name is written span.{name.text[:40]}")
@@ -221,7 +227,8 @@ def _query(
     once = " LIMIT 1 BY Timestamp, SpanId, TraceId" if found.repeated else ""
     inner = f"SELECT {', '.join(read)} FROM {rows.table(store)}{joins} WHERE {condition}{once}"
     names = [*(["bucket"] if every_ns else []), *(f"group{index}" for index in range(len(wanted.groups)))]
-    figures = [f"{FUNCTIONS[one.function][0].format(f'value{index}')} AS figure{index}" for index, one in enumerate(wanted.aggregates)]
+    figures = [f"{FUNCTIONS[one.function][0].format(f'value{index}')} AS figure{index}"
+               for index, one in enumerate(wanted.aggregates)]
     among = ""
     if every_ns and wanted.groups:
         keys = (f"({', '.join(parameters.text(str(value)) for value in group)})" for group in groups)
@@ -255,11 +262,6 @@ def _value(one: Aggregate, target: sql.Target | None, alias: str, parameters: Pa
         if isinstance(target, sql.Key):
             return f"if({target.present(parameters)}, {target.expression(parameters)}, NULL)", ""
         return f"if({target.present}, toString({target.expression}), NULL)", ""
-    number = f"toFloat64OrNull({target.expression(parameters)})" if isinstance(target, sql.Key) else f"toFloat64({target.expression})"
+    keyed = isinstance(target, sql.Key)
+    number = f"toFloat64OrNull({target.expression(parameters)})" if keyed else f"toFloat64({target.expression})"
     return f"if(isFinite({number}), {number}, NULL)", ""
-
-
-def asks(query: str) -> bool:
-    """Whether a query has a `stats` stage. Raises QueryError as `language.read`."""
-    return language.read(query).stats is not None
-
