@@ -40,6 +40,8 @@ PAGES = [
     f"/gen/{EVERYTHING.hex()}?view=table",
     f"/gen/{PIPELINE.hex()}",
     "/help",
+    "/saved",
+    "/export?q=is:generation",
     "/search?q=%7C%20stats%20count()%2C%20p95(duration)%20by%20model%20every%2010m",
     "/alerts",
     "/drift",
