@@ -51,9 +51,9 @@ class ScoresTold:
         """contracts.Store.prepare. Raises StoreError."""
         self._store.prepare()
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Result:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
         """contracts.Store.query. Raises StoreError."""
-        return self._store.query(sql, parameters)
+        return self._store.query(sql, parameters, seconds_max=seconds_max)
 
     def command(self, sql: str) -> None:
         """contracts.Store.command. Raises StoreError."""
