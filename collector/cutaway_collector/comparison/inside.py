@@ -105,11 +105,15 @@ def look(store: Store, asked: Sides, a: Count, b: Count) -> White:
     shape, why = _common(first.shapes, second.shapes)
     if shape is None:
         missing.append(why)
+    heads = None if shape is None else _heads(store, drawn, shape, first, second)
+    if heads is not None and min(heads.a_n, heads.b_n) < CELLS_N_MIN:
+        heads = None
+        missing.append("A side has a single generation with attention entropies: a map would show that one alone.")
     words = _words(store, drawn, first, second)
     if words is None:
         missing.append("The sides have neither token texts nor token ids in common.")
     return White(first.generations, second.generations, _positions(series.positions(store, drawn)),
-                 None if shape is None else _heads(store, drawn, shape, first, second), words, tuple(missing))
+                 heads, words, tuple(missing))
 
 
 def _common(a: Sequence[Shape], b: Sequence[Shape]) -> tuple[Shape | None, str]:

@@ -19,13 +19,16 @@ from cutaway_collector.search.compare import Count, Key, Numbers
 METRICS: Final = ("duration", "ttft", "tps", "tokens.out", "perplexity", "surprisal", "entropy", "attn")
 """Fields of the registry; the rate of errors follows them."""
 ERRORS: Final = "errors"
+P95_MIN: Final = 20
+"""Values of which one is above the 95th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric of both sides in the field's unit; a, b: medians, or shares of errors. None where a side has no value.
 
-    interval: of b less a, 95 %; bootstrap of the medians, or Newcombe's for shares. a_p95, b_p95: None for shares. p: of the
+    interval: of b less a, 95 %; bootstrap of the medians, or Newcombe's for shares; its ends NaN where a side has one value alone.
+    a_p95, b_p95: None for shares and for fewer than P95_MIN values. p: of the
     Mann-Whitney test or Fisher's; q: after Benjamini-Hochberg over the metrics, None where a side has fewer than 30 values.
     """
 
@@ -61,12 +64,19 @@ def metrics(a: Numbers, b: Numbers, a_count: Count, b_count: Count) -> list[Metr
 def _quantiles(name: str, a: Numbers, b: Numbers) -> Metric:
     sides = [side.values[Key("", name)] for side in (a, b)]
     finite = [np.sort(side[np.isfinite(side)]) for side in sides]
-    middle, high = ([differences.quantile(side, share) if side.size else None for side in finite] for share in (0.5, 0.95))
+    middle, high = ([differences.quantile(side, share) if side.size >= least else None for side in finite]
+                    for share, least in ((0.5, 1), (0.95, P95_MIN)))
     both = finite[0].size and finite[1].size
+    apart = differences.quantile_difference(finite[0], finite[1], 0.5) if both else None
     return Metric(
         name, "bootstrap", middle[0], middle[1], finite[0].size, finite[1].size,
-        differences.quantile_difference(finite[0], finite[1], 0.5) if both else None, high[0], high[1],
+        _known(apart, finite[0].size, finite[1].size), high[0], high[1],
         differences.mann_whitney_p(finite[0], finite[1]) if both else None)
+
+
+def _known(apart: Difference | None, a_n: int, b_n: int) -> Difference | None:
+    """Of single values nothing is known but how far they are apart."""
+    return apart._replace(low=float("nan"), high=float("nan")) if apart and min(a_n, b_n) < 2 else apart
 
 
 def _errors(a: Count, b: Count) -> Metric:
@@ -74,5 +84,5 @@ def _errors(a: Count, b: Count) -> Metric:
     both = a.spans and b.spans
     return Metric(
         ERRORS, "newcombe", rates[0].share if a.spans else None, rates[1].share if b.spans else None, a.spans, b.spans,
-        Difference(*difference(rates[0], rates[1])) if both else None,
+        _known(Difference(*difference(rates[0], rates[1])) if both else None, a.spans, b.spans),
         p=differences.fisher_p((a.errors, a.spans), (b.errors, b.spans)) if both else None)

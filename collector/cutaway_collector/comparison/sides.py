@@ -33,7 +33,7 @@ class Comparison:
     """a_sampled, b_sampled: spans that were read of a.spans and b.spans. both: spans that are on both sides.
 
     white: None where it was not asked for, or there was no time left for it, or the sides are single spans, which `tokens` lays
-    side by side. spans: where each side lies in one trace.
+    side by side, or single traces, as `spans` does.
     """
 
     mode: Mode
@@ -66,12 +66,13 @@ def compare(store: Store, request: CompareRequest, *, look_inside: bool = True) 
     first, second = samples.numbers(store, drawn, [one.key for one in as_numbers])
     words, _, left = attributes.sort(found, named, len(first.ids) + len(second.ids))
     tokens = pairs.tokens(store, a, b) if look_inside else None
+    spans = pairs.spans(store, asked, a, b) if look_inside else None
     in_time = time.monotonic() - began < INSIDE_BEFORE_S
     return Comparison(
         asked.mode, asked, a, b, both, len(first.ids), len(second.ids), tuple(metrics.metrics(first, second, a, b)),
         tuple(attributes.rank(words, first, second, named)), left,
-        inside.look(store, asked, a, b) if look_inside and in_time and tokens is None else None,
-        tokens, pairs.spans(store, asked, a, b) if look_inside else None)
+        inside.look(store, asked, a, b) if look_inside and in_time and tokens is None and spans is None else None,
+        tokens, spans)
 
 
 def _named(trees: Iterable[Node]) -> Iterable[str]:

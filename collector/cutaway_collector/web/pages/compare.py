@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 from cutaway_collector import search as verb
@@ -202,7 +203,7 @@ def _notes(found: Comparison) -> tuple[str, ...]:
     if few and found.tokens is None and found.spans is None:
         notes.append(f"{' and '.join(few)} {'have' if len(few) > 1 else 'has'} fewer than {compare_cards.VALUES_MIN} spans: "
                      "differences are shown, and no claim is made that they are more than chance.")
-    if found.white is None and found.tokens is None and found.a.generations and found.b.generations:
+    if found.white is None and found.tokens is None and found.spans is None and found.a.generations and found.b.generations:
         notes.append("There was no time left to look into the models: choose a shorter time range.")
     return tuple(notes)
 
@@ -234,6 +235,7 @@ def metric_row(one: Metric) -> MetricRow:
     return MetricRow(
         name, shown(one.a), shown(one.b), shown(one.a_p95) if one.a_p95 is not None else "",
         shown(one.b_p95) if one.b_p95 is not None else "", signed(one.interval.value, apart) if one.interval else figures.ABSENT,
-        f"{signed(one.interval.low, apart)} to {signed(one.interval.high, apart)}" if one.interval else "", q_text(one.q),
+        f"{signed(one.interval.low, apart)} to {signed(one.interval.high, apart)}" if one.interval and not isnan(one.interval.low)
+        else figures.ABSENT, q_text(one.q),
         f"{figures.count(one.a_n)} and {figures.count(one.b_n)}", tone if one.interval and one.interval.value else "",
         METHODS[one.method])

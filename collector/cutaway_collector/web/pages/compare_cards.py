@@ -19,6 +19,8 @@ from cutaway_collector.web.drift_charts import Shape
 from cutaway_collector.web.pages.compare_words import measured, missing_term, percent, q_text, term
 
 CARDS_SHOWN: Final = 12
+FEW_SCORE_MIN: Final = 0.1
+"""With few spans there is no q to say what matters: what is nearer than that has no card."""
 VALUES_SHOWN: Final = 5
 ROWS_SHOWN: Final = 60
 NAMES_SHOWN: Final = 40
@@ -88,7 +90,7 @@ class Cards:
 def view(found: Comparison, kept: Mapping[str, str]) -> Cards:
     """The cards of a comparison. kept: the page's parameters, which the links change."""
     differing = [card for card in found.cards if card.differs]
-    few = [card for card in found.cards if card.q is None and card.score > 0]
+    few = [card for card in found.cards if card.q is None and card.score >= FEW_SCORE_MIN]
     shown = (differing or few)[:CARDS_SHOWN]
     chosen = {id(card) for card in shown}
     rest = [card for card in found.cards if id(card) not in chosen]
