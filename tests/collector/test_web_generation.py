@@ -213,12 +213,12 @@ def test_wrong_numbers_are_explained(client: FlaskClient, query: str) -> None:
 
 def test_the_lane_of_a_window_is_that_of_the_page(client: FlaskClient) -> None:
     """What the script draws of a later window is what the server would: the same pieces, classes and strip."""
-    query = "unit=word&scale=log&threshold=2&strips=rank&start=768"
+    query = "unit=word&scale=log&threshold=2&strips=rank&start=640"
     page = _page(client, dict(parse_qsl(query)), world.LONG)
     lane = client.get(f"{gen(world.LONG)}/lane.json?{query}").json
 
     assert page.lanes is not None
-    assert [768, 1536] == [lane["start"], lane["stop"]]
+    assert [640, 1280] == [lane["start"], lane["stop"]]
     assert [(t.index, t.size, t.css, t.value, [[p.kind, p.text] for p in t.parts]) for t in page.lanes.tokens] == [
         (index, size, css, value, parts) for index, size, css, value, _, parts in lane["tokens"]
     ]

@@ -245,7 +245,7 @@ def test_a_screen_further_takes_the_cursor_along(page: Page) -> None:
         assert visible
 
     first, second, back, start = places
-    assert 20 < first < second < 768
+    assert 20 < first < second < 640
     assert first == pytest.approx(back, abs=30)
     assert start < 30
 
@@ -264,11 +264,11 @@ def test_a_hundred_thousand_tokens_are_walked(page: Page) -> None:
     """The end is a key away, the arrow goes back over a window's edge, the far middle is a click: text, strip and map follow."""
     _open(page, HUGE)
     readout, tokens = page.locator("[data-readout]"), page.locator("[data-lane] .t")
-    expect(tokens).to_have_count(768)
+    expect(tokens).to_have_count(640)
     page.locator("[data-lane]").focus()
     page.keyboard.press("End")
     expect(readout).to_contain_text(f"token {TOKENS - 1}")
-    edge = TOKENS // 768 * 768
+    edge = TOKENS // 640 * 640
     expect(tokens).to_have_count(TOKENS - edge)
     assert [TOKENS - edge, world.LAYERS] == page.evaluate("(c => [c.width, c.height])(document.querySelector('heat-grid canvas'))")
     tokens.first.hover()

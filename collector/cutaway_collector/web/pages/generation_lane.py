@@ -19,7 +19,7 @@ from cutaway_collector.web.pages.generation_choice import LANE, Choice
 from cutaway_collector.web.plugins import LANES
 from cutaway_collector.web.site import Site
 
-WINDOWS: Final[Mapping[str, int]] = {"colour": 768, "numbers": 512, "table": 256, "layers": 128}
+WINDOWS: Final[Mapping[str, int]] = {"colour": 640, "numbers": 512, "table": 256, "layers": 128}
 """Tokens a view draws at once: what keeps a page light. A longer generation is seen through a window that moves."""
 Values = npt.NDArray[np.float64]
 

@@ -3,7 +3,8 @@
 import { ramp } from "./colour.js";
 import { TextLane } from "./generation_lane.js";
 import { HeatGrid } from "./generation_map.js";
-import { Numbers, aggregate, digits, spell, statistics } from "./generation_numbers.js";
+import { Hesitations } from "./generation_hesitations.js";
+import { Numbers, digits, spell, statistics } from "./generation_numbers.js";
 import { Panel, element, said, spaced } from "./generation_panel.js";
 import { State } from "./generation_state.js";
 
@@ -25,8 +26,7 @@ class TokenView extends HTMLElement {
     this.readout = this.querySelector("[data-readout]");
     this.rangeLine = this.querySelector("[data-range]");
     this.panel = new Panel(this.querySelector("[data-panel]"), this.numbers, config);
-    this.slider = this.querySelector("[data-threshold] input[type=range]");
-    this.bound = config.bound;
+    this.hesitations = new Hesitations(this, this.numbers, config);
     this.removeAttribute("data-ready");
     this.listen();
     this.begin();
@@ -53,8 +53,7 @@ class TokenView extends HTMLElement {
       const box = this.overview.getBoundingClientRect();
       this.go(Math.floor(((event.clientX - box.left) / box.width) * this.config.count));
     });
-    this.slider?.addEventListener("input", () => this.setBound(Number(this.slider.value)));
-    this.slider?.form.addEventListener("submit", (event) => event.preventDefault());
+    this.hesitations.listen((value) => this.state.set({ threshold: value }), this.lane);
     for (const shown of this.querySelectorAll("[data-scripted]")) shown.hidden = false;
     this.panel.close();
     this.select(-1, -1);
@@ -77,8 +76,8 @@ class TokenView extends HTMLElement {
       this.pin(config.token);
     }
     if (config.first >= 0) this.select(config.first, config.last);
-    this.known = this.hesitations();
     this.dataset.ready = "";
+    if (await this.hesitations.known) this.dataset.hesitating = "";
   }
 
   /** The numbers of the window at this.start, and its text where another stands there. */
@@ -117,7 +116,7 @@ class TokenView extends HTMLElement {
     await this.load(true);
     delete this.dataset.loading;
     this.box();
-    this.remark();
+    this.hesitations.mark(this.lane);
     this.lane.range(...this.rangeOf);
     if (unit === "token") this.lane.pin(this.panel.token >= this.start && this.panel.token < this.stop ? this.panel.token : -1);
   }
@@ -191,7 +190,7 @@ class TokenView extends HTMLElement {
     const link = event.target.closest("a[href]");
     if (link) this.state.follow(link);
     const jump = event.target.closest("[data-jump]");
-    if (jump) this.hesitation(Number(jump.dataset.jump));
+    if (jump) this.jump(Number(jump.dataset.jump));
     const span = event.target.closest(".t");
     const onTrack = event.target.closest("[data-track], [data-overview]");
     if (link || (span?.unit === undefined && !onTrack) || this.token < 0) return;
@@ -258,77 +257,13 @@ class TokenView extends HTMLElement {
     this.rangeLine.replaceChildren(...spaced(parts));
   }
 
-  /** The values that colours and hesitations are about: of all tokens, or of all words, sentences or lines. */
-  async hesitations() {
-    const { signal, signals, unit, agg, reverse } = this.config;
-    if (!signals.some(([key]) => key === signal)) return;
-    const values = await this.numbers.series(signal).catch(() => null);
-    if (!values) return;
-    this.values = values;
-    if (unit !== "token" && this.config.texts) {
-      const numbers = await this.numbers.series(`unit:${unit}`).catch(() => null);
-      if (!numbers) return;
-      this.firsts = Uint32Array.from(numbers.keys()).filter((token) => token === 0 || numbers[token] !== numbers[token - 1]);
-      this.values = aggregate(values, this.firsts, reverse && agg === "max" ? "min" : agg);
-    }
-    this.dataset.hesitating = "";
-    this.remark();
-  }
-
-  reaches(value) {
-    return this.config.reverse ? value <= this.bound : value >= this.bound;
-  }
-
-  setBound(value) {
-    this.bound = value;
-    this.state.set({ threshold: String(Number(value.toPrecision(4))) });
-    this.remark();
-  }
-
-  /** The unit, counted from the sequence's first, that a token belongs to. */
-  unitOf(token) {
-    if (!this.firsts) return token;
-    let [low, high] = [0, this.firsts.length - 1];
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (this.firsts[middle] <= token) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
-  remark() {
-    const { values } = this;
-    if (!values || this.bound === null) return;
-    let [count, total] = [0, 0];
-    for (const value of values) {
-      if (!Number.isFinite(value)) continue;
-      total += 1;
-      count += this.reaches(value);
-    }
-    const [, , unit] = this.config.signals.find(([key]) => key === this.config.signal);
-    const what = this.config.unit === "token" ? "" : ` ${this.config.unit}s`;
-    this.querySelector("[data-hesitations]").textContent = `${count} of ${total}${what} at or ${this.config.reverse ? "below" : "above"} ${spell(this.bound, unit)}`;
-    const offset = this.unitOf(this.lane.firsts[0] ?? 0);
-    this.lane.mark(values.subarray(offset), (value) => this.reaches(value));
-    const track = this.querySelector("[data-chosen]");
-    const ceiling = Number(track.dataset.ceiling);
-    let line = track.querySelector(".bound");
-    if (!line) track.append((line = element("i", "", "bound")));
-    line.hidden = !(this.bound >= 0 && this.bound <= ceiling);
-    line.style.bottom = `${(this.bound / ceiling) * 98}%`;
-  }
-
-  /** The next token (or unit) in that direction that reaches the threshold. */
-  async hesitation(step) {
-    await this.known;
-    if (!this.values) return;
-    for (let unit = (this.token < 0 ? (step > 0 ? -1 : 0) : this.unitOf(this.token)) + step; unit >= 0 && unit < this.values.length; unit += step) {
-      if (!this.reaches(this.values[unit])) continue;
-      await this.go(this.firsts ? this.firsts[unit] : unit);
-      this.lane.show();
-      return;
-    }
+  /** To the next hesitation in that direction. */
+  async jump(step) {
+    await this.hesitations.known;
+    const token = this.hesitations.next(this.token, step);
+    if (token < 0) return;
+    await this.go(token);
+    this.lane.show();
   }
 
   /** The first token of the unit before or after the cursor's. */
@@ -347,7 +282,7 @@ class TokenView extends HTMLElement {
       ArrowRight: () => this.neighbour(1), ArrowLeft: () => this.neighbour(-1), Home: () => 0, End: () => last,
       PageDown: () => this.screen(1), PageUp: () => this.screen(-1),
     };
-    if (event.key === "g" || event.key === "G") this.hesitation(event.key === "g" ? 1 : -1);
+    if (event.key === "g" || event.key === "G") this.jump(event.key === "g" ? 1 : -1);
     else if (event.key === "v") this.nextView();
     else if (event.key === "Enter" && this.token >= 0) this.pin(this.token);
     else if (event.key === "Escape") this.letGo();
