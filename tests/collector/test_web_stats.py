@@ -28,7 +28,8 @@ ACCENTED = [Span(500 + place, f"visit {text}", 500 + place, attributes={"place":
 PIECES = (
     "any{", "none{", "ancestor{", "}", "(", ")", "[", "]", " TO ", " OR ", "-", "NOT ", '"', "\\", "/", "|",
     " | stats ", " | sort ", " | limit ", " | compare ", "count()", "p95(duration)", " by ", " every ", "1h", "attn[layer=3].p95",
-    "surprisal.count(>8)", "score.x", ":", ":>", "=", "*", "?", ",", "is:error", "has:", "name", "duration", "x", "é", "\u0301", "\0", "'", "5", "8bits", " ",
+    "surprisal.count(>8)", "score.x", ":", ":>", "=", "*", "?", ",", "is:error", "has:", "name", "duration", "x", "é",
+    "\u0301", "\0", "'", "5", "8bits", " ",
 )
 
 

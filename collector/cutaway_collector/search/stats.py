@@ -262,6 +262,5 @@ def _value(one: Aggregate, target: sql.Target | None, alias: str, parameters: Pa
         if isinstance(target, sql.Key):
             return f"if({target.present(parameters)}, {target.expression(parameters)}, NULL)", ""
         return f"if({target.present}, toString({target.expression}), NULL)", ""
-    keyed = isinstance(target, sql.Key)
-    number = f"toFloat64OrNull({target.expression(parameters)})" if keyed else f"toFloat64({target.expression})"
+    number = f"toFloat64({target.expression})" if isinstance(target, Field) else f"toFloat64OrNull({target.expression(parameters)})"
     return f"if(isFinite({number}), {number}, NULL)", ""
