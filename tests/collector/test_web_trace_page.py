@@ -222,6 +222,18 @@ def test_a_trace_that_is_too_large_is_shown_in_groups(client: FlaskClient) -> No
     assert len(client.get(f"{ADDRESS[HUGE]}/skeleton.json?open={largest.identity}").json["ids"]) == opened.row_count
 
 
+def test_a_filter_of_a_trace_in_groups_says_which_hold_matches(client: FlaskClient) -> None:
+    """Groups of a large trace that hold a match stay, closed as they are; those that hold none go, or fade."""
+    lone = f"span:{HUGE * 100_000 + 700:016x}"
+    shown = trace.page(site_of(client), f"{HUGE:032x}", {"f": lone, "show": "with"})
+    faded = trace.page(site_of(client), f"{HUGE:032x}", {"f": lone})
+    bones = client.get(f"{ADDRESS[HUGE]}/skeleton.json?f={lone}").json
+
+    assert [f"kind {700 % 3}"] == [line.name for line in shown.lines]
+    assert 1 == len(shown.lines) == len([line for line in faded.lines if line.state == "matched"])
+    assert [line.identity for line in shown.lines] == [bones["ids"][row] for row in bones["holds"]]
+
+
 def test_zooming_is_a_link(client: FlaskClient) -> None:
     """Zoomed into a part of its time, the page draws that part, and the buttons lead in, out and along."""
     page = trace.page(site_of(client), f"{world.RAG_TRACE:032x}", {"zoom": "0-50"})

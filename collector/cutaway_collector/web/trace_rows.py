@@ -13,7 +13,7 @@ from typing import Any, Final
 from cutaway_collector.search.skeleton import Stripe
 from cutaway_collector.web import tokens
 from cutaway_collector.web.trace_state import State
-from cutaway_collector.web.waterfall import DEPTH_SHOWN_MAX, Waterfall, guides
+from cutaway_collector.web.waterfall import DEPTH_SHOWN_MAX, Waterfall, guides, holds
 
 STRIPE_FULL_NATS: Final = 6.0
 """Surprisal at the end of the stripe's colours; fixed, so that generations compare."""
@@ -204,10 +204,10 @@ def _sparse(values: Iterable[tuple[int, Any]]) -> dict[str, Any]:
     return {str(row): value for row, value in values}
 
 
-def columns(tree: Waterfall, stripes: Mapping[str, Stripe]) -> dict[str, Any]:
+def columns(tree: Waterfall, stripes: Mapping[str, Stripe], matched: Container[int]) -> dict[str, Any]:
     """All rows for the script. Arrays hold a value a row; objects have the few rows that have one, by row.
 
-    Times in nanoseconds from the start of the trace.
+    Times in nanoseconds from the start of the trace. holds: groups that stand for matches without rows of their own.
     """
     spans, entries = tree.skeleton, tree.entries
     names = {name: index for index, name in enumerate(dict.fromkeys(spans.names))}
@@ -227,6 +227,7 @@ def columns(tree: Waterfall, stripes: Mapping[str, Stripe]) -> dict[str, Any]:
         "parents": tree.parents, "ends": tree.ends, "depths": tree.depths,
         "name": [names[spans.names[span]] for span in heads], "service": [services[spans.services[span]] for span in heads],
         "start": starts, "duration": durations,
+        "holds": [row for row in groups if holds(tree, row, matched)],
         "failed": [row for row, entry in enumerate(entries) if entry >= 0 and spans.failed[entry]],
         "orphans": _sparse((rows[span], spans.parent_ids[span]) for span in tree.orphans if span in rows),
         "rings": [rows[span] for span in tree.rings if span in rows],

@@ -227,7 +227,7 @@ def visible(tree: Waterfall, opened: Container[int], matched: Container[int] | N
     A filter that takes rows away opens every group: a match is never hidden behind something closed.
     """
     if matched is not None and show != "dim":
-        hits = [row for row, entry in enumerate(tree.entries) if entry >= 0 and entry in matched]
+        hits = [row for row, entry in enumerate(tree.entries) if (entry in matched if entry >= 0 else holds(tree, row, matched))]
         if show == "alone":
             return hits
         kept: set[int] = set()
@@ -244,6 +244,12 @@ def visible(tree: Waterfall, opened: Container[int], matched: Container[int] | N
         entry = tree.entries[row]
         row = tree.ends[row] if entry < 0 and ~entry not in opened else row + 1
     return shown
+
+
+def holds(tree: Waterfall, row: int, matched: Container[int]) -> bool:
+    """Whether a row stands for matches that have no rows of their own: a closed group of a trace too large for a row a span."""
+    entry = tree.entries[row]
+    return entry < 0 and tree.ends[row] == row + 1 and any(span in matched for span in tree.groups[~entry].members)
 
 
 def guides(depths: Sequence[int]) -> list[tuple[int, bool]]:

@@ -170,21 +170,26 @@ def skeleton_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
     trace_id = checked_id(trace_id, 32, "trace")
     state = trace_state.read(trace_id, args)
     tree, grouped = _tree(site, trace_id, state)
-    return _skeleton(tree, grouped, _stripes(site, tree))
+    matched = _places(tree, _matches(site, trace_id, state.f)) if state.f and grouped else frozenset()
+    return _skeleton(tree, grouped, _stripes(site, tree), matched)
 
 
-def _skeleton(tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe]) -> dict[str, Any]:
+def _skeleton(
+    tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe], matched: frozenset[int]
+) -> dict[str, Any]:
     return {
         "trace_id": tree.skeleton.trace_id, "start_ns": str(tree.start_ns), "total_ns": tree.total_ns, "grouped": grouped,
-        "truncated": tree.skeleton.truncated, **trace_rows.columns(tree, stripes),
+        "truncated": tree.skeleton.truncated, **trace_rows.columns(tree, stripes, matched),
     }
 
 
-def _held(state: State, tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe]) -> Markup:
+def _held(
+    state: State, tree: Waterfall, grouped: bool, stripes: Mapping[str, bones.Stripe], matched: frozenset[int]
+) -> Markup:
     """skeleton.json as text in the page: its script need not ask, and the trace is read once. None where rows are paged through."""
     if state.rows:
         return Markup("")
-    text = orjson.dumps(_skeleton(tree, grouped, stripes)).decode()
+    text = orjson.dumps(_skeleton(tree, grouped, stripes, matched)).decode()
     return Markup(text.replace("&", "&amp;").replace("<", "&lt;"))  # noqa: S704  escaped here: text content has no quotes to end
 
 
@@ -198,6 +203,10 @@ def matches_twin(site: Site, trace_id: str, args: Arguments) -> dict[str, Any]:
 
 def _matches(site: Site, trace_id: str, text: str) -> bones.Matches:
     return bones.matches(site.store, trace_id, text, spans_max=max(GROUPED_SPANS_MAX, site.settings.trace_spans_max))
+
+
+def _places(tree: Waterfall, found: bones.Matches) -> frozenset[int]:
+    return frozenset(span for span, span_id in enumerate(tree.skeleton.span_ids) if span_id in found.span_ids)
 
 
 def _stripes(site: Site, tree: Waterfall) -> Mapping[str, bones.Stripe]:
@@ -214,8 +223,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     spans = tree.skeleton
     chosen = _chosen(tree, state.span)
     found = _matches(site, trace_id, state.f) if state.f else None
-    index = {span_id: span for span, span_id in enumerate(spans.span_ids)}
-    matched = None if found is None else frozenset(index[span_id] for span_id in found.span_ids if span_id in index)
+    matched = None if found is None else _places(tree, found)
     opened = _opened_groups(tree, state, chosen if state.span else -1)
     visible = waterfall.visible(tree, opened, matched, state.show)
     first = _first_row(state, tree, visible, chosen if state.span else -1)
@@ -261,8 +269,10 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         frozen_from=_frozen(state.search.get("from", ""), now_ns, "from"),
         frozen_to=_frozen(state.search.get("to", ""), now_ns, "to"),
         search_url=urls.search(q=f"trace:{trace_id}", from_="all"), twin_url=urls.trace(trace_id, part=".json"),
-        skeleton_url=urls.trace(trace_id, part="/skeleton.json", open=",".join(state.opened) if grouped else ""),
-        skeleton=_held(state, tree, grouped, stripes), keys=tuple(key for key in SHORTCUTS if key.script == "trace.js"),
+        skeleton_url=urls.trace(trace_id, part="/skeleton.json",
+                                **({"open": ",".join(state.opened), "f": state.f} if grouped else {})),
+        skeleton=_held(state, tree, grouped, stripes, matched or frozenset()),
+        keys=tuple(key for key in SHORTCUTS if key.script == "trace.js"),
     )
 
 

@@ -378,6 +378,10 @@ class TraceRows extends HTMLElement {
 
   async filter(text, show) {
     const said = document.querySelector("#found");
+    if (this.tree.grouped && this.dataset.ready === "") { // which groups hold matches, the server knows
+      location.assign(address({ f: text, show: show === "dim" ? "" : show }));
+      return;
+    }
     remember({ f: text, show: show === "dim" ? "" : show });
     if (!text) {
       said.textContent = "";

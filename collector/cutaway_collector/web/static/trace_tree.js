@@ -94,7 +94,7 @@ export class Tree {
 
   /** ids: spans that the filter matches, null without one. show: "dim", "with" or "alone", as the address has it. */
   filter(ids, show) {
-    this.matched = ids && new Set(ids.map((id) => this.rowOf.get(id)).filter((row) => row !== undefined));
+    this.matched = ids && new Set([...this.holds, ...ids.map((id) => this.rowOf.get(id)).filter((row) => row !== undefined)]);
     this.show = show;
     this.hitGroups = new Set();
     for (const row of this.matched ?? []) if (this.groups[this.parents[row]]) this.hitGroups.add(this.parents[row]);
