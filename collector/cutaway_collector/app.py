@@ -29,7 +29,7 @@ from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
-from cutaway_collector.web import create_app, live_routes, sessions
+from cutaway_collector.web import create_app, live_routes, oidc, sessions
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.pages.first_run import Intake
@@ -222,7 +222,10 @@ def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:
     if credentials is None:
         return None
     secret = sessions.secret(private_directory(state_directory(settings)) / "session.secret")
-    return Gate(credentials, sessions.Sessions(secret, secure=bool(settings.tls_certificate)))
+    # Behind a proxy that speaks TLS the pages are reached by https though we speak http.
+    secure = bool(settings.tls_certificate) or bool(settings.oidc_issuer and settings.ui_url.startswith("https://"))
+    signed = sessions.Sessions(secret, secure=secure)
+    return Gate(credentials, signed, oidc.provider(settings, signed) if settings.oidc_issuer else None)
 
 
 def _credentials(settings: Settings) -> Credentials | None:
@@ -230,7 +233,7 @@ def _credentials(settings: Settings) -> Credentials | None:
     if not settings.auth_required:
         return None
     found = Credentials(keys_path(settings))
-    if not found.count:
+    if not found.count and not settings.oidc_issuer:
         raise SettingsError(f"API keys are demanded and there is none in {keys_path(settings)}: make one with "
                             "`cutaway keys add --name NAME --scope admin`, or say --auth off on loopback")
     return found

@@ -14,8 +14,9 @@ from cutaway_collector.blocks import Block
 Encoding = Literal["protobuf", "json", "logs/protobuf", "logs/json", "scores/json"]
 """What a body is: an ExportTraceServiceRequest, or with `logs/` an ExportLogsServiceRequest, protobuf or OTLP/JSON; or scores."""
 
-Scope = Literal["ingest", "read", "admin"]
-"""What a credential may do. `admin` includes the others."""
+Scope = Literal["ingest", "read", "edit", "admin"]
+"""What a credential may do: send; look (a viewer); keep searches and mute alerts as well (an editor, `edit` includes `read`);
+everything, what concerns the collector itself among it (`admin` includes the others)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,9 +263,14 @@ class Credentials:
         return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
+def allows(caller: Caller, scope: Scope) -> bool:
+    """Whether the caller has the scope: `admin` includes the others, `edit` includes `read`."""
+    return scope in caller.scopes or "admin" in caller.scopes or (scope == "read" and "edit" in caller.scopes)
+
+
 def permit(caller: Caller, scope: Scope) -> None:
-    """Raises PermissionDenied unless the caller has the scope; `admin` includes the others."""
-    if scope not in caller.scopes and "admin" not in caller.scopes:
+    """Raises PermissionDenied unless the caller has the scope."""
+    if not allows(caller, scope):
         raise PermissionDenied(f"this API key may {' and '.join(sorted(caller.scopes))}, this needs the scope {scope}")
 
 

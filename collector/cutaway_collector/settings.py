@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from cutaway_collector.errors import SettingsError
 
@@ -35,6 +36,11 @@ class Settings:
     keys: str = _setting("", "file of the API keys, which `cutaway keys` edits", "empty means DIR/keys.json with --data")
     auth: Literal["auto", "required", "off"] = _setting("auto", "whether API keys are demanded: auto, required or off",
                                                         "auto demands them beyond loopback, unless insecure_bind is given")
+    oidc_issuer: str = _setting("", "URL of an OpenID Connect provider at which people may sign in to the UI, https://login.example.org", "empty leaves API keys as the only way in")
+    oidc_client_id: str = _setting("", "the name this collector is registered under there, with UI_URL/sign-in/oidc/callback as its redirect URI", "goes with oidc_issuer")
+    oidc_client_secret_file: str = _setting("", "file with the secret of that registration", "empty is a public client, which PKCE protects")
+    oidc_claim: str = _setting("groups", "claim of the ID token that decides on the role", "what most providers call it")
+    oidc_roles: str = _setting("", "which values of the claim may what, the first that fits counts: ml-admins=admin,ml=editor,acme=viewer@acme,*=viewer; @TENANT shows one tenant's rows alone, * fits everybody who signs in", "nobody is let in by accident")
     tls_certificate: str = _setting("", "PEM file of the certificate (and chain) that every listener shows; with it they speak TLS only", "no default: a certificate names your host")
     tls_key: str = _setting("", "PEM file of its private key", "goes with tls_certificate")
     tls_client_ca: str = _setting("", "PEM file of who signs the certificates that senders must show to the OTLP listeners", "empty asks for none: API keys tell senders apart")
@@ -98,7 +104,7 @@ class Settings:
     alerts_retention_days: int = _setting(90, "days alert events and their deliveries are kept; 0 keeps them for ever", "as long as scores", least=0, most=36_500)
     alerts_attempts_max: int = _setting(12, "tries of a delivery before it is given up", "with their pauses they last an hour", most=1000)
     alerts_networks: str = _setting("", "networks besides the public internet that webhooks and mail may reach, 10.1.0.0/16 for example; with commas", "an address in a rule must not reach what the collector's network protects")
-    alerts_url: str = _setting("", "address of the UI as people reach it, https://cutaway.example.org, for the links in what alerts send", "the collector knows what it listens on, not what leads there")
+    ui_url: str = _setting("", "address of the UI as people reach it, https://cutaway.example.org, for the links in what alerts send and for the way back from oidc_issuer", "the collector knows what it listens on, not what leads there")
     alerts_secrets: str = _setting("", "directory of the files that channels may name as their secret", "empty means DIR/alert-secrets with --data; no file outside of it can be named")
     store_away_seconds_max: int = _setting(300, "seconds the store may be away before /readyz says no", "the spool takes spans meanwhile; longer needs somebody", least=0, most=86_400)
     drain_seconds_max: int = _setting(20, "seconds to store what is queued when asked to stop", "under Kubernetes' default grace of 30", least=0, most=3600)
@@ -124,7 +130,19 @@ class Settings:
             raise SettingsError("TLS needs both tls_certificate and tls_key, and tls_client_ca goes with them: one of them is missing")
         if self.score_device not in ("auto", "cpu", "cuda"):
             raise SettingsError(f"score_device is auto, cpu or cuda, it is {self.score_device!r}")
+        self._check_oidc()
 
+    def _check_oidc(self) -> None:
+        if not self.oidc_issuer:
+            return
+        missing = [name for name in ("oidc_client_id", "oidc_roles", "ui_url") if not getattr(self, name)]
+        if missing:
+            raise SettingsError(f"signing in at {self.oidc_issuer} also needs {', '.join(missing)}: give them, or leave oidc_issuer out")
+        for name in ("oidc_issuer", "ui_url"):
+            address = urlsplit(getattr(self, name))
+            if address.scheme != "https" and not (address.scheme == "http" and address.hostname in LOOPBACK):
+                raise SettingsError(f"{name} is an https URL (http on loopback alone) when people sign in by it, "
+                                    f"it is {getattr(self, name)!r}")
 
     @property
     def auth_required(self) -> bool:

@@ -317,7 +317,7 @@ def test_the_command_line_makes_lists_and_removes(tmp_path: Path, capsys: pytest
     ("arguments", "words"),
     [
         (["add", "--name", "a b", "--scope", "read"], "name is"), (["add", "--name", "a", "--scope", ","], "scopes of a key"),
-        (["add", "--name", "a", "--scope", "write"], "ingest, read, admin"), (["remove", "nobody"], "no key named"),
+        (["add", "--name", "a", "--scope", "write"], "ingest, read, edit, admin"), (["remove", "nobody"], "no key named"),
         (["add", "--name", "a", "--scope", "read", "--tenant", "x' OR '1"], "tenant is"),
     ],
 )

@@ -15,7 +15,7 @@ def add_arguments(to: argparse.ArgumentParser, add_settings: Callable[[argparse.
     add = actions.add_parser("add", help="make a key and print it, this once")
     add.add_argument("--name", required=True, help="what it is called in lists")
     add.add_argument("--scope", required=True, metavar="SCOPES",
-                     help=f"what it may do, with commas: {', '.join(credentials.SCOPES)} (which includes the others)")
+                     help=f"what it may do, with commas: {', '.join(credentials.SCOPES)} (edit includes read, admin includes all)")
     add.add_argument("--tenant", default="", help="whose spans it sends and sees; left out, it sees everybody's")
     remove = actions.add_parser("remove", help="forget a key")
     remove.add_argument("name", metavar="NAME")

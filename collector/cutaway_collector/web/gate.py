@@ -1,4 +1,4 @@
-"""Who is let in to which route: an API key in the Authorization header, or the session of a browser that signed in with one.
+"""Who is let in to which route: an API key in the Authorization header, or the session of a browser that signed in.
 
 Not the keys (those are `credentials`) and not the routes: a scope follows from the route's name and method, so that a new route is
 closed until somebody opens it here.
@@ -19,14 +19,16 @@ from cutaway_collector import credentials
 from cutaway_collector.contracts import Caller, Scope
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.errors import PermissionDenied, RequestError, TooManyRequests, Unauthenticated
-from cutaway_collector.web import urls
+from cutaway_collector.web import oidc, urls
 from cutaway_collector.web.errors import ForeignForm
 from cutaway_collector.web.sessions import SESSION_SECONDS_MAX, Sessions
 
-OPEN: Final = frozenset({"static", "healthz", "readyz", "sign_in", "sign_in_with_key"})
+OPEN: Final = frozenset({"static", "healthz", "readyz", "sign_in", "sign_in_with_key", *oidc.ENDPOINTS})
 """Endpoints for everybody: probes carry no keys, and a sign-in page must look like one before it is used."""
 HARMLESS: Final = frozenset({"theme", "sign_out"})
 """Endpoints that change nothing but the visitor's own cookies, so that reading is scope enough."""
+EDITING: Final = frozenset({"saved_save", "saved_rename", "saved_delete", "alerts_mute"})
+"""Endpoints that change what a team shares and nothing of the collector: an editor's."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_CHARS_MAX: Final = 200
 
@@ -37,16 +39,19 @@ class Gate:
 
     credentials: Credentials
     sessions: Sessions
+    provider: oidc.Provider | None = None
 
 
 def scope_of(endpoint: str | None, method: str, path: str) -> Scope | None:
-    """What a request must be allowed to do; None for everybody's. Whatever changes something, or tells of every tenant, needs
-    admin."""
+    """What a request must be allowed to do; None for everybody's. Whatever changes something and was not made an editor's, or tells
+    of every tenant, needs admin."""
     if endpoint in OPEN:
         return None
     if path in ("/admin", "/system", "/system.json") or path.startswith("/admin/"):
         return "admin"
-    return "read" if method in _READING or endpoint in HARMLESS else "admin"
+    if method in _READING or endpoint in HARMLESS:
+        return "read"
+    return "edit" if endpoint in EDITING else "admin"
 
 
 def guard(app: Flask, gate: Gate | None) -> None:
@@ -57,7 +62,7 @@ def guard(app: Flask, gate: Gate | None) -> None:
         if request.method not in _READING:
             _check_origin(request)
         if gate is None:
-            g.caller = Caller("", frozenset({"ingest", "read", "admin"}))
+            g.caller = Caller("", frozenset(credentials.SCOPES))
             return
         scope = scope_of(request.endpoint, request.method, request.path)
         if scope is not None:
@@ -71,10 +76,13 @@ def _caller(gate: Gate, scope: Scope) -> Caller:
     authorization = request.headers.get("Authorization", "")
     if authorization:
         return gate.credentials(authorization, scope, request.remote_addr or "")
-    digest = gate.sessions.open(request.cookies.get(gate.sessions.cookie, ""))
-    caller = gate.credentials.caller_of(digest) if digest else None
+    found = gate.sessions.open(request.cookies.get(gate.sessions.cookie, ""))
+    if isinstance(found, Caller):
+        caller = found if gate.provider else None
+    else:
+        caller = gate.credentials.caller_of(found) if found else None
     if caller is None:
-        raise Unauthenticated("sign in with an API key, or send one as `Authorization: Bearer KEY`")
+        raise Unauthenticated("sign in, or send an API key as `Authorization: Bearer KEY`")
     credentials.permit(caller, scope)
     g.signed_in = True
     return caller
@@ -113,6 +121,11 @@ def known() -> bool:
     return "caller" in g
 
 
+def may(scope: Scope) -> bool:
+    """Whether the visitor has the scope; for what a page shows, since routes are closed by their own."""
+    return credentials.allows(g.caller, scope)
+
+
 def refused(error: RequestError) -> AnyResponse | None:
     """Where a browser that is not known is sent: the sign-in page. None for programs, which want the status."""
     page = request.method == "GET" and not request.path.endswith(".json") and "text/html" in request.headers.get("Accept", "")
@@ -127,10 +140,17 @@ def pages(app: Flask, gate: Gate | None, theme: Callable[[], str]) -> None:
         return
 
     def shown(code: int, message: str = "") -> Response:
-        back = request.values.get("next", "")
-        html = render_template("sign_in.html", theme=theme(), message=message, next=back if urls.is_local(back) else "/",
-                               key_chars_max=KEY_CHARS_MAX)
+        html = render_template("sign_in.html", theme=theme(), message=message, next=_back(), key_chars_max=KEY_CHARS_MAX,
+                               provider=gate.provider.name if gate.provider else "", urls=urls)
         return Response(html, code, mimetype="text/html")
+
+    def welcome(who: Caller) -> AnyResponse:
+        """The answer that carries the session: a page, for along a redirect that another site began no strict cookie is sent."""
+        html = render_template("signed_in.html", theme=theme(), next=_back())
+        return _with_session(Response(html, 200, mimetype="text/html"), gate.sessions, who)
+
+    if gate.provider:
+        gate.provider.routes(app, welcome, shown)
 
     @app.get("/sign-in")
     def sign_in() -> AnyResponse:
@@ -146,15 +166,22 @@ def pages(app: Flask, gate: Gate | None, theme: Callable[[], str]) -> None:
             if error.retry_after_s is not None:
                 answer.headers["Retry-After"] = str(error.retry_after_s)
             return answer
-        back = request.form.get("next", "")
-        response = redirect(back if urls.is_local(back) else "/", 303)
-        sessions = gate.sessions
-        response.set_cookie(sessions.cookie, sessions.seal(digest), max_age=SESSION_SECONDS_MAX, httponly=True, samesite="Strict",
-                            secure=sessions.secure, path="/")
-        return response
+        return _with_session(redirect(_back(), 303), gate.sessions, digest)
 
     @app.post("/sign-out")
     def sign_out() -> AnyResponse:
         response = redirect(urls.sign_in(), 303)
         response.delete_cookie(gate.sessions.cookie, httponly=True, samesite="Strict", secure=gate.sessions.secure, path="/")
         return response
+
+
+def _back() -> str:
+    """Where the visitor wanted to go, if that is a page of ours."""
+    wanted = request.values.get("next", "") or g.get("back", "")
+    return wanted if urls.is_local(wanted) else "/"
+
+
+def _with_session(response: AnyResponse, sessions: Sessions, who: str | Caller) -> AnyResponse:
+    response.set_cookie(sessions.cookie, sessions.seal(who), max_age=SESSION_SECONDS_MAX, httponly=True, samesite="Strict",
+                        secure=sessions.secure, path="/")
+    return response

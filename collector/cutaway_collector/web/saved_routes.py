@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from cutaway_collector.search.saved import SavedSearch, SavedSearches
 from cutaway_collector.web import urls
 from cutaway_collector.web.pages import saved
+from cutaway_collector.web.gate import may
 from cutaway_collector.web.site import Site
 
 
@@ -29,7 +30,7 @@ def routes(
 
     @app.get("/saved")
     def saved_page() -> Response:
-        may_change = "admin" in g.caller.scopes
+        may_change = may("edit")
         return render("saved.html", saved.page(searches.all(g.caller.tenant), request.args, site.now_ns(), may_change=may_change))
 
     @app.get("/saved.json")

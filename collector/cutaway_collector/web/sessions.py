@@ -1,19 +1,21 @@
-"""The session of a browser that signed in: a signed cookie that names a key by its hash, and the secret it is signed with.
+"""The session of a browser that signed in: a signed cookie that names a key by its hash, or a person and what that person may do.
 
 Not a store of sessions: a cookie ends with its time, with the removal of its key, or with the secret. It holds nothing that could
-be used as a key.
+be used as a key. What a person may do was decided when that person signed in, and counts until the cookie ends.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from cutaway_collector.contracts import Caller, Scope
 from cutaway_collector.errors import StoreError
 
 SESSION_SECONDS_MAX: Final = 12 * 3600
@@ -47,16 +49,29 @@ class Sessions:
         self.secure = secure
         # The prefix makes browsers refuse the name from anybody but this host, over TLS.
         self.cookie = "__Host-cutaway_session" if secure else "cutaway_session"
+        self._secret = secret
         self._signer = URLSafeTimedSerializer(secret, salt="cutaway session", signer_kwargs={"digest_method": hashlib.sha256})
 
-    def seal(self, digest: str) -> str:
-        """The cookie's value for a key."""
-        return str(self._signer.dumps(digest))
+    def derived(self, purpose: str) -> bytes:
+        """A secret for another purpose, from which this one cannot be found."""
+        return hmac.digest(self._secret, purpose.encode(), "sha256")
 
-    def open(self, value: str) -> str:
-        """The key's hash; "" for anything that was not sealed here, or too long ago."""
+    def seal(self, who: str | Caller) -> str:
+        """The cookie's value for a key, by its hash, or for a person."""
+        return str(self._signer.dumps(who if isinstance(who, str) else [who.tenant, sorted(who.scopes), who.name]))
+
+    def open(self, value: str) -> str | Caller:
+        """The key's hash, or the person; "" for anything that was not sealed here, or too long ago."""
         try:
             found = self._signer.loads(value, max_age=SESSION_SECONDS_MAX)
         except BadData:
             return ""
-        return found if isinstance(found, str) else ""
+        return found if isinstance(found, str) else _person(found)
+
+
+def _person(found: Any) -> Caller | str:
+    """What `seal` made of a person; "" for what another version made."""
+    match found:
+        case [str(tenant), list(scopes), str(name)] if scopes and set(scopes).issubset(get_args(Scope)):
+            return Caller(tenant, frozenset(scopes), name)
+    return ""

@@ -137,6 +137,11 @@ def parameters(url: str) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(urlsplit(url).query))
 
 
+def sign_in_elsewhere(back: str = "") -> str:
+    """The way to the OpenID Connect provider, and then to `back`."""
+    return _with("/sign-in/oidc", {"next": back if back not in ("/", "/search") else ""})
+
+
 def is_local(target: str) -> bool:
     """True for a path on this host: what a redirect may follow. "//evil" and "/\\evil" are other hosts to a browser."""
     return target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
