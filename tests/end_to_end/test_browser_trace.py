@@ -11,6 +11,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 import web_helpers as world
 from browser_helpers import CHROMIUM, Watch, chromium, watched_page
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import ClickHouseStore
+from cutaway_collector.web import create_app
+from flask_serving import serving
 from search_helpers import START_NS, Event, Span
 
 pytestmark = [
@@ -43,10 +47,22 @@ def _traces() -> list[Span]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     spans, blocks = world.world()
-    folder = tmp_path_factory.mktemp("trace") / "data"
-    with world.stored(folder, [*spans, *_traces()], blocks) as store, world.served(store) as address:
+    with world.stored(tmp_path_factory.mktemp("trace") / "data", [*spans, *_traces()], blocks) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def url(store: ClickHouseStore) -> Iterator[str]:
+    with world.served(store) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def grouped_url(store: ClickHouseStore) -> Iterator[str]:
+    """The same store behind pages that draw fewer spans a row each."""
+    with serving(create_app(store, Settings(data="unused", trace_spans_max=5000), now_ns=lambda: world.NOW_NS)) as address:
         yield address
 
 
@@ -275,6 +291,24 @@ def test_twenty_thousand_rows_are_drawn_where_they_are_looked_at(page: Page) -> 
     expect(page.locator(".row:focus")).to_have_attribute("aria-rowindex", str(int(str(total)) - 1))
     ids = page.request.get(f"{DEEP_TRACE}/skeleton.json").json()
     assert DEEP_SPANS == sum(1 for row in range(len(ids["ids"])) if str(row) not in ids["groups"])
+
+
+def test_a_trace_too_large_for_a_row_a_span_opens_by_key(browser: Browser, grouped_url: str) -> None:
+    """Beyond the limit a row is a name at a depth; the right arrow asks the server for its spans, which then are rows below it."""
+    watch = Watch()
+    context, page = watched_page(browser, watch, base_url=grouped_url)
+    _open(page, DEEP_TRACE)
+    expect(page.locator(".row").nth(1)).to_contain_text("×")
+    rows = int(str(page.locator("[role=treegrid]").get_attribute("aria-rowcount")))
+    page.locator(".row").nth(1).focus()
+    _press(page, "ArrowRight")
+    page.wait_for_url("**open=**")
+    page.wait_for_selector("trace-rows[data-ready]")
+    expect(page.locator(".row").nth(1)).to_have_attribute("aria-expanded", "true")
+    expect(page.locator(".row").nth(2)).to_have_attribute("aria-level", "2")
+    assert rows < int(str(page.locator("[role=treegrid]").get_attribute("aria-rowcount")))
+    context.close()
+    assert not watch.faults
 
 
 def test_a_phone_and_the_dark_have_the_rows_too(browser: Browser, url: str) -> None:
