@@ -62,7 +62,7 @@ def vocabulary() -> dict[str, Any]:
     return {
         "fields": [{"name": one.name, "aliases": one.aliases, "kind": one.kind, "unit": one.unit, "help": one.description,
                     "values": one.values} for one in fields.FIELDS],
-        "series": [{"name": one.name, "unit": one.unit, "help": one.description} for one in aggregates.SERIES],
+        "series": [{"name": one.name, "unit": one.unit, "help": one.phrase} for one in aggregates.SERIES],
         "aggregates": [{"name": name, "help": words} for name, (_, words) in aggregates.AGGREGATES.items()],
         "flags": [{"name": one.name, "help": f"spans {one.phrase}"} for one in fields.FLAGS],
         "kinds": [{"name": kind, "help": words} for kind, words in MEANINGS.items()],

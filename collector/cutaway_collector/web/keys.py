@@ -34,7 +34,7 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("Search box", ("Tab",), "Tab", "take a suggestion: the one chosen, else the first", "query_box.js"),
     Shortcut("Search box", ("Enter",), "Enter", "search for what stands there, or take the suggestion chosen", "query_box.js"),
     Shortcut("Search box", ("Escape",), "Esc", "close the suggestions", "query_box.js"),
-    Shortcut("Search box", ("Escape",), "Esc", "leave the box", "page.js"),
+    Shortcut("Search box", ("Escape",), "Esc", "leave the box, once they are closed", "page.js"),
     Shortcut("Results", ("j", "k"), "j  k", "next, previous row; Enter opens it", "page.js"),
     Shortcut("Results", ("x",), "x", "select the row for a comparison", "search.js"),
     Shortcut("Results", ("c",), "c", "compare the rows selected", "search.js"),
