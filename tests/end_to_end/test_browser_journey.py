@@ -122,7 +122,9 @@ def test_screen_readers_are_told_now_and_then_not_row_by_row(page: Page, empty: 
     expect(page.locator("[data-state]")).to_have_text("Following")
     send(empty, "a", "b", "c", service="spoken-test")
     assert "off" == page.locator("table.hits").get_attribute("aria-live")
-    expect(page.get_by_role("status")).to_have_text("3 spans in the last 10 seconds")
+    told = page.locator("[data-summary]")
+    assert ("status", "polite") == (told.get_attribute("role"), told.get_attribute("aria-live"))
+    expect(told).to_have_text("3 spans in the last 10 seconds", timeout=20_000)
 
 
 def test_a_tab_too_many_is_told_and_the_collector_stops_in_time(browser: Browser, tmp_path: Path) -> None:
