@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import unicodedata
 import urllib.parse
 from collections.abc import Iterator
@@ -12,12 +14,13 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cutaway_collector.commands import query as command
 from cutaway_collector.contracts import Store
 from cutaway_collector.search import SearchRequest, find, stats
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
 from search_helpers import START_NS, Span
-from web_helpers import NOW_NS, get, stored
+from web_helpers import NOW_NS, get, served, stored
 
 HOSTILE = '<b>"x" OR 1=1 | stats\\'
 SPANS = [Span(number, ["tool", "chat"][number % 2], number, service=["api", HOSTILE, "a b"][number % 3], duration_ns=number * 10**6,
@@ -115,3 +118,22 @@ def test_values_are_found_in_either_form(store: Store, typed: str, query: str) -
     found = find(store, SearchRequest(q=asked), rows_max=9)["rows"]
     assert {row["span_id"] for row in found} == {span.span_id for span in ACCENTED}
     assert find(store, SearchRequest(q=asked.lower()), rows_max=9)["rows"] == []
+
+
+def _shell(address: str, query: str, **more: object) -> int:
+    asked = {"q": query, "url": address, "ca": "", "start": "", "end": "", "limit": 20, "json": False}
+    return command.run(argparse.Namespace(**asked | more))
+
+
+def test_the_shell_prints_figures_and_rows(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """`cutaway query` takes the whole language: a table of figures, JSON lines, or rows; nothing found is exit 1."""
+    with served(store) as address:  # type: ignore[arg-type]  # any store
+        query = "-service:tests | stats count(), max(duration) by name"
+        assert _shell(address, query) == 0
+        assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+            ["name", "count()", "max(duration)", "(ns)"], ["chat", "60", "119000000"], ["tool", "60", "120000000"]]
+        assert _shell(address, query, json=True) == 0
+        assert [json.loads(line)["count()"] for line in capsys.readouterr().out.splitlines()] == [60, 60]
+        assert _shell(address, "any{name:tool} | sort -duration | limit 2") == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3
+        assert _shell(address, "nothing:x | stats count() by name") == 1

@@ -72,7 +72,7 @@ def _figures(answer: Any, *, as_json: bool) -> int:
             print(json.dumps(dict(zip(names, row, strict=True))))
         return 0 if rows else 1
     headings = [f"{column['name']} ({column['unit']})" if column["unit"] else column["name"] for column in columns]
-    table = [[_printable(f"{value:.6g}" if isinstance(value, float) else value)[:FIGURE_WIDTH_MAX] for value in row]
+    table = [[_printable(_number(value) if isinstance(value, float) else value)[:FIGURE_WIDTH_MAX] for value in row]
              for row in [headings, *rows]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
@@ -80,6 +80,10 @@ def _figures(answer: Any, *, as_json: bool) -> int:
     if answer["cut"]:
         print(answer["cut"], file=sys.stderr)
     return 0 if rows else 1
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def _printable(value: Any) -> str:
