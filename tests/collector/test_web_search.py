@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 import web_helpers as world
+from cutaway_collector.contracts import Result
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app, query_edit, search_plots, search_state
@@ -265,6 +268,28 @@ def test_how_many_is_said(client: FlaskClient) -> None:
     """The page says how many rows it shows of how many."""
     rows = len(found_by(client, "/search?q=model:gpt2"))
     assert f"20 of {rows} spans" in get(client, "/search?limit=20&q=model:gpt2").text
+
+
+class _Slow:
+    """The same store, in which whatever may be cut is."""
+
+    def __init__(self, store: ClickHouseStore) -> None:
+        self.database, self._store = store.database, store
+
+    def query(self, sql: str, parameters: Any = None, *, seconds_max: float | None = None) -> Result:
+        found = self._store.query(sql, parameters)
+        return found if seconds_max is None else replace(found, cut=True)
+
+
+def test_a_search_that_was_cut_off_says_so_with_a_remedy(store: ClickHouseStore) -> None:
+    """What was found is shown under a banner; the count becomes a lower bound; facets are left to be asked for."""
+    slow = create_app(_Slow(store), Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client()  # type: ignore[arg-type]
+    page = get(slow, "/search?limit=20")
+    assert "Not everything was searched." in page.text
+    assert "Narrow the time range" in page.text
+    assert "20 of more than " in page.text
+    assert 20 == len(page.with_class("cover"))
+    assert page.links("/search?count=model")
 
 
 def test_columns_appear_in_the_table_and_in_the_twin(client: FlaskClient) -> None:
