@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
@@ -65,6 +65,7 @@ STATES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(STATES)
 def test_a_state_survives_its_address(state: State) -> None:
     """State to address to state is the same state, whatever its texts hold; and the address is always the same one."""
@@ -108,6 +109,7 @@ def test_a_form_leads_to_the_address_it_means(client: FlaskClient, sent: str, me
 VALUES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_values_go_in_and_out_of_a_query(one: str, other: str) -> None:
     """Two values let in are both in the list; each let go leaves the other; only leaves one; the rest of the query stays."""
@@ -169,6 +171,7 @@ def test_a_picture_has_a_table(client: FlaskClient) -> None:
         assert {line.url for line in page.plot.rows} <= set(shown.links("/search?"))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2 * 10**18), st.integers(1, 10**17), st.integers(2, 100))
 def test_steps_of_time_are_round_and_cover_it(start: int, length: int, wanted: int) -> None:
     """At most as many steps as wanted, all of a range, beginning at a multiple of the step."""
