@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutaway_collector.search.skeleton import STRIPE_BINS, Stripe
@@ -65,6 +65,7 @@ def test_a_ring_is_cut_at_its_earliest_span() -> None:
     assert not tree.orphans
 
 
+@settings(deadline=None)
 @given(random_spans())
 def test_every_span_has_one_row_whatever_the_parents_say(given_spans: tuple[list[Plain], dict[str, str]]) -> None:
     """No span is lost or repeated; each stands under its parent unless that is missing or it is cut out of a ring."""
@@ -112,6 +113,7 @@ def test_spans_that_begin_before_their_parent_are_marked_and_stay_in_place() -> 
 # --- Groups ---------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=300), st.sampled_from([0.5, 0.99]))
 def test_percentiles_are_of_the_nearest_rank(durations: list[int], share: float) -> None:
     """The smallest duration that at least this share of all does not exceed."""
@@ -121,6 +123,7 @@ def test_percentiles_are_of_the_nearest_rank(durations: list[int], share: float)
     assert plain == waterfall.percentile(ordered, share)
 
 
+@settings(deadline=None)
 @given(random_spans(24, names=2))
 def test_siblings_of_one_name_stand_together_from_five_on(given_spans: tuple[list[Plain], dict[str, str]]) -> None:
     """Exactly the names that a span has five children of are groups, at the place of the first child, with all of them inside."""
@@ -160,6 +163,7 @@ def test_a_closed_group_hides_its_members_and_an_open_one_shows_them() -> None:
     assert 10 == len(waterfall.visible(tree, {0}))
 
 
+@settings(deadline=None)
 @given(random_spans(24))
 def test_an_overview_has_a_group_for_each_name_and_depth(given_spans: tuple[list[Plain], dict[str, str]]) -> None:
     """Of a trace too large for a row a span, every span is counted once, under its name and depth."""
@@ -196,6 +200,7 @@ def test_the_path_is_what_the_end_waited_for() -> None:
     assert [("late", 80, 100), ("root", 70, 80), ("inner", 40, 70), ("slow", 10, 40), ("root", 0, 10)] == path
 
 
+@settings(deadline=None)
 @given(random_spans())
 def test_the_path_is_that_of_walking_back_tick_by_tick(given_spans: tuple[list[Plain], dict[str, str]]) -> None:
     """Each moment of the root belongs to the span that a walk back through time, a tick at a time, finds there."""
@@ -218,6 +223,7 @@ def test_the_path_is_that_of_walking_back_tick_by_tick(given_spans: tuple[list[P
 # --- Filter, lines, map ---------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(random_spans(24), st.sets(st.integers(0, 23)))
 def test_a_filter_leaves_matches_and_their_ancestors(given_spans: tuple[list[Plain], dict[str, str]], wanted: set[int]) -> None:
     """`alone` shows the matches, `with` also their ancestors and nothing else, `dim` every row that is there without a filter."""
@@ -231,6 +237,7 @@ def test_a_filter_leaves_matches_and_their_ancestors(given_spans: tuple[list[Pla
     assert waterfall.visible(tree, ()) == waterfall.visible(tree, (), matched, "dim")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
 def test_guides_pass_where_a_sibling_of_an_ancestor_follows(steps: list[int]) -> None:
     """A line passes at a level if a row of that level comes before the rows leave what it stands under; and so for `last`."""
@@ -270,6 +277,7 @@ def test_a_stripe_lies_where_the_tokens_came() -> None:
     assert 75.0 == pytest.approx(line.stripe[-1].x + line.stripe[-1].width)
 
 
+@settings(deadline=None)
 @given(random_spans(), st.floats(0, 99), st.floats(0.001, 100))
 def test_zooming_moves_every_bar_alike(given_spans: tuple[list[Plain], dict[str, str]], low: float, size: float) -> None:
     """A bar of a zoomed trace is where the same stretch of the whole would be, and is left out only when it lies outside."""
@@ -287,6 +295,7 @@ def test_zooming_moves_every_bar_alike(given_spans: tuple[list[Plain], dict[str,
             assert min((behind - low) * scale, 102) == pytest.approx(place.x + place.width, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(random_spans(40))
 def test_the_map_covers_what_the_spans_cover(given_spans: tuple[list[Plain], dict[str, str]]) -> None:
     """A column of a lane is drawn exactly where one of the lane's spans has time in it."""
@@ -311,6 +320,7 @@ def test_the_map_covers_what_the_spans_cover(given_spans: tuple[list[Plain], dic
 # --- Address --------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional={
     "f": st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=20).map(str.strip).filter(bool),
     "show": st.sampled_from(["with", "alone"]), "zoom": st.sampled_from(["0-50", "12.5-40", "99.999-100"]),
