@@ -244,7 +244,7 @@ def test_braces_are_said_in_english(query: str, sentence: str) -> None:
     assert explain(query) == sentence
 
 
-@pytest.mark.parametrize("word", ["/users/{id}", "{{7*7}}", "a{1}", "{}"])
+@pytest.mark.parametrize("word", ["/users/{id}", "{{7+7}}", "a{1}", "{}"])
 def test_braces_within_a_word_belong_to_it(word: str) -> None:
     """A route with a placeholder is a value like any other, also within braces."""
     assert parse(f"any{{route:{word}}}") == parse(f'any{{route:{word} }}')
