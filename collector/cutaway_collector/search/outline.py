@@ -38,7 +38,7 @@ _ENDS: Final = "quantilesExact(0.02, 0.98)"
 
 
 def outline(store: Store, span_id: str) -> dict[str, Any] | None:
-    """The span of that id with `sequences`, `diffusion`, `source_layers`, `named_layers` and `scores`; None when there is none.
+    """The span of that id with `sequences`, `diffusion`, `named_layers` and `scores`; None when there is none.
 
     A sequence has "index", "input_tokens", "tokens" (how many), "ids" and "texts" (how many were captured), "signals" (those it
     has, with their lengths), "layers" and "heads" (of each kind of attention it has; heads 0 where only their mean was
@@ -56,7 +56,6 @@ def outline(store: Store, span_id: str) -> dict[str, Any] | None:
         "sequences": [one for one in sequences if one["tokens"] or steps is None],
         "diffusion": steps,
         "named_layers": series.whole(attributes.get(c.ATTENTION_LAYERS, "")),
-        "source_layers": series.whole(attributes.get(c.SOURCE_LAYERS, "")),
         "scores": scores.scores(store, span["trace_id"], span_id=span["span_id"], start_ns=span["start_ns"], limit=SCORES_MAX),
     }
 

@@ -279,10 +279,9 @@ def _config(
         "base": urls.generation(found["span_id"]), "seq": choice.sequence, "signal": choice.signal.key, "signals": known,
         "count": shown.count, "start": shown.start, "stop": shown.stop, "size": windowed.WINDOWS[choice.view],
         "firsts": shown.firsts, "unit": choice.unit, "agg": choice.aggregate, "view": choice.view, "map": choice.map.key,
-        "token": choice.token,
-        "first": choice.first, "last": choice.last, "layer": choice.layer, "threshold": choice.threshold,
+        "token": choice.token, "first": choice.first, "last": choice.last, "layer": choice.layer, "threshold": choice.threshold,
         "bound": shown.threshold.value if shown.threshold else None, "texts": bool(numbers.sequence["texts"]),
-        "source_layers": list(found["source_layers"]), "reverse": choice.signal.reverse,
+        "reverse": choice.signal.reverse,
     }
 
 
