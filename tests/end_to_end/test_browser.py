@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 import web_helpers as world
@@ -97,6 +98,26 @@ def test_pages_obey_the_policy_and_fit_a_phone(page: Page, path: str) -> None:
     scrolled, shown = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
 
     assert scrolled <= shown
+
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+"""What axe-core can tell of WCAG 2.2, levels A and AA."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing(page: Page, path: str, scheme: Literal["light", "dark"]) -> None:
+    """No violation of WCAG 2.2 AA that axe-core knows, on any page in either theme."""
+    page.emulate_media(color_scheme=scheme)
+    page.goto(path)
+    if page.locator("token-view").count():
+        page.wait_for_selector("token-view[data-ready]")
+    found = Axe().run(page, options=RULES)
+
+    told = [f"{each['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+            for each in found.response["violations"] for node in each["nodes"][:4]]
+    assert not told, "\n".join(told)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
