@@ -67,7 +67,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, as its credential says. `tenant` is "" while there is only one, `name` "" where nobody is asked for it."""
+    """Who sent a request, as its credential says. `tenant` is "" while there is only one, `name` "" where nobody is asked."""
 
     tenant: str
     scopes: frozenset[Scope]

@@ -91,8 +91,8 @@ def test_every_route_is_closed_without_a_key(app: Flask, client: FlaskClient) ->
 
 @pytest.mark.parametrize("scope", ["ingest", "read", "edit", "admin"])
 def test_every_route_asks_for_its_scope(app: Flask, client: FlaskClient, keys: dict[str, str], scope: str) -> None:
-    """A key that only sends reads nothing; a viewer's changes nothing; an editor's keeps searches and mutes alerts; an admin's is let
-    in everywhere."""
+    """A key that only sends reads nothing; a viewer's changes nothing; an editor's keeps searches and mutes alerts; an admin's is
+    let in everywhere."""
     for rule, method, path in _requests(app):
         if rule in OPEN:
             continue

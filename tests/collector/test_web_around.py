@@ -237,10 +237,8 @@ ALLOWED_TAGS = {
     "facet-later",
     "fieldset",
     "legend",
-    "aside",
     "defs",
     "pattern",
-    "strong",
     "token-view",
     "heat-grid",
 }

@@ -72,7 +72,8 @@ def extent(store: Store, request: SearchRequest, *, seconds_max: float | None = 
 
 
 def over_time(
-    store: Store, request: SearchRequest, matches: Extent, start_ns: int, step_ns: int, buckets: int, *, seconds_max: float | None = None,
+    store: Store, request: SearchRequest, matches: Extent, start_ns: int, step_ns: int, buckets: int, *,
+    seconds_max: float | None = None,
 ) -> dict[str, Any]:
     """Matching spans over time: {"counts", "errors", "cut"}, one count for each step from start_ns on.
 

@@ -25,8 +25,8 @@ from cutaway_collector.alerts import Desk, RuleError
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import MalformedRequest, PermissionDenied
 from cutaway_collector.web import admin, times
-from cutaway_collector.web.pages import alerts, backtest
 from cutaway_collector.web.gate import may
+from cutaway_collector.web.pages import alerts, backtest
 from cutaway_collector.web.site import Site
 
 LIST: Final = "/admin/alerts.json"

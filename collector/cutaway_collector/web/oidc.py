@@ -51,8 +51,8 @@ def grants(text: str) -> tuple[Grant, ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         entry = _ENTRY.fullmatch(part)
         if entry is None or entry["role"] not in ROLES:
-            raise SettingsError(f"oidc_roles is made of VALUE=ROLE or VALUE=ROLE@TENANT with commas, it holds {part[:80]!r}: a role is "
-                                + ", ".join(ROLES))
+            raise SettingsError("oidc_roles is made of VALUE=ROLE or VALUE=ROLE@TENANT with commas, a role being one of "
+                                f"{', '.join(ROLES)}; it holds {part[:80]!r}")
         found.append(Grant(entry["value"].strip(), ROLES[entry["role"]], entry["tenant"] or ""))
     return tuple(found)
 

@@ -18,8 +18,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.search.saved import SavedSearch, SavedSearches
 from cutaway_collector.web import urls
-from cutaway_collector.web.pages import saved
 from cutaway_collector.web.gate import may
+from cutaway_collector.web.pages import saved
 from cutaway_collector.web.site import Site
 
 

@@ -31,11 +31,11 @@ def search_row(trace_id: str, span_id: str, start_ns: int, *, json: bool = False
     return _with(f"/search/row/{quote(trace_id, safe='')}/{quote(span_id, safe='')}{'.json' if json else ''}", {"at": start_ns})
 
 
-def trace(trace_id: str, *, span: str = "", rows: int = 0, part: str = "", **state: object) -> str:
+def trace(trace_id: str, *, span: str = "", rows: int | str = 0, part: str = "", **state: object) -> str:
     """The trace page, with one span opened and the waterfall starting at row `rows`.
 
-    part: ".json", "/skeleton.json", "/matches.json", "/next", "/previous" and their ".json": what belongs to the page. state: f, show,
-    zoom, open, and q, from_, to, sort of the search that led here.
+    part: ".json", "/skeleton.json", "/matches.json", "/next", "/previous" and their ".json": what belongs to the page. state: f,
+    show, zoom, open, and q, from_, to, sort of the search that led here.
     """
     kept = {key.rstrip("_"): value for key, value in state.items()}
     return _with(f"/trace/{quote(trace_id, safe='')}{part}", {**kept, "span": span, "rows": rows or ""})
@@ -114,7 +114,7 @@ def export(parameters: Mapping[str, object] | None = None, /, **changes: object)
 
 
 def compare(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
-    """The page that compares two sides; parameters a, b, q (of both), from, to, afrom, ato, bfrom, bto, by. `json=True`: its twin."""
+    """The page that compares two sides; parameters a, b, q (of both), from, to, afrom, ato, bfrom, bto, by; or its twin."""
     twin = ".json" if changes.pop("json", False) else ""
     merged: dict[str, object] = {**(parameters or {})}
     merged.update({key.rstrip("_"): value for key, value in changes.items()})

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from cutaway_collector import search as verb
 from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
-from cutaway_collector.web import charts, minimap, times, trace_rows, trace_state, urls, waterfall
+from cutaway_collector.web import charts, figures, minimap, times, trace_rows, trace_state, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.keys import SHORTCUTS, Shortcut
 from cutaway_collector.web.pages import span as span_page
@@ -309,7 +309,7 @@ def _ticks(tree: Waterfall, state: State) -> tuple[charts.Tick, ...]:
     size_ns = tree.total_ns * share * (step[1].at if len(step) > 1 else 100) / 100
     marks = range(math.ceil(begin_ns / size_ns), math.floor((begin_ns + tree.total_ns * share) / size_ns) + 1)
     places = ((100 * (mark * size_ns - begin_ns) / (tree.total_ns * share), mark * size_ns) for mark in marks)
-    return tuple(charts.Tick(at, charts.figures.duration(ns) if ns else "0") for at, ns in places if at <= 96)
+    return tuple(charts.Tick(at, figures.duration(ns) if ns else "0") for at, ns in places if at <= 96)
 
 
 def _zoom(state: State) -> Zoom:
