@@ -140,6 +140,7 @@ def test_another_version_does_not_go_on_with_an_older_ones_job(store: ClickHouse
     assert store.query("SELECT count() FROM otel.gen_ai_scores FINAL WHERE ScorerVersion = '2'").rows[0][0] == 100
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_run_again(data: Path) -> None:
     """Killed twice with SIGKILL: the last run goes on, every score is there, and no row is stored twice."""
     opened = open_store(Settings(data=str(data)))

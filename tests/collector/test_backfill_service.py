@@ -118,6 +118,7 @@ def cutaway(*arguments: str) -> subprocess.CompletedProcess[str]:
     return Serving.run(*arguments)
 
 
+@pytest.mark.slow
 def test_the_command_works_by_itself_and_through_a_collector(tmp_path: Path) -> None:
     """On a directory nobody uses it opens the store; on one in use it asks the collector; both end with the same words."""
     data = tmp_path / "data"

@@ -117,6 +117,7 @@ def test_many_mutations_agree_with_the_library() -> None:
         agrees_with_the_library(bytes(payload))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", range(1, 60, 3))
 def test_a_cut_request_is_refused_with_an_offset(cut: int) -> None:
     """A body that ends in the middle of a message names the byte where it stopped making sense."""

@@ -98,6 +98,7 @@ def test_contradictions(tmp_path: Path, more: dict[str, Any], level: str, words:
     assert [line for line in found if line.startswith(level) and words in line]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     """By which process, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -309,6 +310,7 @@ def test_a_server_that_does_not_fit(tmp_path: Path) -> None:
     assert "cannot be reached" in wrong(settings)
 
 
+@pytest.mark.slow
 def test_a_running_collector_is_asked(tmp_path: Path) -> None:
     """Found by its directory alone; ready is fine, and so are its ports."""
     data = tmp_path / "data"

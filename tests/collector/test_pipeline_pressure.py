@@ -133,6 +133,7 @@ def _press(tmp_path: Path, running: Server, enough: int, rounds: int) -> None:
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_fault_10_a_flood_against_a_slow_store(tmp_path: Path) -> None:
     """Eight senders, a store that hangs: refused with a time to come back, memory within the limit, afterwards every

@@ -9,6 +9,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from pipeline_helpers import SPANS_A_REQUEST, START_NS, request, stored
@@ -47,6 +49,7 @@ def test_fault_11_sigterm_under_load(tmp_path: Path) -> None:
     assert {first + index for first in acknowledged for index in range(SPANS_A_REQUEST)} <= set(numbers)
 
 
+@pytest.mark.slow
 def test_fault_11_a_second_sigterm_does_not_wait(tmp_path: Path) -> None:
     """With a store that hangs the first signal drains, the second ends the process with 130; the next one stores what was left."""
     with server(tmp_path / "server") as running:

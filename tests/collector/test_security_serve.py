@@ -161,6 +161,7 @@ def test_old_tls_is_refused(world: World, listener: str) -> None:
         old.wrap_socket(plain, server_hostname="127.0.0.1")
 
 
+@pytest.mark.slow
 def test_silent_and_half_spoken_clients_hold_no_thread(world: World) -> None:
     """Fifty sockets that say nothing and fifty that stop in the middle of a handshake or a request keep nobody out."""
     held = [socket.create_connection(("127.0.0.1", world.port("ui")), timeout=60) for _ in range(100)]

@@ -94,6 +94,7 @@ def _text(client: FlaskClient, address: str) -> str:
     return answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mine", "theirs"), [(ACME, ZOO), (ZOO, ACME)])
 def test_no_address_shows_another_tenants_rows(world: World, visit: Visit, mine: str, theirs: str) -> None:
     """All pages and twins, with the other's trace ids, span ids and words: rows, facets, counts and events stay one's own."""

@@ -86,6 +86,7 @@ def test_an_older_directory_starts_and_takes_rows(tmp_path: Path) -> None:
         store.close()
 
 
+@pytest.mark.slow
 def test_check_names_the_time_to_live_and_the_view(tmp_path: Path) -> None:
     """What differs in an older directory is told before anything is changed, and migrate changes it."""
     old_store(tmp_path)
@@ -120,6 +121,7 @@ def test_a_new_retention_holds_from_the_next_start(
     assert logged == [1, 0]
 
 
+@pytest.mark.slow
 def test_another_sort_order_is_reported_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A key cannot be changed without rewriting the table: start-up says so and works with what is there."""
     settings = Settings(data=str(tmp_path))

@@ -241,7 +241,8 @@ ALLOWED_TAGS = {
     "pattern",
     "token-view",
     "heat-grid",
-    "h4", "template", "del", "ins", "select", "option", "datalist", "progress", "dialog", "polyline", "polygon", "optgroup", "hr", "tfoot", "textarea", "use",
+    "h4", "template", "del", "ins", "select", "option", "datalist", "progress", "dialog", "polyline",
+    "polygon", "optgroup", "hr", "tfoot", "textarea", "use",
 }
 OWN_TAGS = {name for script in (Path(web.__file__).parent / "static").glob("*.js")
             for name in re.findall(r'customElements\.define\("([a-z-]+)"', script.read_text())}

@@ -101,6 +101,7 @@ CACHES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [5, 13])
 @pytest.mark.parametrize("cache", CACHES)
 def test_caches(cache: str, prompt: int, record_property: Record) -> None:
@@ -202,6 +203,7 @@ def drafting(mode: str, model: Any, noise: float = 0.05) -> dict[str, Any]:
     return {"assistant_model": assistant}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [6, 14])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss"])
 @pytest.mark.parametrize("mode", ["assistant", "lookup"])
@@ -229,6 +231,7 @@ def test_greedy_drafts_are_as_plain_greedy(
     record_property("max_error", errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["assistant", "lookup", "early exit"])
 def test_sampled_drafts(llama: Any, mode: str, counted: list[Counting], record_property: Record) -> None:
     """Speculative sampling: the values are those of the tokens that stayed; drafts are counted as the generator does."""
@@ -451,6 +454,7 @@ def mean_weights(model: Any, prompt: Any, mask: Any, answer: Any) -> Any:
     return layers[:, len(kept) - 1:len(kept) - 1 + len(answer)].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "options"), [
     (1, {}), (3, {}), (3, {"cache_implementation": "static"}), (3, {"num_beams": 3}),
 ], ids=["one", "padded", "static", "beams"])

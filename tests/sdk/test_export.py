@@ -294,6 +294,7 @@ def test_the_global_provider_is_never_ours() -> None:
     assert otel.get_tracer_provider() is before
 
 
+@pytest.mark.slow
 def test_console_prints_spans() -> None:
     """OTEL_TRACES_EXPORTER=console: every span as JSON on standard output, packed series as their size."""
     program = (

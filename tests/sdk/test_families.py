@@ -25,7 +25,7 @@ HYBRID = {"jamba": [1, 3], "lfm2": [1, 3]}
 PAIRS = ["t5", "bart"]
 
 
-@pytest.mark.parametrize("sampling", [False, True], ids=["greedy", "sampling"])
+@pytest.mark.parametrize("sampling", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["greedy", "sampling"])
 @pytest.mark.parametrize("family", ATTENDING)
 def test_families_that_attend(family: str, sampling: bool, record_property: Record) -> None:
     """A padded batch past the sliding window and past a block of steps: every signal of every token, layer and head."""

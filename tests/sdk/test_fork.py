@@ -117,6 +117,7 @@ def run(program: str, *arguments: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_no_lock_of_another_thread_reaches_the_child() -> None:
     """Every lock of ours is held by another thread at the fork: the child traces, logs, flushes, patches and shuts down."""
     out, err = run(LOCKED)

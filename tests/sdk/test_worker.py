@@ -211,6 +211,7 @@ def test_a_program_that_ends_with_work_waiting_loses_nothing() -> None:
     assert _told(ENDING) == ["True text_completion tiny-llama recorded"] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_with_work_waiting_sends_everything_once() -> None:
     """The child does not do its parent's work a second time, and does its own; the parent's five arrive from the parent."""

@@ -177,7 +177,7 @@ class Measure:
                             f"range(intDiv(length({one.every}), heads))), {one.every})")
                 flat = f"if(notEmpty({one.column}), {one.column}, {averages}) AS flat"
             else:
-                head = parameters.bind(self.head, "UInt32")
+                head = parameters.bind(self.head, "Int64")
                 flat, place = f"if({head} < heads, {one.every}, []) AS flat", "intDiv(place, heads)"
                 tests.append(f"place % heads = {head}")
             columns += [layers, heads, flat]
