@@ -230,6 +230,7 @@ def test_the_palette_leads_to_pages_searches_and_traces(opened: tuple[BrowserCon
     page.keyboard.press("Escape")
     expect(page.locator(BOX)).to_be_focused()
     page.keyboard.press("Control+k")
+    expect(page.locator("dialog [role=option]", has_text="unsure answers")).to_have_count(1)  # saved ones are asked for
     page.keyboard.type("unsure")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search?q=perplexity*")
