@@ -17,7 +17,7 @@ from cutaway_collector.baselines.attributes import Scope, hour_of_week, hours_of
 from cutaway_collector.baselines.changes import Deployment, began, deployments
 from cutaway_collector.baselines.compare import compare, histograms
 from cutaway_collector.baselines.together import together
-from cutaway_collector.drift.multivariate import PERMUTATIONS
+from cutaway_collector.drift.rule import ALPHA
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
@@ -232,7 +232,9 @@ def test_a_correlation_that_broke_is_seen(store: ClickHouseStore, baseline: Base
     start, end = windows.add(numbers, 15)
     assert not shifted(store, (start, end)) & {"entropy", "perplexity"}
     found = together(store, baseline, start, end, by_hour=False)
-    assert (found.p, found.message) == (1 / (1 + PERMUTATIONS), "")
+    # Not always the least p there can be: which generations are drawn follows the ids, and those the order of the tests.
+    assert found.p < ALPHA
+    assert not found.message
 
 
 def test_the_foreign_generations_are_the_changed_ones(store: ClickHouseStore, baseline: Baseline, windows: Windows) -> None:

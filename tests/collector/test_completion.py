@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import search_helpers
@@ -105,6 +105,7 @@ def test_the_place_of_the_caret_is_known(text: str, kind: str, field: str, prefi
 
 
 @given(text=st.text(alphabet='ab:"\\(){}[]|,-<>=~/ \n\té.is has OR', max_size=40), at=st.integers(0, 40))
+@example(text="|\n", at=2)
 @settings(max_examples=400, deadline=None)
 def test_nothing_left_of_the_word_is_touched(text: str, at: int) -> None:
     """Whatever was typed, a suggestion takes the place of what stands at the caret, from the beginning of its word on."""

@@ -31,8 +31,8 @@ _REST_OF_NAME: Final = re.compile(r"[\w.@$/-]*")
 _REST_OF_VALUE: Final = re.compile(r'[^\s(),"\[\]{}|]*')
 _REST_OF_PHRASE: Final = re.compile(r'[^\s"]*')
 _QUOTES: Final = re.compile(r'\\.|"', re.DOTALL)
-_STAGE_WORD: Final = re.compile(r"[\w.@$/-]*$")
-_TYPED_NAME: Final = re.compile(rf'(?:(?:span|resource|score)\.)?(?:"(?:\\.|[^"\\])*"?|{_NAME})?$')
+_STAGE_WORD: Final = re.compile(r"[\w.@$/-]*\Z")
+_TYPED_NAME: Final = re.compile(rf'(?:(?:span|resource|score)\.)?(?:"(?:\\.|[^"\\])*"?|{_NAME})?\Z')
 
 
 @dataclass(frozen=True, slots=True)
