@@ -141,7 +141,7 @@ def pages(app: Flask, gate: Gate | None, theme: Callable[[], str]) -> None:
 
     def shown(code: int, message: str = "") -> Response:
         html = render_template("sign_in.html", theme=theme(), message=message, next=_back(), key_chars_max=KEY_CHARS_MAX,
-                               provider=gate.provider.name if gate.provider else "", urls=urls)
+                               provider=gate.provider.name if gate.provider else "")
         return Response(html, code, mimetype="text/html")
 
     def welcome(who: Caller) -> AnyResponse:

@@ -18,6 +18,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import MalformedRequest, NotFound
 from cutaway_collector.search import sample as stored_sample
 from cutaway_collector.web import sample, urls
+from cutaway_collector.web.gate import may
 from cutaway_collector.web.pages import first_run
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.site import Site
@@ -34,7 +35,7 @@ def routes(app: Flask, site: Site, store: Store, intake: Intake | None, render: 
         return urlsplit(f"//{request.host}").hostname or "localhost"
 
     def made() -> first_run.FirstRun:
-        return first_run.page(site, intake, host=host(), may_load="admin" in g.caller.scopes)
+        return first_run.page(site, intake, host=host(), may_load=may("admin"))
 
     app.jinja_env.globals["first_run"] = made
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from flask import Flask, Response, g
 
 from cutaway_collector.errors import PermissionDenied
+from cutaway_collector.web.gate import may
 from cutaway_collector.web.pages import system
 from cutaway_collector.web.site import Site
 
@@ -19,7 +20,7 @@ def routes(app: Flask, site: Site, insides: system.Insides, render: Callable[...
     """Adds them."""
 
     def ours() -> system.Insides:
-        if g.caller.tenant or "admin" not in g.caller.scopes:
+        if g.caller.tenant or not may("admin"):
             raise PermissionDenied("this page tells of every tenant: use an admin key that is of none")
         return insides
 
