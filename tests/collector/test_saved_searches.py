@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import web_helpers as world
@@ -191,6 +191,8 @@ def test_what_was_typed_is_text(client: FlaskClient, text: str) -> None:
 
 
 @given(name=st.text(max_size=60), query=st.text(max_size=200))
+@example(name="", query="\x85")
+@example(name="", query="a\u2028b\u2029\ufeff")
 @settings(max_examples=60, deadline=None)
 def test_the_rule_to_start_from_can_be_read(name: str, query: str) -> None:
     """Whatever the search is called and asks for, its alert rule is YAML that says the same query, under a name rules may have."""
