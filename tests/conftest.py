@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# An example takes as long as a busy machine makes it: nothing here is judged by the clock.
+settings.register_profile("cutaway", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cutaway")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
