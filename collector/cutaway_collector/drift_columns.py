@@ -75,6 +75,8 @@ DRIFT: Final = Table(
         Column("Ks", _NF, _Z, "largest gap of the distribution functions; NULL for categories"),
         Column("Level", _NF, _Z, "mean of the window; for categories the share of the one that moved most"),
         Column("ReferenceLevel", _NF, _Z, "the same of the reference"),
+        Column("Deviation", _NF, _Z, "mean less that of the reference in standard errors, which charts of streams follow; NULL for "
+               "categories, with too few values and where the reference holds too few hours"),
         Column("Moved", "String", _Z, "the category that moved most, empty for numbers"),
         Column("ChangedAt", "Nullable(DateTime64(9))", _Z, "where the change begins, NULL when it is not found or nothing shifted"),
         Column("ChangeVersion", _LC, _Z, "the service.version that was deployed then, empty for none"),

@@ -11,6 +11,8 @@ from cutaway_collector.alerts.rules import Rule
 _BY_KIND: Final = {
     "no_data": "Is the sender running, and does it reach the collector? `cutaway doctor` says what the collector sees; /readyz and "
                "the sender's own log say the rest.",
+    "chart": "Open the drift page and choose the attribute under Charts: since when the stream leaves its reference, and which "
+             "service.version was deployed then.",
     "drift": "Open the drift page: which attribute moved, from when on, and which service.version was deployed then. Where the new "
              "traffic is what you want, pin a new baseline.",
 }

@@ -17,6 +17,7 @@ from cutaway_collector.alerts import evidence
 from cutaway_collector.alerts.fields import NS
 from cutaway_collector.alerts.observe import NOTHING, UNGROUPED, Observation, Seen
 from cutaway_collector.alerts.rules import Rule
+from cutaway_collector.drift import chart
 
 Phase = Literal["ok", "pending", "firing", "no_data"]
 RECENT_VALUES: Final = 24
@@ -28,10 +29,10 @@ FORGET_S: Final = 7 * 86_400
 class State:
     """How one group of a rule stands.
 
-    held: windows in a row in which the condition held (while firing: in which it was clear). seen: number of the last window with
-    rows. fired: number of the window in which it fired, 0 when it is not firing. told: whether the channels were told of that.
-    logs: evidence so far, of an e-process; epoch: which `reset` it belongs to. recent: the last values that were
-    measured, for a picture.
+    held: windows in a row in which the condition held (while firing: in which it was clear; of a chart that fires the number of
+    the last window in which it was not calm). seen: number of the last window with rows. fired: number of the window in which it
+    fired, 0 when it is not firing. told: whether the channels were told of that. logs: evidence so far, of an e-process, or the
+    memory of a chart; epoch: which `reset` it belongs to. recent: the last values that were measured, for a picture.
     """
 
     phase: Phase = "ok"
@@ -129,6 +130,8 @@ def _next(rule: Rule, before: State, step: int, observation: Observation) -> Sta
         return _silence(rule, state, step, observation)
     if rule.condition.kind == "e_process":
         return _evidence(rule, state, step, observation)
+    if rule.condition.kind == "chart":
+        return _charted(rule, state, step, observation)
     value = observation.value
     if value is None and rule.aggregate in ("count", "rate") and rule.condition.kind == "threshold":
         value = 0.0
@@ -158,6 +161,21 @@ def _threshold(rule: Rule, state: State, step: int, value: float) -> State:
     if held >= _windows(rule, condition.for_s):
         return replace(state, phase="firing", held=0, fired=step)
     return replace(state, phase="pending" if held else "ok", held=held)
+
+
+def _charted(rule: Rule, state: State, step: int, observation: Observation) -> State:
+    """The chart after every window that was compared since; between two of them, and without values, it stands."""
+    condition = rule.condition
+    for z in observation.logs:
+        reading = chart.follow(condition.chart, state.logs, z, condition.run_length)
+        state = replace(state, logs=reading.memory, value=reading.value)
+        if not state.fired:
+            state = replace(state, phase="firing", held=step, fired=step) if reading.alarm else replace(state, phase="ok", held=0)
+        elif not reading.calm:
+            state = replace(state, held=step)
+        elif step - state.held >= _windows(rule, condition.clear_for_s):
+            state = replace(state, phase="ok", held=0, fired=0)
+    return state
 
 
 def _windows(rule: Rule, seconds: int) -> int:

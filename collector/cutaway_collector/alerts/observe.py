@@ -35,7 +35,8 @@ UNGROUPED: Final = "[]"
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a rule saw in one window of one group. value: None where there is none. logs: growth of evidence, of an e-process.
+    """What a rule saw in one window of one group. value: None where there is none. logs: growth of evidence, of an e-process; of a
+    chart the deviations it follows, in order.
 
     opposite: growth of the evidence that the alert is over.
     """
@@ -140,6 +141,8 @@ def _text(value: Any) -> str:
 
 def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation:
     count = int(values[0])
+    if rule.condition.kind == "chart":
+        return Observation(count, None, _nearest(values[1]))
     if rule.condition.kind in ("no_data", "drift"):
         value = values[1] if rule.condition.kind == "drift" else count
         return Observation(count, _finite(value))
@@ -160,6 +163,17 @@ def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation
     if condition.kind == "e_process":
         return Observation(count, _finite(values[1]), tuple(values[2]), tuple(values[3]))
     return Observation(count, _finite(values[1]))
+
+
+def _nearest(found: Iterable[tuple[int, float]]) -> tuple[float, ...]:
+    """(end of a drift window, deviation) -> deviations in order. Where several versions are pinned the nearest counts: what is as
+    one of them was is as it should be.
+    """
+    nearest: dict[int, float] = {}
+    for end_ns, deviation in found:
+        if end_ns not in nearest or abs(deviation) < abs(nearest[end_ns]):
+            nearest[end_ns] = deviation
+    return tuple(nearest[end_ns] for end_ns in sorted(nearest))
 
 
 def _finite(value: Any) -> float | None:
@@ -226,6 +240,12 @@ class _Statement:
 
     def _of_drift(self, rule: Rule) -> list[int]:
         about, below = rule.condition.attribute, rule.condition.q_below
+        if rule.condition.kind == "chart":
+            known = self._once("chart", about, lambda: (
+                f"(Attribute = {self.parameters.text(about)} AND isNotNull(Deviation) AND isFinite(assumeNotNull(Deviation)))"))
+            self._searches.add(known)
+            pair = self._once("deviation", "", lambda: "(toUnixTimestamp64Nano(WindowEnd), ifNull(Deviation, 0))")
+            return [self._place(f"countIf({known})"), self._place(f"groupArrayIf({pair}, {known})")]
         name = self._once("attribute", about, lambda: f"(Attribute = {self.parameters.text(about)} AND Label != 'few')")
         self._searches.add(name)
         moved = self._once("below", repr(below), lambda: (

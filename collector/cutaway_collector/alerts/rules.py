@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cutaway_collector.alerts.fields import NS, Reader, RuleError, words_of
 from cutaway_collector.baselines.attributes import CATEGORIES, NUMBERS
+from cutaway_collector.drift import chart, streams
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import language, sql
 from cutaway_collector.search.fields import Field
@@ -68,6 +69,14 @@ CONDITIONS: Final[dict[str, dict[str, str]]] = {
         "q_below": "fires while the drift is judged shifted at a false discovery rate below this (default 0.05)",
         "for": "how long without a break before it fires (default: one window)",
     },
+    "chart": {
+        "attribute": "a number that `cutaway baselines` watches, such as perplexity, ttft or score.toxicity",
+        "chart": "cusum (default; the quickest for a lasting shift of one standard error), ewma (for a smaller one) or adwin (for "
+                 "a step between any two levels)",
+        "run_length": "windows to a false alarm on average while nothing is wrong, 10 to 1000000 (default 1000; adwin: at least)",
+        "clear_for": "how long it must be back within half of its limit, or without another cut of adwin, before it ends (default: "
+                     "one window; of adwin 1d)",
+    },
 }
 """Kind of a condition -> its keys."""
 
@@ -82,6 +91,8 @@ _COMPUTED_S: Final = {"spans": 0, "scores": 300, "drift": 600}
 """Seconds after a span has arrived by which what is computed of it is stored."""
 _SCORE_GROUPS: Final = {"service": "ServiceName", "model": "GenAiModel"}
 DRIFT_GROUPS: Final = ("service", "model")
+OF_DRIFT: Final = frozenset({"drift", "chart"})
+"""Kinds of conditions that read what was compared with baselines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,9 @@ class Condition:
     high: float = 1.0
     attribute: str = ""
     q_below: float = 0.05
+    # Left out of the representation, or every rule that is not of this kind would begin anew.
+    chart: chart.Kind = dataclasses.field(default="cusum", repr=False)
+    run_length: float = dataclasses.field(default=streams.RUN_LENGTH, repr=False)
 
     def words(self) -> str:
         """As a person says it."""
@@ -107,6 +121,8 @@ class Condition:
             return f"nothing for {words_of(self.for_s)}"
         if self.kind == "drift":
             return f"drift of {self.attribute} at a false discovery rate below {self.q_below:g}"
+        if self.kind == "chart":
+            return f"{self.attribute} by {chart.words(self.chart, self.run_length)}"
         side = "above" if self.up else "below"
         if self.kind == "e_process":
             return f"proven {side} {self.threshold:g} at {self.alpha:g}"
@@ -152,17 +168,19 @@ class Rule:
         """Of what it judges by: texts and channels may change without beginning anew."""
         said = [self.query, self.aggregate, repr(self.condition), self.of, self.field, self.quantile, self.score, self.over,
                 self.group_by, self.every_s, self.window_s, self.least]
+        if self.condition.kind == "chart":
+            said += [self.condition.chart, self.condition.run_length]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
     @property
     def source(self) -> str:
         """What it is judged by: "spans", "scores" or "drift"."""
-        return "drift" if self.condition.kind == "drift" else "scores" if self.aggregate in OF_SCORES else "spans"
+        return "drift" if self.condition.kind in OF_DRIFT else "scores" if self.aggregate in OF_SCORES else "spans"
 
     @property
     def value_words(self) -> str:
         """What the value is; "" where the condition says it all."""
-        if self.condition.kind in ("no_data", "drift"):
+        if self.condition.kind in ("no_data", *OF_DRIFT):
             return ""
         return {
             "count": "spans", "rate": "spans a second", "share": f"share of {self.of}", "mean": f"mean {self.field}",
@@ -184,12 +202,14 @@ def parse_rule(value: Any, where: str = "rule") -> Rule:
     reader.where = where = f"rule {name}"
     condition = _condition(where, reader.part("condition"))
     aggregate = reader.choice("aggregate", AGGREGATES, "count")
-    every_s = reader.duration_s("every", "1h" if condition.kind == "drift" else "1m", least=10, most=86_400)
+    every_s = reader.duration_s("every", "1h" if condition.kind in OF_DRIFT else "1m", least=10, most=86_400)
     rule = Rule(
         name=name, tenant=reader.tenant(), query=reader.text("query", ""), aggregate=aggregate, condition=condition,
         of=reader.text("of", ""), field=reader.text("field", "", most=200),
         quantile=reader.number("quantile", 0.95, least=0, most=1),
-        score=reader.text("score", "", most=200), over=reader.number("over", 0.0), group_by=reader.texts("group_by", most=3),
+        score=reader.text("score", "", most=200), over=reader.number("over", 0.0),
+        # A chart follows one stream: two models in one would be a zigzag between their levels.
+        group_by=reader.texts("group_by", most=3) or (DRIFT_GROUPS if condition.kind == "chart" else ()),
         groups_max=reader.whole("groups_max", 50, least=1, most=500), every_s=every_s,
         window_s=reader.duration_s("window", words_of(every_s), least=10, most=7 * 86_400),
         lateness_s=reader.duration_s("lateness", most=86_400) if reader.has("lateness") else None,
@@ -212,6 +232,8 @@ def _condition(where: str, value: Any) -> Condition:
     if kind == "drift":
         return Condition(kind, attribute=reader.text("attribute", most=200), for_s=reader.duration_s("for", "0s"),
                          q_below=reader.number("q_below", 0.05, least=0, most=1))
+    if kind == "chart":
+        return _chart(reader)
     if reader.has("above") == reader.has("below"):
         raise RuleError(f"{reader.where}: it needs either above or below")
     up = reader.has("above")
@@ -237,6 +259,18 @@ def _condition(where: str, value: Any) -> Condition:
                      reset_s=reader.duration_s("reset", "1d", least=60, most=30 * 86_400), low=low, high=high)
 
 
+def _chart(reader: Reader) -> Condition:
+    of = next(one for one in chart.KINDS if one == reader.choice("chart", chart.KINDS, "cusum"))
+    if chart.missing(of):
+        raise reader.wrong("chart", f"one of {', '.join(one for one in chart.KINDS if not chart.missing(one))}", chart.missing(of))
+    attribute = reader.text("attribute", most=200)
+    if attribute not in NUMBERS and not attribute.startswith("score."):
+        raise reader.wrong("attribute", f"one of {', '.join(NUMBERS)}, or score.NAME: a chart follows a number")
+    least, most = chart.RUN_LENGTHS
+    return Condition("chart", attribute=attribute, clear_for_s=reader.duration_s("clear_for", "1d" if of == "adwin" else "0s"),
+                     chart=of, run_length=reader.number("run_length", streams.RUN_LENGTH, least=least, most=most))
+
+
 def _check(rule: Rule, reader: Reader) -> None:
     """What no key says alone. Raises RuleError."""
     kind = rule.condition.kind
@@ -248,12 +282,12 @@ def _check(rule: Rule, reader: Reader) -> None:
             raise RuleError(f"{reader.where}: aggregate {rule.aggregate} needs {key}: {SCHEMA[key]}")
         if reader.has(key) and key not in wanted and (key, rule.aggregate) != ("quantile", "quantile"):
             raise RuleError(f"{reader.where}: {key} does nothing with aggregate {rule.aggregate}: leave it out")
-    if kind in ("no_data", "drift") and reader.has("aggregate") and rule.aggregate != "count":
+    if kind in ("no_data", *OF_DRIFT) and reader.has("aggregate") and rule.aggregate != "count":
         raise RuleError(f"{reader.where}: a {kind} condition has no aggregate: leave it out")
     if rule.window_s % rule.every_s or rule.window_s // rule.every_s > WINDOWS_PER_WINDOW_MAX:
         raise RuleError(f"{reader.where}: window is a multiple of every, at most {WINDOWS_PER_WINDOW_MAX} times, it is "
                         f"{words_of(rule.window_s)} with every {words_of(rule.every_s)}")
-    if kind in ("e_process", "no_data", "drift") and rule.window_s != rule.every_s:
+    if kind in ("e_process", "no_data", *OF_DRIFT) and rule.window_s != rule.every_s:
         raise RuleError(f"{reader.where}: a {kind} condition looks at each span once: leave window out, or make it "
                         f"{words_of(rule.every_s)}")
     if kind == "e_process" and rule.aggregate not in ("share", "mean", "score_mean", "score_share"):
@@ -263,7 +297,10 @@ def _check(rule: Rule, reader: Reader) -> None:
     if kind == "drift" and not _watched(rule.condition.attribute):
         raise RuleError(f"{reader.where}: attribute is one of {', '.join((*NUMBERS, *CATEGORIES))}, score.NAME or label.NAME, "
                         f"it is {rule.condition.attribute[:60]!r}")
-    if kind == "drift" and (rule.query or set(rule.group_by) - set(DRIFT_GROUPS)):
+    if kind == "chart" and set(rule.group_by) != set(DRIFT_GROUPS):
+        raise RuleError(f"{reader.where}: a chart follows one model of one service: group_by is [{', '.join(DRIFT_GROUPS)}], "
+                        "or left out")
+    if kind in OF_DRIFT and (rule.query or set(rule.group_by) - set(DRIFT_GROUPS)):
         raise RuleError(f"{reader.where}: drift is kept by service and model: group by these, and leave query out")
     _check_search(rule, reader.where)
 

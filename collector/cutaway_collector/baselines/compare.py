@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cutaway_collector.baselines import attributes, changes
 from cutaway_collector.baselines.attributes import HOURS, Scope, hours_of, quoted
+from cutaway_collector.baselines.deviation import deviation, reference_hours
 from cutaway_collector.baselines.pins import OTHER, Baseline, listed
 from cutaway_collector.columns import BASELINE_SKETCHES
 from cutaway_collector.contracts import Result, Store
@@ -49,14 +50,15 @@ class Drift:
     level: float
     reference_level: float
     moved: str
+    deviation: float | None = None
     changed_ns: int | None = None
     change_version: str = ""
 
     def shown(self) -> dict[str, Any]:
         """Plain JSON values."""
         names = ("attribute", "statistic", "value", "p", "q", "n", "reference_n", "label", "psi", "jensen_shannon", "wasserstein",
-                 "ks", "level", "reference_level", "moved", "changed_ns", "change_version", "reference", "start_ns", "end_ns",
-                 "service_version")
+                 "ks", "level", "reference_level", "deviation", "moved", "changed_ns", "change_version", "reference", "start_ns",
+                 "end_ns", "service_version")
         one = self.baseline
         return {"baseline": one.id, "tenant": one.tenant, "service": one.service, "model": one.model,
                 **{name: getattr(self, name) for name in names}}
@@ -91,6 +93,7 @@ def compare(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> lis
     shifted = [one for one, (_, label) in zip(found, verdicts, strict=True) if label == "shifted"]
     began = changes.locate(store, scope, shifted, by_hour=reference == "hour") if shifted else {}
     version = changes.main_version(store, scope)
+    known = reference_hours(store, baseline.tenant, baseline.id)
     rows = []
     for one, (q, label) in zip(found, verdicts, strict=True):
         changed_ns, change_version = began.get(one.attribute, (None, ""))
@@ -98,7 +101,8 @@ def compare(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> lis
             baseline=baseline, start_ns=start_ns, end_ns=end_ns, service_version=version, reference=reference,
             attribute=one.attribute, statistic=one.statistic, value=one.value, p=None if one.few else one.p, q=q, n=one.n,
             reference_n=one.reference_n, label=label, psi=one.psi, jensen_shannon=one.jensen_shannon, wasserstein=one.wasserstein,
-            ks=one.ks, level=one.level, reference_level=one.reference_level, moved=one.moved, changed_ns=changed_ns,
+            ks=one.ks, level=one.level, reference_level=one.reference_level, moved=one.moved,
+            deviation=deviation(one, known.get(one.attribute), by_hour=reference == "hour"), changed_ns=changed_ns,
             change_version=change_version))
     return rows
 

@@ -17,7 +17,8 @@ from cutaway_collector.contracts import Store
 _TEXTS: Final = (("ServiceVersion", "service_version"), ("Reference", "reference"), ("Attribute", "attribute"),
                  ("Statistic", "statistic"), ("Label", "label"), ("Moved", "moved"), ("ChangeVersion", "change_version"))
 _HOLES: Final = (("P", "p"), ("Q", "q"), ("Psi", "psi"), ("JensenShannon", "jensen_shannon"), ("Wasserstein", "wasserstein"),
-                 ("Ks", "ks"), ("Level", "level"), ("ReferenceLevel", "reference_level"))
+                 ("Ks", "ks"), ("Level", "level"), ("ReferenceLevel", "reference_level"),
+                 ("Deviation", "deviation"))
 
 
 def write(store: Store, rows: Sequence[Drift]) -> None:
@@ -50,8 +51,11 @@ def block(rows: Sequence[Drift]) -> Block:
         "ChangedAt": nullable("changed_ns", np.int64)})
 
 
-def read(store: Store, baseline: Baseline, *, windows: int, before_ns: int = 2**63 - 1) -> list[Drift]:
-    """The rows of the newest windows that end at `before_ns` or earlier, oldest window first. Raises StoreError."""
+def read(store: Store, baseline: Baseline, *, windows: int, before_ns: int = 2**63 - 1, attribute: str = "") -> list[Drift]:
+    """The rows of the newest windows that end at `before_ns` or earlier, oldest window first; of one attribute unless "".
+
+    Raises StoreError.
+    """
     texts, holes = ", ".join(column for column, _ in _TEXTS), ", ".join(column for column, _ in _HOLES)
     where = "TenantId = {tenant:String} AND BaselineId = {baseline:String} AND toUnixTimestamp64Nano(WindowEnd) <= {before:Int64}"
     table = f"{quoted(store.database)}.{DRIFT.name}"
@@ -59,8 +63,9 @@ def read(store: Store, baseline: Baseline, *, windows: int, before_ns: int = 2**
         f"SELECT {texts}, {holes}, toUnixTimestamp64Nano(WindowStart), toUnixTimestamp64Nano(WindowEnd), Value, N, ReferenceN, "
         f"toUnixTimestamp64Nano(ChangedAt) FROM {table} FINAL WHERE {where} AND WindowEnd IN "
         f"(SELECT DISTINCT WindowEnd FROM {table} WHERE {where} ORDER BY WindowEnd DESC LIMIT {{windows:UInt32}}) "
+        "AND ({attribute:String} = '' OR Attribute = {attribute:String}) "
         "ORDER BY WindowEnd, WindowStart, Attribute",
-        {"tenant": baseline.tenant, "baseline": baseline.id, "windows": windows, "before": before_ns})
+        {"tenant": baseline.tenant, "baseline": baseline.id, "windows": windows, "before": before_ns, "attribute": attribute})
     names = [name for _, name in (*_TEXTS, *_HOLES)] + ["start_ns", "end_ns", "value", "n", "reference_n", "changed_ns"]
     return [Drift(baseline=baseline, **dict(zip(names, row, strict=True))) for row in found.rows]
 

@@ -73,17 +73,33 @@ def adwin(values: Iterable[float], *, delta: float = 0.002) -> list[int]:
 
     Raises SettingsError where river is missing.
     """
-    try:
-        from river.drift import ADWIN
-    except ImportError:
-        raise SettingsError("ADWIN needs river: pip install 'cutaway[drift]'") from None
-    detector: Any = ADWIN(delta=delta)  # type: ignore[no-untyped-call]  # river is not typed
+    detector = _adwin(delta, looks_every=32)
     cuts = []
     for index, value in enumerate(values):
         detector.update(value)
         if detector.drift_detected:
             cuts.append(index)
     return cuts
+
+
+def adwin_width(values: Sequence[float], *, delta: float) -> int:
+    """How many of the newest values ADWIN keeps when it looks at each one and the last makes it cut; all of them when it does not.
+
+    Cuts before the last value are left aside: whoever asks at each value has heard of them. Raises SettingsError where river is
+    missing.
+    """
+    detector = _adwin(delta, looks_every=1)
+    for value in values:
+        detector.update(value)
+    return min(len(values), max(1, int(detector.width))) if values and detector.drift_detected else len(values)
+
+
+def _adwin(delta: float, *, looks_every: int) -> Any:
+    try:
+        from river.drift import ADWIN
+    except ImportError:
+        raise SettingsError("ADWIN needs river: pip install 'cutaway[drift]'") from None
+    return ADWIN(delta=delta, clock=looks_every)  # type: ignore[no-untyped-call]  # river is not typed
 
 
 def cusum_run_length(limit: float, allowance: float, shift: float = 0.0) -> float:
