@@ -142,7 +142,7 @@ def _text(value: Any) -> str:
 def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation:
     count = int(values[0])
     if rule.condition.kind == "chart":
-        return Observation(count, None, _nearest(values[1]))
+        return Observation(count, None, nearest(values[1]))
     if rule.condition.kind in ("no_data", "drift"):
         value = values[1] if rule.condition.kind == "drift" else count
         return Observation(count, _finite(value))
@@ -165,7 +165,7 @@ def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation
     return Observation(count, _finite(values[1]))
 
 
-def _nearest(found: Iterable[tuple[int, float]]) -> tuple[float, ...]:
+def nearest(found: Iterable[tuple[int, float]]) -> tuple[float, ...]:
     """(end of a drift window, deviation) -> deviations in order. Where several versions are pinned the nearest counts: what is as
     one of them was is as it should be.
     """

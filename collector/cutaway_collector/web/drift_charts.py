@@ -1,4 +1,4 @@
-"""Geometry of the drift page: an attribute's histogram before and now, and the strip of windows over time, in plain numbers.
+"""Geometry of the drift page: an attribute's histogram before and now, windows and streams over time, in plain numbers.
 
 Not markup and not the statistics; the template turns these into rects and paths.
 """
@@ -20,6 +20,9 @@ HEIGHT: Final = 36
 BARS: Final = 24
 LABELS_SHOWN_MAX: Final = 6
 VERSION_CHARACTERS: Final = 16
+STREAM_WIDTH: Final = 1000
+STREAM_HEIGHT: Final = 96
+_MARGIN: Final = 4
 _LOG_RATIO: Final = 50.0
 """Ends further apart than this get a logarithmic axis."""
 _TAIL: Final = 0.005
@@ -140,3 +143,22 @@ def marks(deployments: Sequence[tuple[int, str, str]], start_ns: int, end_ns: in
         shown = version if len(version) <= VERSION_CHARACTERS else version[: VERSION_CHARACTERS - 1] + "…"
         out.append(Mark(x, shown, words, x > 50))
     return tuple(out)
+
+
+def stream_path(places_ns: Sequence[int], values: npt.NDArray[np.float64], axis: tuple[int, int], low: float, high: float) -> str:
+    """Values [n] at moments [n] -> a line through them; one alone is a short dash."""
+    points = [f"{STREAM_WIDTH * (ns - axis[0]) / (axis[1] - axis[0]):.1f} {stream_height(value, low, high):.1f}"
+              for ns, value in zip(places_ns, values.tolist(), strict=True)]
+    return "M" + "L".join(points) + ("" if len(points) > 1 else "m-4 0h8")
+
+
+def stream_height(value: float, low: float, high: float) -> float:
+    """Where a value lies, low at the foot of the picture."""
+    share = (value - low) / (high - low) if high > low else 0.5
+    return STREAM_HEIGHT - _MARGIN - share * (STREAM_HEIGHT - 2 * _MARGIN)
+
+
+def stream_band(start_ns: int, end_ns: int, axis: tuple[int, int]) -> tuple[float, float]:
+    """(x, width) of a time within the axis."""
+    wide = STREAM_WIDTH / (axis[1] - axis[0])
+    return (start_ns - axis[0]) * wide, (end_ns - start_ns) * wide

@@ -54,7 +54,7 @@ def generation(span_id: str, **parameters: object) -> str:
 
 
 def drift(**parameters: object) -> str:
-    """The drift page; parameters: baseline, at (end of a window), from_, to. `json=True` gives its twin."""
+    """The drift page; parameters: baseline, at (end of a window), from_, to, of, chart, run_length. `json=True` gives its twin."""
     twin = ".json" if parameters.pop("json", False) else ""
     return _with(f"/drift{twin}", {key.rstrip("_"): value for key, value in parameters.items()})
 

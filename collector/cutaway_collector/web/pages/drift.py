@@ -18,6 +18,8 @@ from cutaway_collector.baselines.pins import Baseline
 from cutaway_collector.baselines.together import Together, together
 from cutaway_collector.web import charts, drift_charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.pages import drift_stream
+from cutaway_collector.web.pages.drift_stream import Drawn, Stream
 from cutaway_collector.web.site import Arguments, Site, Tab
 
 WINDOWS_SHOWN: Final = 48
@@ -100,6 +102,10 @@ class DriftPage:
     search_url: str
     explain_url: str
     explained: Explained | None
+    stream: Drawn | None
+    stream_marks: tuple[drift_charts.Mark, ...]
+    stream_ticks: tuple[charts.Tick, ...]
+    at: str
     twin_url: str
     interval_minutes: int
 
@@ -116,6 +122,7 @@ class _Found:
     history: list[Drift]
     deployments: list[Deployment]
     together: Together | None = None
+    stream: Stream | None = None
 
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def twin(site: Site, args: Arguments) -> dict[str, Any]:
         "windows": [{"start_ns": start, "end_ns": end, "shifted": names} for (start, end), names in windows.items()],
         "deployments": [one.shown() for one in found.deployments],
         **({"together": found.together.shown()} if found.together else {}),
+        **({"stream": found.stream.shown()} if found.stream else {}),
     }
 
 
@@ -145,8 +153,10 @@ def page(site: Site, args: Arguments) -> DriftPage:
     earlier = [end for end in ends if end < end_ns]
     later = [end for end in ends if end > end_ns]
 
+    chosen = {name: args.get(name) for name in ("of", "chart", "run_length")}
+
     def link(at: int | None) -> str:
-        return urls.drift(baseline=one.id if one else "", at=at)
+        return urls.drift(baseline=one.id if one else "", at=at, **chosen)
 
     return DriftPage(
         tabs=tuple(Tab(_name(each, found.baselines), urls.drift(baseline=each.id), each is one, f"{each.service} · {each.model}")
@@ -157,15 +167,21 @@ def page(site: Site, args: Arguments) -> DriftPage:
         shifted=sum(row.label == "shifted" for row in found.rows),
         rows=tuple(_row(row, shapes.get(row.attribute)) for row in _ordered(found.rows)),
         lanes=_lanes(found.history, axis, end_ns) if found.history else (),
-        marks=drift_charts.marks([(each.ns, each.version, each.previous) for each in found.deployments], *axis),
+        marks=drift_charts.marks([(each.ns, each.version, each.previous) for each in found.deployments
+                                  if axis[0] <= each.ns < axis[1]], *axis),
         ticks=charts.time_ticks(*axis), lanes_start_ns=axis[0], lanes_end_ns=axis[1],
         earlier_url=link(earlier[-1]) if earlier else "", later_url=link(later[0]) if later else "",
         newest_url=link(None) if later else "", explained=_explained(found.together) if found.together else None,
         explain_url="" if found.together or not found.rows else urls.drift(
             baseline=one.id if one else "", at=args.get("at"), from_=args.get("from"), to=args.get("to"), explain=1),
         search_url=_search(one, start_ns, end_ns) if one else "",
+        stream=drift_stream.drawn(found.stream, one) if found.stream and one else None,
+        stream_marks=drift_charts.marks([(each.ns, each.version, each.previous) for each in found.deployments
+                                         if found.stream and found.stream.axis[0] <= each.ns < found.stream.axis[1]],
+                                        *found.stream.axis) if found.stream else (),
+        stream_ticks=charts.time_ticks(*found.stream.axis) if found.stream else (), at=args.get("at", ""),
         twin_url=urls.drift(json=True, baseline=one.id if one else "", at=args.get("at"), from_=args.get("from"),
-                            to=args.get("to"), explain=args.get("explain")),
+                            to=args.get("to"), explain=args.get("explain"), **chosen),
         interval_minutes=site.settings.drift_interval_minutes)
 
 
@@ -195,7 +211,11 @@ def _find(site: Site, args: Arguments) -> _Found:
     explained = None
     if rows and args.get("explain"):
         explained = together(site.store, one, *window, by_hour=rows[0].reference == "hour")
-    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, history, window), explained)
+    before_ns = 2**63 - 1 if at is None else at + 12 * _length(site)
+    stream = drift_stream.find(site, one, history, args, before_ns) if history or args.get("of") else None
+    reach = (min([window[0], *(row.start_ns for row in history), *(stream.axis[:1] if stream else ())]),
+             max([window[1], *(row.end_ns for row in history)]))
+    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, reach), explained, stream)
 
 
 def _length(site: Site) -> int:
@@ -211,11 +231,9 @@ def _chosen(baselines: Sequence[Baseline], id: str) -> Baseline | None:
     return found[0]
 
 
-def _deployments(site: Site, one: Baseline, history: Sequence[Drift], window: tuple[int, int]) -> list[Deployment]:
-    start_ns = min([window[0], *(row.start_ns for row in history)])
-    end_ns = max([window[1], *(row.end_ns for row in history)])
-    scope = Scope(one.tenant, one.service, one.model, start_ns, end_ns)
-    return changes.deployments(site.store, scope, max(1, (end_ns - start_ns) // (WINDOWS_SHOWN * changes.BUCKETS)))
+def _deployments(site: Site, one: Baseline, reach: tuple[int, int]) -> list[Deployment]:
+    scope = Scope(one.tenant, one.service, one.model, *reach)
+    return changes.deployments(site.store, scope, max(1, (reach[1] - reach[0]) // (WINDOWS_SHOWN * changes.BUCKETS)))
 
 
 def _name(one: Baseline, among: Sequence[Baseline]) -> str:
