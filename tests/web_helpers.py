@@ -445,6 +445,12 @@ def get(client: FlaskClient, path: str, status: int = 200) -> Page:
     return Page(answer.text)
 
 
+def with_token(client: FlaskClient, base_url: str | None = None) -> FlaskClient:
+    """The client, sending the token of the session it has now with everything, as a page's forms do."""
+    client.environ_base["HTTP_X_FORM_TOKEN"] = json.loads(client.get("/form-token.json", base_url=base_url).text)["token"]
+    return client
+
+
 def site_of(client: FlaskClient) -> Site:
     """What the application's pages are made from."""
     views = client.application.view_functions["search_page"]

@@ -15,6 +15,7 @@ from cutaway_collector.alerts.documents import load, plain
 from cutaway_collector.contracts import Store
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
+from web_helpers import with_token
 
 LAUGHS = "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True))
@@ -72,7 +73,7 @@ def test_what_cannot_be_kept_is_refused(value: Any) -> None:
 ], ids=["half a character", "a number of 400 digits", "lists without end"])
 def test_a_hostile_request_is_refused_and_the_page_goes_on(alerts_store: Store, body: str) -> None:
     """A 400 that names the rule; nothing of it is stored, and /alerts is shown as before."""
-    client: FlaskClient = create_app(alerts_store, Settings(data="unused")).test_client()
+    client: FlaskClient = with_token(create_app(alerts_store, Settings(data="unused")).test_client())
     answer = client.post("/admin/alerts-apply.json", data=body, content_type="application/json")
     assert 400 == answer.status_code
     assert [] == Desk(alerts_store, Settings(data="unused")).listing()["rules"]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -24,6 +20,7 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import create_app
 from serving import Serving
 from store_helpers import server, wait_until
+from web_helpers import with_token
 
 pytestmark = pytest.mark.timeout(120)
 EVERYTHING = ("--from", "2020-01-01")
@@ -100,7 +97,7 @@ def test_closing_waits_for_the_piece(gated: Gated) -> None:
 
 def test_the_routes_refuse_what_is_no_request(gated: Gated, store: ClickHouseStore) -> None:
     """Forms, unknown words, wrong kinds and unknown scorers are told so; nothing is started."""
-    client = create_app(store, Settings(), backfills=gated.service).test_client()
+    client = with_token(create_app(store, Settings(), backfills=gated.service).test_client())
     route = "/admin/backfill.json"
     assert client.post(route, data={"resume": "1"}).status_code == 415
     for body, word in (([1], "object"), ({"from": 1}, "no 'from'"), ({"start_ns": 1}, "end_ns"),
@@ -150,21 +147,14 @@ def test_a_collector_that_is_told_to_stop_stops_its_back_fill(tmp_path: Path) ->
     opened.insert(sequences(5000), "tokens")
     opened.close()
     with Serving(data, "--backfill-rows-s-max", "100") as running:
-        started = _post(running, {**FOREVER})
+        started = running.post("/admin/backfill.json", FOREVER)["backfill"]
         assert started["state"] == "running"
         wait_until(lambda: running.json("/admin/backfill.json")["backfill"]["rows"] == 2000, 60)
         assert running.stop() == 0
     with Serving(data) as running:
-        assert _post(running, {"resume": True})["job"] == started["job"]
+        assert running.post("/admin/backfill.json", {"resume": True})["backfill"]["job"] == started["job"]
         wait_until(lambda: running.json("/admin/backfill.json")["backfill"]["state"] == "done", 60)
         assert running.json("/admin/backfill.json")["backfill"]["rows"] == 5000
-
-
-def _post(running: Serving, body: dict[str, Any]) -> Any:
-    asked = urllib.request.Request(f"http://{running.addresses['ui']}/admin/backfill.json", json.dumps(body).encode(),
-                                   {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        return json.load(answer)["backfill"]
 
 
 @pytest.mark.slow

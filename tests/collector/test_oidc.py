@@ -89,7 +89,8 @@ def test_a_person_gets_the_role_of_the_first_entry_that_fits(opened: Open, who: 
         assert 'content="0; url=/help"' in welcome.text
 
         assert browser.get(f"{at}/search.json").status_code == reads
-        saving = browser.post(f"{at}/saved", data={"name": f"of {who}", "q": "is:error"}, allow_redirects=False)
+        form = {"name": f"of {who}", "q": "is:error", "form_token": browser.get(f"{at}/form-token.json").json()["token"]}
+        saving = browser.post(f"{at}/saved", data=form, allow_redirects=False)
         assert saving.status_code == edits
         assert browser.get(f"{at}/system.json").status_code == runs
 

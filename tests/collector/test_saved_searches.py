@@ -37,7 +37,7 @@ def client(store: ClickHouseStore) -> FlaskClient:
     searches = SavedSearches(store)
     for search in searches.all(""):
         searches.delete("", search.name)
-    return create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client()
+    return world.with_token(create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client())
 
 
 def _names(client: FlaskClient) -> list[str]:

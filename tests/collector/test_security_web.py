@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 import web_helpers as world
 from cutaway_collector import credentials
+from cutaway_collector import web as web_package
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
@@ -21,7 +22,7 @@ from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.sessions import Sessions
 from web_helpers import Page
 
-OPEN = {"/static/<path:filename>", "/healthz", "/readyz", "/sign-in"}
+OPEN = {"/static/<path:filename>", "/healthz", "/readyz", "/sign-in", "/form-token.json"}
 """Written down here once more, so that opening a route is a decision in two places."""
 EDITORS = {"/saved", "/saved/rename", "/saved/delete", "/alerts/mute"}
 """And what an editor may change."""
@@ -54,7 +55,7 @@ def app(store: ClickHouseStore, keys_file: Path, keys: dict[str, str]) -> Flask:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    return app.test_client()
+    return world.with_token(app.test_client())
 
 
 def _requests(app: Flask) -> list[tuple[str, str, str]]:
@@ -75,6 +76,7 @@ def _bearer(key: str) -> dict[str, str]:
 def _sign_in(client: FlaskClient, key: str, back: str = "/help") -> object:
     answer = client.post("/sign-in", data={"key": key, "next": back})
     assert (303, back) == (answer.status_code, answer.location)
+    world.with_token(client)
     return answer
 
 
@@ -124,7 +126,7 @@ def test_a_browser_is_led_to_the_sign_in_page_and_back(client: FlaskClient, keys
     sent = client.get(link, headers=BROWSER)
     assert 303 == sent.status_code
     page = Page(client.get(sent.location).text)
-    (hidden,) = [attrs for tag, attrs in page.tags if tag == "input" and attrs.get("type") == "hidden"]
+    (hidden,) = [attrs for tag, attrs in page.tags if tag == "input" and attrs.get("name") == "next"]
 
     assert client.post("/sign-in", data={"key": keys["read"], "next": hidden["value"]}).location.startswith("/search?q=perplexity:")
     assert 200 == client.get(link, headers=BROWSER).status_code
@@ -156,7 +158,9 @@ def test_the_sign_in_leads_nowhere_else(client: FlaskClient, keys: dict[str, str
 def test_the_cookie_is_out_of_reach(store: ClickHouseStore, keys_file: Path, keys: dict[str, str], secure: bool) -> None:
     """Scripts cannot read it, other sites cannot cause it to be sent, with TLS it is never sent without; it holds no key."""
     gate = Gate(Credentials(keys_file), Sessions(b"s" * 32, secure=secure))
-    answer = create_app(store, Settings(data="unused"), gate=gate).test_client().post("/sign-in", data={"key": keys["read"]})
+    app = create_app(store, Settings(data="unused"), gate=gate)
+    at = "https://localhost" if secure else "http://localhost"
+    answer = world.with_token(app.test_client(), at).post("/sign-in", data={"key": keys["read"]}, base_url=at)
     (cookie,) = answer.headers.getlist("Set-Cookie")
 
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
@@ -315,3 +319,94 @@ def test_the_secret_is_kept_for_its_owner_and_outlives_a_restart(tmp_path: Path)
     (tmp_path / "secret").write_bytes(b"")
     with pytest.raises(Exception, match="remove it"):
         sessions.secret(tmp_path / "secret")
+
+
+def _changes(app: Flask) -> list[str]:
+    """Every path of the application that takes a method which may change something, and the sign-in, which changes who one is."""
+    found = [(method, path) for _, method, path in _requests(app) if method not in ("GET", "HEAD", "OPTIONS")]
+    assert {"POST"} == {method for method, _ in found}
+    paths = [path for _, path in found]
+    assert {"/saved", "/theme", "/alerts/mute", "/start/sample", "/admin/backfill.json"} < set(paths)
+    return paths
+
+
+def _wrong_tokens(token: str, other: str) -> dict[str, dict[str, str]]:
+    flipped = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
+    return {"none": {}, "empty": {"form_token": ""}, "short": {"form_token": token[:-1]}, "flipped": {"form_token": flipped},
+            "of another session": {"form_token": other}, "no ASCII": {"form_token": "é" * 43}, "in another field": {"token": token}}
+
+
+def test_nothing_is_changed_without_the_token_of_the_session(app: Flask, keys: dict[str, str]) -> None:
+    """Every route with an unsafe method, for an admin who signed in: refused without a token, with a wrong one and with that of
+    another session of the same key, whatever the form says; with the right one, in the form or a header, each goes its own way."""
+    client, elsewhere = app.test_client(), app.test_client()
+    for each in (client, elsewhere):
+        _sign_in(world.with_token(each), keys["admin"])
+    token, other = (str(each.environ_base.pop("HTTP_X_FORM_TOKEN")) for each in (client, elsewhere))
+    if token == other:  # signed in within the same second: the same cookie, the same session
+        other = world.with_token(app.test_client()).environ_base["HTTP_X_FORM_TOKEN"]
+
+    for path in sorted(_changes(app), key="/sign-out".__eq__):  # the last, for it ends the session
+        for name, wrong in _wrong_tokens(token, other).items():
+            assert 403 == client.post(path, data=wrong).status_code, (path, name)
+        assert 403 == client.post(path, headers={"X-Form-Token": other}).status_code
+        assert 403 == client.post(path, query_string={"form_token": token}).status_code  # an address is seen by others
+        assert 403 == client.post(path, json={"form_token": token}).status_code
+        for right in ({"data": {"form_token": token}}, {"headers": {"X-Form-Token": token}}):
+            assert "what was sent" not in client.post(path, **right).text, path
+
+
+def test_nothing_is_changed_without_a_token_where_nobody_signs_in(store: ClickHouseStore) -> None:
+    """On loopback too: a page elsewhere that a browser does not tell on cannot save a search or start a back-fill."""
+    app = create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS)
+    client, other = app.test_client(), app.test_client()
+    token, foreign = (str(world.with_token(each).environ_base.pop("HTTP_X_FORM_TOKEN")) for each in (client, other))
+
+    for path in _changes(app):
+        for name, wrong in _wrong_tokens(token, foreign).items():
+            assert 403 == client.post(path, data=wrong).status_code, (path, name)
+        assert 403 == app.test_client().post(path, data={"form_token": token}).status_code  # without the cookie
+        assert 403 == client.post(path, headers={"Authorization": "Basic YTpi"}).status_code  # browsers keep and send these
+        assert 403 != client.post(path, data={"form_token": token}).status_code
+        assert 403 != app.test_client().post(path, headers=_bearer("any")).status_code  # no page can make a browser send it
+
+
+def test_an_api_key_in_the_header_needs_no_token(client: FlaskClient, keys: dict[str, str], app: Flask) -> None:
+    """A program that sends its key with every request is not led by a page."""
+    assert 303 == app.test_client().post("/saved", data={"name": "by key", "q": "x"}, headers=_bearer(keys["edit"])).status_code
+    assert 401 == app.test_client().post("/saved", data={"name": "x"}, headers=_bearer("cw_" + "0" * 43)).status_code
+
+
+def test_every_form_that_changes_something_carries_the_token() -> None:
+    """In the templates themselves, so that a form only some visitor sees is no exception; and no script changes anything."""
+    web = Path(web_package.__file__).parent
+    forms = [form for file in (web / "templates").glob("*.html")
+             for form in re.findall(r"<form\b[^>]*method=.post[^>]*>(.{0,40})", file.read_text(), re.IGNORECASE | re.DOTALL)]
+    assert len(forms) >= 9
+    assert [] == [form for form in forms if not form.startswith("{{ form_token() }}")]
+    assert [] == [file.name for file in (web / "static").glob("*.js")
+                  if re.search(r"method:|request\.open\(.(?!GET)|sendBeacon", file.read_text())]
+
+
+def test_the_forms_of_a_page_are_taken(client: FlaskClient, keys: dict[str, str]) -> None:
+    """What stands in a page's hidden field is what the routes ask for, before signing in and after."""
+    del client.environ_base["HTTP_X_FORM_TOKEN"]
+
+    def hidden(path: str) -> dict[str, str]:
+        (value,) = {attrs["value"] for _, attrs in Page(client.get(path).text).tags if attrs.get("name") == "form_token"}
+        return {"form_token": str(value)}
+
+    assert 303 == client.post("/sign-in", data={"key": keys["edit"], **hidden("/sign-in")}).status_code
+    assert 303 == client.post("/saved", data={"name": "mine", "q": "x", **hidden("/search")}).status_code
+    assert 303 == client.post("/sign-out", data=hidden("/help")).status_code
+
+
+def test_the_visitors_cookie_is_made_once_and_out_of_reach(store: ClickHouseStore) -> None:
+    """Scripts cannot read it and forms of other sites do not bring it; a value that is not of our making is replaced."""
+    client = create_app(store, Settings(data="unused")).test_client()
+    (cookie,) = client.get("/help").headers.getlist("Set-Cookie")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+    assert [] == client.get("/help").headers.getlist("Set-Cookie")
+    assert [] == client.get("/static/cutaway.css").headers.getlist("Set-Cookie")
+    client.set_cookie("cutaway_visitor", "planted")
+    assert 1 == len(client.get("/help").headers.getlist("Set-Cookie"))

@@ -24,7 +24,7 @@ from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.sessions import Sessions
 from search_helpers import Span, spans_block
-from web_helpers import Page, get
+from web_helpers import Page, get, with_token
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_made_up_answers_read_as_they_were_written(store: ClickHouseStore) -> No
 def test_sample_data_is_loaded_and_removed_by_a_form(store: ClickHouseStore) -> None:
     """One click brings it, another takes every row of it away; other spans stay."""
     store.insert(spans_block([Span(1)]), "own")
-    client = _client(store)
+    client = with_token(_client(store))
     assert "Load sample data" in client.get("/start").text
     assert "/start" == client.post("/start/sample", data={"do": "load"}).headers["Location"]
     assert client.get("/start.json").get_json()["sample_loaded"]
@@ -188,6 +188,6 @@ def test_an_empty_search_shows_the_first_run(store: ClickHouseStore) -> None:
 
 def test_an_application_without_receivers_offers_no_sample(store: ClickHouseStore) -> None:
     """Pages over a store that somebody else fills have nowhere to send it."""
-    client = create_app(store, Settings(data="unused")).test_client()
+    client = with_token(create_app(store, Settings(data="unused")).test_client())
     assert "/start/sample" not in client.get("/start").text
     assert 404 == client.post("/start/sample", data={"do": "load"}).status_code

@@ -152,7 +152,7 @@ def test_behind_an_open_address_any_host_is_served(store: ClickHouseStore) -> No
 
 def test_the_theme_is_remembered_without_script(client: FlaskClient) -> None:
     """The theme button sets a cookie and leads back; the next page is rendered in that theme, so nothing flashes."""
-    answer = client.post("/theme", data={"theme": "dark", "back": "/help"})
+    answer = world.with_token(client).post("/theme", data={"theme": "dark", "back": "/help"})
 
     assert (303, "/help") == (answer.status_code, answer.location)
     assert ("html", {"lang": "en", "data-theme": "dark"}) in get(client, "/help").tags
@@ -161,7 +161,7 @@ def test_the_theme_is_remembered_without_script(client: FlaskClient) -> None:
 @pytest.mark.parametrize("back", ["https://evil.example", "//evil.example", "/\\evil.example"])
 def test_the_theme_button_leads_nowhere_else(client: FlaskClient, back: str) -> None:
     """No open redirect: the way back is a path of this host or the start page."""
-    assert "/" == client.post("/theme", data={"theme": "dark", "back": back}).location
+    assert "/" == world.with_token(client).post("/theme", data={"theme": "dark", "back": back}).location
 
 
 ALLOWED_TAGS = {

@@ -220,7 +220,8 @@ def test_suggestions_can_be_switched_off(page: Page) -> None:
 def test_the_palette_leads_to_pages_searches_and_traces(opened: tuple[BrowserContext, Page], url: str) -> None:
     """Ctrl K anywhere: words narrow it, Enter goes; traces looked at are in it; Esc gives the focus back."""
     context, page = opened
-    context.request.post(f"{url}/saved", form={"name": "unsure answers", "q": "perplexity:>20"})
+    token = context.request.get(f"{url}/form-token.json").json()["token"]
+    context.request.post(f"{url}/saved", form={"name": "unsure answers", "q": "perplexity:>20", "form_token": token})
     page.goto(TRACE)
     page.goto("/help")
     page.locator(BOX).focus()

@@ -89,7 +89,7 @@ class Collector:
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
-            headers["Content-Type"] = "application/json"
+            headers |= {"Content-Type": "application/json", **({} if key else self._form_token())}
         try:
             asked = urllib.request.Request(self.url + path, data, headers)  # noqa: S310  the scheme was checked
             with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls) as answer:  # noqa: S310
@@ -98,6 +98,16 @@ class Collector:
             return error.code, _json(error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CutawayError(f"the collector at {self.url} does not answer ({error}): give its address with --url") from None
+
+
+    def _form_token(self) -> dict[str, str]:
+        """What a change carries in place of a key: the token of the forms, and the cookie it belongs to."""
+        from cutaway_collector.web import form_tokens  # here, for most commands change nothing and start without Flask
+
+        asked = urllib.request.Request(self.url + form_tokens.ROUTE)  # noqa: S310  the scheme was checked
+        with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls) as answer:  # noqa: S310
+            cookie = answer.headers.get("Set-Cookie", "").partition(";")[0]
+            return {form_tokens.HEADER: json.loads(answer.read())["token"], "Cookie": cookie}
 
 
 def _json(raw: bytes) -> Any:

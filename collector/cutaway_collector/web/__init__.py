@@ -34,6 +34,7 @@ from cutaway_collector.web import (
     errors,
     export_routes,
     figures,
+    form_tokens,
     generation_routes,
     live_routes,
     map_routes,
@@ -96,7 +97,10 @@ def create_app(
     app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls,
                                  navigation=NAVIGATION)
     _guard(app, settings, hashes)
-    visitors.guard(app, gate)
+    tokens = form_tokens.FormTokens(gate.sessions if gate else None,
+                                    secure=gate.sessions.secure if gate else bool(settings.tls_certificate))
+    visitors.guard(app, gate, tokens)
+    form_tokens.routes(app, tokens)
     visitors.pages(app, gate, _theme)
     _pages(app, site)
     _twins(app, site)

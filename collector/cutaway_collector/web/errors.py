@@ -34,7 +34,7 @@ class WrongHost(CutawayError):
 
 
 class ForeignForm(CutawayError):
-    """A form that another site sent in the visitor's name."""
+    """A change that another site may have asked for in the visitor's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ def describe(error: Exception, query: str = "") -> Failure:
     if isinstance(error, WrongHost):
         return Failure(421, "Wrong host", str(error), "Open the collector by the address it listens on.")
     if isinstance(error, ForeignForm):
-        return Failure(403, "Refused", str(error), "Open the page of the collector itself, and send its form again.")
+        return Failure(403, "Refused", str(error),
+                       "Open the page again, by the collector's own address, and send its form from there. Programs send an API "
+                       "key as `Authorization: Bearer KEY`.")
     if isinstance(error, StoreError):
         hint = "It is worth trying again in a moment." if error.retryable else "Trying again will not help until this is put right."
         return Failure(503, "The store did not answer", str(error), hint)

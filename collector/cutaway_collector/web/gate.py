@@ -21,10 +21,11 @@ from cutaway_collector.credentials import Credentials
 from cutaway_collector.errors import PermissionDenied, RequestError, TooManyRequests, Unauthenticated
 from cutaway_collector.web import oidc, urls
 from cutaway_collector.web.errors import ForeignForm
+from cutaway_collector.web.form_tokens import FormTokens
 from cutaway_collector.web.sessions import SESSION_SECONDS_MAX, Sessions
 
-OPEN: Final = frozenset({"static", "healthz", "readyz", "sign_in", "sign_in_with_key", *oidc.ENDPOINTS})
-"""Endpoints for everybody: probes carry no keys, and a sign-in page must look like one before it is used."""
+OPEN: Final = frozenset({"static", "healthz", "readyz", "sign_in", "sign_in_with_key", "form_token", *oidc.ENDPOINTS})
+"""Endpoints for everybody: probes carry no keys, and a sign-in page must look like one, and be sent, before it is used."""
 HARMLESS: Final = frozenset({"theme", "sign_out"})
 """Endpoints that change nothing but the visitor's own cookies, so that reading is scope enough."""
 EDITING: Final = frozenset({"saved_save", "saved_rename", "saved_delete", "alerts_mute"})
@@ -54,13 +55,20 @@ def scope_of(endpoint: str | None, method: str, path: str) -> Scope | None:
     return "edit" if endpoint in EDITING else "admin"
 
 
-def guard(app: Flask, gate: Gate | None) -> None:
-    """Closes every route of the application but the open ones, and refuses forms that other sites send."""
+def guard(app: Flask, gate: Gate | None, tokens: FormTokens) -> None:
+    """Closes every route of the application but the open ones, and refuses changes that other sites cause: what the browser says
+    of where they come from, and then the token that only our own pages hold, must be right."""
 
     @app.before_request
-    def let_in() -> None:
-        if request.method not in _READING:
+    def check() -> None:
+        changes = request.method not in _READING
+        if changes:
             _check_origin(request)
+        let_in()
+        if changes and request.endpoint is not None:  # where no route is, 404 and 405 say more
+            tokens.check(request)
+
+    def let_in() -> None:
         if gate is None:
             g.caller = Caller("", frozenset(credentials.SCOPES))
             return
