@@ -36,7 +36,9 @@ class _Open:
     def __init__(self, name: str, attributes: Mapping[str, Any] | None, overrides: dict[str, Any], headers: Any = None) -> None:
         self.span: otel.Span = otel.INVALID_SPAN
         self._reasons: list[str] = []
-        self._scope: Scope = replace(configuration.scope.get(), **overrides)
+        outer = configuration.scope.get()
+        every = {**outer.generation_attributes, **overrides.get("generation_attributes", {})}
+        self._scope: Scope = replace(outer, **{**overrides, "generation_attributes": every})
         self._context = None
         around = None
         if headers is not None:
@@ -84,6 +86,7 @@ def span(
     capture: str | None = None,
     conversation_id: str | None = None,
     seed: int | None = None,
+    generation_attributes: Mapping[str, Any] | None = None,
     headers: Any = None,
 ) -> Iterator[otel.Span]:
     """A block as a span, the parent of every span made inside. Yields the OpenTelemetry span.
@@ -91,7 +94,7 @@ def span(
     `headers`: those of the request or message that is being answered (a mapping or pairs); the span continues the trace they name.
     The host's exceptions mark the span and pass unchanged. The other options are those of `trace`.
     """
-    opened = _Open(name, attributes, _overrides(tokenizer, capture, conversation_id, seed), headers)
+    opened = _Open(name, attributes, _overrides(tokenizer, capture, conversation_id, seed, generation_attributes), headers)
     try:
         with opened.active() as current:
             yield current
@@ -114,6 +117,7 @@ def trace(
     capture: str | None = None,
     conversation_id: str | None = None,
     seed: int | None = None,
+    generation_attributes: Mapping[str, Any] | None = None,
     record_arguments: bool = False,
     headers: str | Callable[..., Any] | None = None,
 ) -> Callable[[F], F]: ...
@@ -129,18 +133,21 @@ def trace(
     capture: str | None = None,
     conversation_id: str | None = None,
     seed: int | None = None,
+    generation_attributes: Mapping[str, Any] | None = None,
     record_arguments: bool = False,
     headers: str | Callable[..., Any] | None = None,
 ) -> Any:
     """A function as a span; works on plain, async, generator and async-generator functions, bare or with options.
 
     `name`: instead of the function's qualified name. `attributes`: put on the span. `tokenizer`, `capture` ("numbers", "ids" or
-    "text"), `conversation_id` and `seed` hold for the generations inside. `record_arguments`: arguments become attributes
+    "text"), `conversation_id` and `seed` hold for the generations inside. `generation_attributes`: put on the spans of all of them
+    (a user, a template, the reference an answer is to be compared with), those of a nearer block over those of one around it and
+    our own over either; the redaction hook does not see them. `record_arguments`: arguments become attributes
     `code.argument.NAME`, cut to 1000 characters, where text may leave the process. `headers`: name of the argument that holds the
     request or its headers, or a function of the same arguments that returns them; the span continues the trace they name.
     Raises ConfigurationError while decorating.
     """
-    overrides = _overrides(tokenizer, capture, conversation_id, seed)
+    overrides = _overrides(tokenizer, capture, conversation_id, seed, generation_attributes)
 
     def decorate(target: Any) -> Any:
         _refuse_what_is_no_function(target)
@@ -158,9 +165,13 @@ def trace(
 
     if name is not None and not isinstance(name, str):
         raise ConfigurationError(f"name is a string; it is of type {type(name).__name__}: leave it out for the function's own name")
-    if attributes is not None and not isinstance(attributes, Mapping):
-        raise ConfigurationError(f"attributes is a mapping; it is of type {type(attributes).__name__}: pass a dict or leave it out")
+    _refuse_what_is_no_mapping("attributes", attributes)
     return decorate if function is None else decorate(function)
+
+
+def _refuse_what_is_no_mapping(name: str, given: Any) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name} is a mapping; it is of type {type(given).__name__}: pass a dict or leave it out")
 
 
 def _refuse_what_is_no_function(target: Any) -> None:
@@ -215,10 +226,14 @@ def _text_may_leave(asked: str | None) -> bool:
     return False
 
 
-def _overrides(tokenizer: Any, capture: str | None, conversation_id: str | None, seed: int | None) -> dict[str, Any]:
+def _overrides(
+    tokenizer: Any, capture: str | None, conversation_id: str | None, seed: int | None, generation_attributes: Any
+) -> dict[str, Any]:
     if capture is not None and capture not in CAPTURES:
         raise ConfigurationError(f"capture is one of {', '.join(CAPTURES)}; it is {capture!r}: leave it out for the configured one")
-    given = {"tokenizer": tokenizer, "capture": capture, "conversation_id": conversation_id, "seed": seed}
+    _refuse_what_is_no_mapping("generation_attributes", generation_attributes)
+    given = {"tokenizer": tokenizer, "capture": capture, "conversation_id": conversation_id, "seed": seed,
+             "generation_attributes": generation_attributes}
     return {key: value for key, value in given.items() if value is not None}
 
 

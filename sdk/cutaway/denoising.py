@@ -81,7 +81,8 @@ def _start(pipe: Any, arguments: dict[str, Any]) -> tuple[otel.Span, dict[str, A
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
     name = valid(f"{OPERATION} {short}".strip())
-    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=attributes), attributes
+    every = {**around.generation_attributes, **attributes}
+    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=every), attributes
 
 
 def _listener(pipe: Any) -> tuple[Machine, Any]:

@@ -150,7 +150,8 @@ def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call, dict
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
     name = valid(f"{operation} {short}".strip())
-    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=attributes), call, attributes
+    every = {**around.generation_attributes, **attributes}
+    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=every), call, attributes
 
 
 def names(model: str) -> tuple[str, str]:

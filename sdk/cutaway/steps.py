@@ -6,7 +6,7 @@ needs neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -24,6 +24,8 @@ class Scope:
     capture: str | None = None
     conversation_id: str | None = None
     seed: int | None = None
+    generation_attributes: Mapping[str, Any] = field(default_factory=dict)
+    """The program's own attributes for the spans of the generations inside; ours win over them."""
     messages: Any = None
     """Chat messages, when a pipeline was given a conversation: a list of {"role", "content"}."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import cutaway
 from cutaway import content, trace
 from cutaway import conventions as c
 from cutaway.testing import recorded, tiny_model
@@ -118,6 +119,30 @@ def test_the_decorator_overrides_capture_and_tokenizer() -> None:
 
     assert c.OUTPUT_MESSAGES in span.attributes
     assert (span.attributes[c.CONVERSATION_ID], span.attributes[c.REQUEST_SEED]) == ("c-1", 4)
+
+
+def test_attributes_for_the_generations_inside() -> None:
+    """`generation_attributes` are on every generation inside and nowhere else: the nearer ones over the outer, ours over both."""
+    model = tiny_model()
+
+    def answer() -> None:
+        model.generate(batch(1)[0], max_new_tokens=2, do_sample=False)
+
+    with recorded() as spans:
+        with cutaway.span("outer", generation_attributes={"tier": "gold", "template": "a", c.OPERATION_NAME: "none of yours"}):
+            answer()
+            with cutaway.span("inner", generation_attributes={"template": "b", c.REFERENCE_TEXT: "Paris"}):
+                answer()
+        answer()
+    names = ("tier", "template", c.REFERENCE_TEXT)
+    seen: dict[str, list[Any]] = {span.name: [] for span in spans.get_finished_spans()}
+    for span in sorted(spans.get_finished_spans(), key=lambda span: span.start_time):
+        seen[span.name].append(tuple(span.attributes.get(name) for name in names))
+    generated = next(name for name in seen if name not in ("outer", "inner"))
+
+    assert seen.pop(generated) == [("gold", "a", None), ("gold", "b", "Paris"), (None, None, None)]
+    assert seen == {"outer": [(None,) * 3], "inner": [(None,) * 3]}
+    assert "none of yours" not in [value for span in spans.get_finished_spans() for value in span.attributes.values()]
 
 
 @pytest.mark.parametrize("ids", [[], [5], [1, 2, 3], [3, 4], [1, 3, 4, 4, 3, 4, 2]])

@@ -263,7 +263,7 @@ def test_what_is_no_function_is_refused_while_decorating(target: Any, remedy: st
         cutaway.trace(seed=1)(target)
 
 
-@pytest.mark.parametrize("option", [{"name": 5}, {"attributes": ["a"]}])
+@pytest.mark.parametrize("option", [{"name": 5}, {"attributes": ["a"]}, {"generation_attributes": "a"}])
 def test_a_name_and_attributes_of_a_wrong_type_are_refused(option: dict[str, Any]) -> None:
     """Told while decorating."""
     with pytest.raises(ConfigurationError, match="leave it out"):
