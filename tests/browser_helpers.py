@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+PATIENCE_MS = 60_000
+"""How long a test waits for what must come: Chromium shares its processors with other tests."""
+expect.set_options(timeout=PATIENCE_MS)
 
 REPORT_VIOLATIONS = """document.addEventListener(
     "securitypolicyviolation", event => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`))"""
@@ -64,7 +68,7 @@ class Watch:
 
 def watched_page(browser: Browser, watch: Watch, **options: object) -> tuple[BrowserContext, Page]:
     context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     watch.attach(page)
     return context, page

@@ -160,9 +160,9 @@ def test_everything_but_the_map_works_without_script(browser: Browser, watch: Wa
     page.goto("/search")
     page.locator("input[name=q]").first.fill("model:gpt2")
     page.locator(".omni button").click()
-    assert "model%3Agpt2" in page.url.replace(":", "%3A").replace("http%3A", "http:")
+    page.wait_for_url(lambda url: "model%3Agpt2" in url.replace(":", "%3A"))
     page.get_by_role("region", name="Results").get_by_role("link", name="Perplexity", exact=True).click()
-    assert "sort=-perplexity" in page.url
+    page.wait_for_url("**sort=-perplexity*")
     page.goto(TRACE)
     page.locator(".row a.cover").nth(3).click()
     expect(page.locator(".detail h2")).to_have_text("SELECT documents")

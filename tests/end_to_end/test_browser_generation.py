@@ -52,6 +52,11 @@ def _open(page: Page, path: str) -> None:
     page.wait_for_selector("token-view[data-ready][data-hesitating]")
 
 
+def _has_canvas(page: Page, width: int, height: int) -> None:
+    """The map is that many cells wide and high, once it is drawn."""
+    page.wait_for_selector(f"heat-grid canvas[width='{width}'][height='{height}']")
+
+
 def _twin(page: Page, path: str = GENERATION) -> dict[str, Any]:
     found: dict[str, Any] = page.request.get(f"{path}.json").json()["sequences"][0]
     return found
@@ -116,8 +121,7 @@ def test_the_map_speaks_its_cells(page: Page) -> None:
 def test_layer_by_head_of_the_token_at_the_cursor(page: Page) -> None:
     """The matrix has a column a head and a row a layer, follows the cursor, and speaks its cells."""
     _open(page, f"{GENERATION}?heads=matrix&tok=17")
-    page.wait_for_selector("heat-grid canvas")
-    assert [world.HEADS, world.LAYERS] == page.evaluate("(c => [c.width, c.height])(document.querySelector('heat-grid canvas'))")
+    _has_canvas(page, world.HEADS, world.LAYERS)
     page.locator("heat-grid").focus()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
@@ -270,7 +274,7 @@ def test_a_hundred_thousand_tokens_are_walked(page: Page) -> None:
     expect(readout).to_contain_text(f"token {TOKENS - 1}")
     edge = TOKENS // 640 * 640
     expect(tokens).to_have_count(TOKENS - edge)
-    assert [TOKENS - edge, world.LAYERS] == page.evaluate("(c => [c.width, c.height])(document.querySelector('heat-grid canvas'))")
+    _has_canvas(page, TOKENS - edge, world.LAYERS)
     tokens.first.hover()
     page.keyboard.press("ArrowLeft")
     expect(readout).to_contain_text(f"token {edge - 1}")

@@ -153,13 +153,15 @@ def test_it_all_works_without_script(browser: Browser, url: str) -> None:
     page.locator("summary", has_text="Columns").click()
     page.get_by_label("More, between commas").fill("host.name")
     page.get_by_role("button", name="Apply").last.click()
-    assert parameters(page)["cols"].endswith("host.name")
+    page.wait_for_url(re.compile("cols=[^&]*host.name"))
     page.get_by_label("By any attribute").fill("host.name")
     page.get_by_role("button", name="Add").click()
+    page.wait_for_url(lambda url: "facets" in url)
     assert "host.name" == parameters(page)["facets"]
     page.get_by_role("link", name="Traces", exact=True).click()
     expect(page.locator("table.hits")).to_contain_text("POST /answer")
     page.get_by_role("link", name="Perplexity", exact=True).click()
+    page.wait_for_url(lambda url: "plot" in url)
     assert {"plot": "perplexity", "view": "traces"}.items() <= parameters(page).items()
     page.get_by_role("link", name="As a table").click()
     expect(page.locator("table.plain")).to_contain_text("perplexity from")
@@ -167,5 +169,5 @@ def test_it_all_works_without_script(browser: Browser, url: str) -> None:
     page.locator("[name=pick]").nth(0).check()
     page.locator("[name=pick]").nth(1).check()
     page.get_by_role("button", name="Compare selected").click()
-    assert "/compare" == urlsplit(page.url).path
+    page.wait_for_url(lambda url: urlsplit(url).path == "/compare")
     context.close()

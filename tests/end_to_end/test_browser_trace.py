@@ -76,7 +76,6 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, url: str) -> Iterator[Page]:
     watch = Watch()
     context, opened = watched_page(browser, watch, base_url=url)
-    context.set_default_timeout(30_000)
     yield opened
     context.close()
     assert not watch.faults
@@ -144,7 +143,7 @@ def test_a_group_opens_in_place_and_stays_in_the_address(page: Page) -> None:
     expect(page.locator("[role=treegrid]")).to_have_attribute("aria-rowcount", "36")
     _press(page, "Home", "ArrowDown", "ArrowLeft")
     expect(page.locator("[role=treegrid]")).to_have_attribute("aria-rowcount", "35")
-    assert "open=" in page.url
+    expect(page).to_have_url(re.compile("open="))
     page.reload()
     page.wait_for_selector("trace-rows[data-ready]")
 
@@ -159,7 +158,7 @@ def test_enter_shows_the_span_and_the_address_follows(page: Page) -> None:
         page.locator(".row", has_text="<img").locator(".cover").click()
     expect(page.locator(".detail h2")).to_have_text(LAST_WORD)
     assert asked.value.url.split("?")[0].endswith(f"{TOOLS * 1_000_000 + 50:016x}")
-    assert f"span={TOOLS * 1_000_000 + 50:016x}" in page.url
+    expect(page).to_have_url(re.compile(f"span={TOOLS * 1_000_000 + 50:016x}"))
     assert 0 == page.locator(".detail img").count()
     _press(page, "Enter")
     expect(page.locator(".detail")).to_be_focused()
@@ -189,13 +188,13 @@ def test_the_filter_speaks_the_language_of_search(page: Page) -> None:
     page.keyboard.type("duration:>1s")
     _press(page, "Enter")
     expect(page.locator("#found")).to_have_text("3 spans match")
-    assert 3 == page.locator(".row.matched").count()
-    assert 11 == page.locator(".row.dimmed").count()
+    expect(page.locator(".row.matched")).to_have_count(3)
+    expect(page.locator(".row.dimmed")).to_have_count(11)
     page.locator(".find select").select_option("alone")
     expect(page.locator(".row")).to_have_count(3)
     page.locator(".find select").select_option("with")
     expect(page.locator(".row .cover")).to_have_text(["▸POST /answer", "▸answer", "▸chat SmolLM2-135M-Instruct"])
-    assert "show=with" in page.url
+    expect(page).to_have_url(re.compile("show=with"))
     page.locator(".row").first.focus()
     _press(page, "n")
     expect(_focused(page)).to_have_text("▸answer")
@@ -224,15 +223,16 @@ def test_zoom_by_key_button_and_drag(page: Page) -> None:
     _open(page, TRACE)
     before = page.locator("[data-ticks]").text_content()
     _press(page, "+")
-    assert "zoom=" in page.url
+    expect(page).to_have_url(re.compile("zoom="))
     page.get_by_role("link", name="All", exact=True).click()
-    assert "zoom" not in page.url
+    expect(page).not_to_have_url(re.compile("zoom"))
     box = page.locator("mini-map").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 10, steps=4)
     page.mouse.up()
+    expect(page).to_have_url(re.compile("zoom="))
     low, high = (float(part) for part in page.url.split("zoom=")[1].split("&")[0].split("-"))
     assert (50, 75) == (pytest.approx(low, abs=1), pytest.approx(high, abs=1))
     assert before != page.locator("[data-ticks]").text_content()
@@ -242,7 +242,7 @@ def test_zoom_by_key_button_and_drag(page: Page) -> None:
     page.wait_for_selector("trace-rows[data-ready]")
     assert here == page.locator(".row .lane").evaluate_all("all => all.map(one => one.innerHTML)")
     _press(page, "0")
-    assert "zoom" not in page.url
+    expect(page).not_to_have_url(re.compile("zoom"))
 
 
 def test_brackets_step_through_the_search(page: Page) -> None:
@@ -266,6 +266,7 @@ def test_links_and_json_can_be_copied(browser: Browser, url: str) -> None:
     context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     _open(page, f"{TRACE}?q=model:gpt2&from=-1h&span={world.CHAT:016x}")
+    page.evaluate("window.setTimeout = () => 0")  # what is said for a moment stays: this machine may look late
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     link = page.evaluate("navigator.clipboard.readText()")
