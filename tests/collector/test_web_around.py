@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,27 @@ def test_metrics_are_those_of_the_registry(store: ClickHouseStore) -> None:
 
     assert "spans_total 3.0" in answer.text
     assert answer.content_type.startswith("text/plain")
+
+
+@pytest.mark.parametrize("path", [
+    "/gen/ffffffffffffffff.f32", "/gen/x.f32", "/search.json?q=(", "/favicon.ico", "/export.csv", "/static/none.js",
+    "/trace/x/skeleton.json",
+    "/export?format=csv&q=(", "/live/events?q=(", "/admin/none",
+])
+def test_addresses_of_data_fail_as_data(client: FlaskClient, path: str) -> None:
+    """A program that reads numbers, files or events never meets a page: the failure is JSON with a status that says so."""
+    answer = client.get(path)
+
+    assert 400 <= answer.status_code < 500
+    assert "application/json" == answer.content_type
+    assert json.loads(answer.text)["error"]["message"]
+
+
+def test_a_person_whose_export_fails_is_told_by_a_page(client: FlaskClient) -> None:
+    """The same address in a browser says what is wrong in words, with the search box to put it right."""
+    answer = client.get("/export?format=csv&q=(", headers={"Accept": "text/html,*/*;q=0.8"})
+
+    assert (400, "text/html; charset=utf-8") == (answer.status_code, answer.content_type)
 
 
 def test_help_names_every_field(client: FlaskClient) -> None:

@@ -46,14 +46,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(autouse=True)
-def slowly() -> Iterator[None]:
-    """Chromium shares its processors with others."""
-    expect.set_options(timeout=20_000)
-    yield
-    expect.set_options(timeout=5_000)
-
-
 @pytest.fixture
 def opened(browser: Browser, watch: Watch, url: str) -> Iterator[tuple[BrowserContext, Page]]:
     context, page = watched_page(browser, watch, base_url=url)
@@ -175,7 +167,7 @@ def test_typing_on_gives_up_the_question_before(page: Page) -> None:
     held: list[Route] = []
     page.route("**/complete.json?*q=model*", lambda route: held.append(route))
     page.goto("/help")
-    with page.expect_request("**/complete.json?*"):
+    with page.expect_request("**/complete.json?q=model%3A&*"):
         _type(page, "model:")
     with page.expect_event("requestfailed"):
         page.keyboard.type("x")
@@ -241,6 +233,34 @@ def test_the_palette_leads_to_pages_searches_and_traces(opened: tuple[BrowserCon
     page.keyboard.press("Enter")
 
     page.wait_for_url(f"**{TRACE}")
+
+
+def test_the_palette_takes_what_is_typed_before_it_is_filled(page: Page, url: str) -> None:
+    """It is open at once: with the collector's answer still on its way, every key goes into it, and Enter waits for the answer."""
+    held: list[Route] = []
+    page.route("**/palette.json", lambda route: held.append(route))
+    page.goto("/search")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("drift")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("combobox", name="Go to")).to_have_value("drift")
+    expect(page.locator("dialog.palette [role=status]")).to_contain_text("Asking")
+    assert "/search" in page.url
+    held[0].continue_()
+    page.wait_for_url("**/drift")
+
+
+def test_the_palette_says_when_nobody_answers(page: Page, watch: Watch) -> None:
+    """What this browser knows itself is there all the same."""
+    page.route("**/palette.json", lambda route: route.fulfill(status=503, body="{}"))
+    page.goto("/help")
+    page.keyboard.press("Control+k")
+
+    expect(page.locator("dialog.palette [role=status]")).to_contain_text("does not answer")
+    expect(page.get_by_role("option", name="Keyboard shortcuts")).to_be_visible()
+    assert all("503" in fault for fault in watch.faults)  # the browser's own words for the answer
+    watch.faults.clear()
 
 
 def test_single_keys_can_be_switched_off(page: Page) -> None:
@@ -309,6 +329,7 @@ def test_an_export_shows_its_progress_and_is_saved(page: Page, tmp_path: Path, f
     """The file that the browser saves holds as many rows as the page said."""
     page.goto("/search?q=is:generation")
     page.get_by_role("link", name="Export").click()
+    page.wait_for_url("**/export?*")
     said = int(re.search(r"all ([\d,]+)", page.locator("h1").inner_text())[1].replace(",", ""))  # type: ignore[index]  # else it fails
     page.locator(f"input[value={format}]").check()
     with page.expect_download() as download:

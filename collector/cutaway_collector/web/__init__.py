@@ -84,7 +84,7 @@ def create_app(
     registry: what /metrics shows, empty when None. status: what /readyz asks, always ready when None. now_ns takes the
     place of the clock. gate: who is let in, everybody when None; every page then shows the rows of the visitor's tenant alone.
     streams: the places of the live view, of this application alone when None. intake: how spans come in, None where none do.
-    vectors: embeddings for the map, which has none of its own when None.
+    vectors: embeddings for the map and for drift, which have none of their own when None.
     """
     site = Site(TenantStore(store, visitors.tenant(gate)), settings, now_ns, plugins.installed())
     app = Flask(__name__, static_folder="static", template_folder="templates")
@@ -95,7 +95,7 @@ def create_app(
     hashes = _static_hashes(Path(app.static_folder or ""))
     app.jinja_env.globals["plugins"] = site.plugins
     app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls,
-                                 navigation=NAVIGATION)
+                                 navigation=lambda: [entry for entry in NAVIGATION if visitors.opens(entry.path)])
     _guard(app, settings, hashes)
     tokens = form_tokens.FormTokens(gate.sessions if gate else None,
                                     secure=gate.sessions.secure if gate else bool(settings.tls_certificate))
@@ -108,13 +108,14 @@ def create_app(
     search_routes.routes(app, site, _render, _json)
     trace_routes.routes(app, site, _render, _json)
     generation_routes.routes(app, site, _render, _json)
-    drift_routes.routes(app, site, store, _render, _json)
+    vectors = vectors or Vectors(store, None)
+    drift_routes.routes(app, site, store, vectors, _render, _json)
     alert_routes.routes(app, site, store, _render, _json)
     live_routes.routes(app, site, streams or live_routes.Streams(settings.live_clients_max), _render, _json)
     start_routes.routes(app, site, store, intake, _render, _json)
     registry = registry or CollectorRegistry()
     system_routes.routes(app, site, Insides(store, registry, status), _render, _json)
-    map_routes.routes(app, site, vectors or Vectors(store, None), _render, _json)
+    map_routes.routes(app, site, vectors, _render, _json)
     export_routes.routes(app, site, _render, _json)
     searches = SavedSearches(store)
     saved_routes.routes(app, site, searches, _render, _json)
@@ -170,7 +171,7 @@ def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
         if failure.status == 500:
             log.error("page failed: %s", request.path, exc_info=error)
         # The error page has a search box and links, which are no use to somebody who is not let in.
-        twin = request.path.endswith(".json") or failure.status in (401, 429)
+        twin = not errors.wants_page(request) or (not visitors.known() and failure.status in (401, 429))
         answer = _json(failure.twin(), failure.status) if twin else _render(
             "error.html", failure, code=failure.status, query=failure.query
         )

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from cutaway_collector.search import completion
 from cutaway_collector.search.saved import SavedSearches
 from cutaway_collector.web import urls
+from cutaway_collector.web.gate import opens
 from cutaway_collector.web.keys import SHORTCUTS
 from cutaway_collector.web.navigation import NAVIGATION
 from cutaway_collector.web.pages import complete, saved
@@ -42,6 +43,6 @@ def routes(app: Flask, site: Site, searches: SavedSearches, answer: Callable[...
     @app.get("/palette.json")
     def palette() -> Response:
         pages: list[dict[str, Any]] = [{"label": "Search", "url": urls.search()}]
-        pages += [{"label": entry.label, "url": entry.path} for entry in NAVIGATION]
+        pages += [{"label": entry.label, "url": entry.path} for entry in NAVIGATION if opens(entry.path)]
         kept = [{"label": one.name, "url": saved.address(one), "help": one.query} for one in searches.all(g.caller.tenant)]
         return answer({"pages": pages, "saved": kept, "keys": [asdict(line) for line in SHORTCUTS]})

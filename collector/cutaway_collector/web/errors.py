@@ -6,11 +6,14 @@ Not a logger: what went wrong inside is logged by the caller with its traceback;
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+from flask import Request
 from werkzeug.exceptions import HTTPException
 
 from cutaway_collector.errors import CutawayError, QueryError, RequestError, StoreError
+
+_NO_PAGES: Final = frozenset({"/healthz", "/readyz", "/metrics", "/live/events"})
 
 
 class BadParameter(CutawayError):
@@ -52,6 +55,15 @@ class Failure:
         """The JSON answer."""
         body = {key: value for key, value in asdict(self).items() if value not in ("", -1)}
         return {"error": body}
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a failure is told as a page: not at addresses of data (`.json`, `.f32`, `/metrics`, events, what runs the collector),
+    nor to a program that asks for an exported file. They are told as JSON."""
+    path = request.path
+    if "." in path.rpartition("/")[2] or path.startswith("/admin/") or path in _NO_PAGES:
+        return False
+    return not (path == "/export" and "format" in request.args and "text/html" not in request.headers.get("Accept", ""))
 
 
 def describe(error: Exception, query: str = "") -> Failure:

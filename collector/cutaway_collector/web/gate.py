@@ -91,8 +91,8 @@ def _caller(gate: Gate, scope: Scope) -> Caller:
         caller = gate.credentials.caller_of(found) if found else None
     if caller is None:
         raise Unauthenticated("sign in, or send an API key as `Authorization: Bearer KEY`")
+    g.caller, g.signed_in = caller, True  # before it is refused: the page that says so shows where the visitor may go
     credentials.permit(caller, scope)
-    g.signed_in = True
     return caller
 
 
@@ -132,6 +132,12 @@ def known() -> bool:
 def may(scope: Scope) -> bool:
     """Whether the visitor has the scope; for what a page shows, since routes are closed by their own."""
     return credentials.allows(g.caller, scope)
+
+
+def opens(path: str) -> bool:
+    """Whether the page at this path would be shown to the visitor: links to others are left out."""
+    scope = scope_of(None, "GET", path)
+    return scope is None or (known() and may(scope))
 
 
 def refused(error: RequestError) -> AnyResponse | None:

@@ -1,6 +1,7 @@
 """The pages in the top bar, in the order a day goes: first how things are, then what happened, then what may be wrong.
 
-Not the routes: a page is here so that it can be found, and `tests/collector/test_web_navigation.py` opens every one.
+Not the routes: a page is here so that it can be found, and `tests/collector/test_web_navigation.py` opens every one. Visitors see
+those that the gate opens to them.
 """
 
 from __future__ import annotations

@@ -50,28 +50,30 @@ function rememberTrace() {
   store(TRACES, JSON.stringify([{ url: location.pathname, label }, ...others].slice(0, TRACES_MAX)));
 }
 
-/** A dialog that is made when it is first opened; the browser keeps the focus inside, and gives it back. */
+let known = null; // what /palette.json said last
+
+/** A dialog that is open at once and filled when the collector has answered; the browser keeps the focus inside, and gives it back. */
 class Sheet {
   async show() {
     if (document.querySelector("dialog[open]")) return;
-    this.found ??= await fetch("/palette.json").then((answer) => (answer.ok ? answer.json() : null), () => null);
     this.dialog?.remove();
-    this.dialog = this.drawn(this.found ?? { pages: [], saved: [], keys: [] });
-    this.found = null; // a search may be saved before it is opened again
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close()); // beside it
-    document.body.append(this.dialog);
-    this.dialog.showModal();
+    const dialog = (this.dialog = this.drawn());
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
+    document.body.append(dialog);
+    dialog.showModal();
+    if (known) this.fill(known, true);
+    // Asked each time: a search may have been saved since.
+    const found = await fetch("/palette.json").then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+    known = found ?? known;
+    if (this.dialog === dialog && dialog.open) this.fill(known ?? { pages: [], saved: [], keys: [] }, false, !found);
   }
 }
 
 class Palette extends Sheet {
-  drawn(found) {
-    this.entries = [
-      ...found.pages.map((one) => ({ ...one, group: "Page" })),
-      ...found.saved.map((one) => ({ ...one, group: "Saved search" })),
-      ...traces().map((one) => ({ ...one, group: "Trace seen lately", help: one.url.slice(7, 19) })),
-      { label: "Keyboard shortcuts and switches", group: "Help", run: () => sheet.show() },
-    ];
+  drawn() {
+    this.entries = [];
+    this.asking = true;
+    this.failed = this.entered = false;
     this.input = element("input", { type: "text", role: "combobox", "aria-expanded": "true", "aria-controls": "palette-list",
       "aria-autocomplete": "list", "aria-label": "Go to", placeholder: "Go to a page, a saved search, a trace", autocomplete: "off", spellcheck: "false" });
     this.list = element("ul", { id: "palette-list", role: "listbox", "aria-label": "Where to go" });
@@ -83,17 +85,33 @@ class Palette extends Sheet {
     return dialog;
   }
 
-  filter() {
+  /** asking: the answer is still to come, these are of the last one. What was typed and chosen meanwhile stays. */
+  fill(found, asking, failed = false) {
+    const chosen = this.left[this.active];
+    this.entries = [
+      ...found.pages.map((one) => ({ ...one, group: "Page" })),
+      ...found.saved.map((one) => ({ ...one, group: "Saved search" })),
+      ...traces().map((one) => ({ ...one, group: "Trace seen lately", help: one.url.slice(7, 19) })),
+      { label: "Keyboard shortcuts and switches", group: "Help", run: () => sheet.show() },
+    ];
+    this.asking = asking;
+    this.failed = failed;
+    this.filter(chosen);
+    if (this.entered && this.left.length) this.go(this.active);
+  }
+
+  filter(chosen) {
     const words = this.input.value.toLowerCase().split(/\s+/u).filter(Boolean);
     this.left = this.entries.filter((one) => words.every((word) => `${one.label} ${one.group} ${one.help ?? ""}`.toLowerCase().includes(word)));
-    this.active = 0;
+    this.active = Math.max(0, this.left.findIndex((one) => one.label === chosen?.label && one.url === chosen?.url));
     this.list.replaceChildren(...this.left.map((one, index) => {
       const option = element("li", { role: "option", id: `palette-${index}` }, element("bdi", {}, one.label),
         element("span", { class: "palette-help" }, one.help ?? ""), element("span", { class: "palette-group" }, one.group));
       option.addEventListener("click", () => this.go(index));
       return option;
     }));
-    this.none.textContent = this.left.length ? "" : "Nothing has these words.";
+    this.none.textContent = this.failed ? "The collector does not answer: its pages and saved searches are missing here."
+      : this.left.length ? "" : this.asking ? "Asking the collector …" : "Nothing has these words.";
     this.mark();
   }
 
@@ -111,10 +129,11 @@ class Palette extends Sheet {
       event.preventDefault();
       this.active = count ? (this.active + (event.key === "ArrowDown" ? 1 : -1) + count) % count : 0;
       this.mark();
-    } else if (event.key === "Enter" && count) {
+    } else if (event.key === "Enter") {
       event.preventDefault();
-      this.go(this.active);
-    }
+      if (count) this.go(this.active);
+      else this.entered = this.asking; // goes when there is somewhere to go
+    } else this.entered = false;
   }
 
   go(index) {
@@ -126,10 +145,8 @@ class Palette extends Sheet {
 }
 
 class KeyboardSheet extends Sheet {
-  drawn(found) {
-    const groups = Map.groupBy(found.keys, (line) => line.where);
-    const parts = [...groups].map(([where, lines]) => element("section", {}, element("h3", {}, where), element("dl", {},
-      ...lines.map((line) => element("div", {}, element("dt", {}, element("kbd", {}, line.shown)), element("dd", {}, line.meaning))))));
+  drawn() {
+    this.keys = element("div", { class: "sheet-keys" });
     const close = element("button", { type: "button", class: "button" }, "Close");
     close.addEventListener("click", () => this.dialog.close());
     return element("dialog", { class: "sheet", "aria-labelledby": "sheet-title" },
@@ -137,7 +154,14 @@ class KeyboardSheet extends Sheet {
       element("div", { class: "sheet-switches" },
         this.toggle(KEYS, "Shortcuts of a single key", "off where they get in the way of speech or of a screen reader; those with Ctrl stay"),
         this.toggle(SUGGESTIONS, "Suggestions in the search box", "what could stand at the caret, while you type")),
-      element("div", { class: "sheet-keys" }, ...parts));
+      this.keys);
+  }
+
+  fill(found, asking, failed = false) {
+    const groups = Map.groupBy(found.keys, (line) => line.where);
+    this.keys.replaceChildren(...[...groups].map(([where, lines]) => element("section", {}, element("h3", {}, where), element("dl", {},
+      ...lines.map((line) => element("div", {}, element("dt", {}, element("kbd", {}, line.shown)), element("dd", {}, line.meaning)))))));
+    if (failed) this.keys.append(element("p", { role: "status" }, "The collector does not answer: keys are listed when it does."));
   }
 
   toggle(key, label, help) {
