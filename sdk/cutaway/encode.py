@@ -127,14 +127,7 @@ def _means(recording: Recording) -> dict[str, Any]:
     entropy = recording.series.get(c.ATTENTION_ENTROPY)
     if entropy is not None and entropy.size:
         found[c.ATTENTION_ENTROPY_MIN] = float(entropy.min())
-    prompt = recording.series.get(c.PROMPT_SURPRISAL)
-    if prompt is not None and np.isfinite(prompt).any():
-        found[c.PROMPT_PERPLEXITY] = _exp(float(np.nanmean(prompt, dtype=np.float64)))
     return found
-
-
-def _exp(value: float) -> float:
-    return math.inf if value >= 700 else math.exp(value)  # NaN stays NaN
 
 
 _TYPES: Final = (

@@ -352,7 +352,7 @@ def _sequence_attributes(recording: Recording, ending: _Ending) -> dict[str, Any
     middle = sequences.middle_third(layers)
     columns = [i for i, layer in enumerate(recording.layers) if layer in middle] if recording.layers else None
     last_key = None if recording.layers_left_out else recording.series.get(c.ATTENTION_LAST_KEY_HEADS)  # the formula asks for all
-    return sequences.attributes(
+    return sequences.prompt_attributes(recording.series.get(c.PROMPT_SURPRISAL)) | sequences.attributes(
         recording.output_tokens, recording.series.get(c.TOKEN_SURPRISAL), recording.token_ids, None if columns == [] else last_key,
         ending.said.answers, ending.settings.rauq_alpha, columns,
     )

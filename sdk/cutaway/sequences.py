@@ -246,6 +246,12 @@ def attributes(
     return found
 
 
+def prompt_attributes(surprisal: Reals | None) -> dict[str, Any]:
+    """Surprisal of the prompts' tokens in nats, NaN where there is nothing to predict a token from -> their perplexity, if any."""
+    measured = None if surprisal is None else surprisal[np.isfinite(surprisal)]
+    return {} if measured is None or not measured.size else {c.PROMPT_PERPLEXITY: perplexity(measured)}
+
+
 def _likelihood(surprisal: NDArray[np.float32], cuts: list[slice], encoded: list[bytes] | None) -> dict[str, Any]:
     parts = [surprisal[cut] for cut in cuts]
     mean = float(surprisal.mean(dtype=np.float64))
