@@ -11,6 +11,7 @@ from typing import Any, Final
 from cutaway_collector.web import times
 
 ABSENT: Final = "–"
+SHADES: Final = 16
 
 
 def _significant(value: float) -> str:
@@ -62,6 +63,13 @@ def seconds(value: float | None) -> str:
 def rate(seconds_each: float | None) -> str:
     """Seconds a token -> tokens a second."""
     return ABSENT if not seconds_each or not math.isfinite(seconds_each) else number(1 / seconds_each)
+
+
+def shade(value: float | None, full: float) -> int:
+    """The colour class of a value: 0 at zero, 15 from `full` on; -1 for None and NaN. Senders' numbers may be of any size."""
+    if value is None or math.isnan(value):
+        return -1
+    return int(min(max(value / full, 0.0), 1 - 1 / SHADES) * SHADES)
 
 
 def clock(ns: int) -> str:

@@ -39,13 +39,14 @@ def draw(tree: Waterfall) -> MiniMap:
             order.append(entry)
         elif tree.ends[row] == row + 1:  # a closed group of a trace too large for a row a span
             order.extend(tree.groups[~entry].members)
-    starts = np.array([tree.skeleton.starts_ns[span] for span in order], np.int64) - tree.start_ns
-    ends = starts + np.array([tree.skeleton.durations_ns[span] for span in order], np.int64)
+    # Floats: a duration may have all of 64 bits, and 500 columns need few digits.
+    starts = np.array([tree.skeleton.starts_ns[span] - tree.start_ns for span in order], np.float64)
+    ends = starts + np.array([tree.skeleton.durations_ns[span] for span in order], np.float64)
     failed = np.array([tree.skeleton.failed[span] for span in order], bool)
     lanes = min(LANES_MAX, len(order))
     lane = np.arange(len(order)) * lanes // len(order)
-    first = np.minimum(starts * COLUMNS // tree.total_ns, COLUMNS - 1)
-    behind = np.clip(-(-ends * COLUMNS // tree.total_ns), first + 1, COLUMNS)
+    first = np.minimum(np.floor(starts / tree.total_ns * COLUMNS), COLUMNS - 1).astype(np.int64)
+    behind = np.clip(np.ceil(ends / tree.total_ns * COLUMNS), first + 1, COLUMNS).astype(np.int64)
     height = HEIGHT / lanes
     paths = [_path(lane[chosen], first[chosen], behind[chosen], lanes) for chosen in (np.ones_like(failed), failed)]
     return MiniMap(paths[0], paths[1], round(min(height * 0.7, 8), 2))

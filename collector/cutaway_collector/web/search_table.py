@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cutaway_collector.errors import QueryError
 from cutaway_collector.search import fields
+from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.fields import Field
 from cutaway_collector.search.language import split_scope
-from cutaway_collector.search.request import VIEWS
+from cutaway_collector.search.request import COLUMNS_MAX, VIEWS
 from cutaway_collector.search.scores import SCOPE
-from cutaway_collector.web import figures, urls
+from cutaway_collector.search.sql import Target, resolve
+from cutaway_collector.web import figures, query_edit, urls
 from cutaway_collector.web.search_state import OWN_COLUMNS, USUAL_COLUMNS, State
 
 SURPRISAL_FULL_NATS: Final = 4.0
@@ -98,10 +101,28 @@ class Choice:
 
 
 def shown(state: State) -> tuple[str, ...]:
-    """The columns of the table besides time and span, that of the score it is sorted by among them."""
+    """The columns of the table besides time and span, that of what it is sorted by among them: field, aggregate or score."""
     chosen = state.cols or USUAL_COLUMNS
-    sorted_by = state.sort.removeprefix("-")
-    return (*chosen, sorted_by) if split_scope(sorted_by)[0] == SCOPE and sorted_by not in chosen else chosen
+    key = _sort_key(state.order.removeprefix("-"))
+    own = next((name for name, (its_key, *_) in _OWN.items() if its_key == key), key)
+    return chosen if key in ("", "start") or {key, own} & {*map(_sort_key, chosen), *chosen} else (*chosen, own)
+
+
+def asked(state: State) -> tuple[str, ...]:
+    """What rows are wanted with besides what they bring along: chosen columns, and what they are sorted by."""
+    if state.view == "traces":
+        return state.cols  # which is refused
+    wanted = (name for name in shown(state) if name not in OWN_COLUMNS)
+    # A score that rows are sorted by comes with them.
+    return tuple(name for name in wanted if name in state.cols or split_scope(name)[0] != SCOPE)[:COLUMNS_MAX]
+
+
+def _sort_key(name: str) -> str:
+    """One name for all that an order may be called: of a field its first, "start" for time, others as they are."""
+    if name in fields.TIME_SORTS:
+        return "start"
+    field = _field(name)
+    return field.name if field else name
 
 
 def choices(state: State) -> tuple[Choice, ...]:
@@ -121,9 +142,18 @@ def label_of(name: str) -> str:
     return field.phrase.capitalize() if field else key if scope == SCOPE else name
 
 
-def _field(name: str) -> Field | None:
+def _target_of(name: str) -> Target | None:
+    """What the language takes the name for; None for what it cannot read."""
     scope, key = split_scope(name)
-    return None if scope else fields.lookup(key)
+    try:
+        return resolve(key, scope)
+    except QueryError:
+        return None
+
+
+def _field(name: str) -> Field | None:
+    target = _target_of(name)
+    return target if isinstance(target, Field) else None
 
 
 def headings(state: State) -> tuple[Heading, ...]:
@@ -136,18 +166,22 @@ def headings(state: State) -> tuple[Heading, ...]:
             continue
         scope, _ = split_scope(name)
         field = _field(name)
-        sortable = scope == SCOPE or (field is not None and field.kind != "list")
-        numeric = scope == SCOPE or (field is not None and field.kind == "number")
+        measured = isinstance(_target_of(name), Measure)
+        sortable = scope == SCOPE or measured or (field is not None and field.kind != "list")
+        numeric = scope == SCOPE or measured or (field is not None and field.kind == "number")
         columns.append((name if sortable else "", label_of(name), "num" if numeric else "", field.description if field else name))
     return tuple(_heading(state, *column) for column in columns)
 
 
 def _heading(state: State, key: str, label: str, css: str, note: str) -> Heading:
-    current = state.sort or "-start"
-    active = bool(key) and current.removeprefix("-") == key
-    flipped = key if current == f"-{key}" else f"-{key}"
-    direction = "" if not active else "descending" if current.startswith("-") else "ascending"
-    return Heading(label, css, state.url(sort="" if flipped == "-start" else flipped) if key else "", direction, note)
+    current = state.order or "-start"
+    active = bool(key) and _sort_key(current.removeprefix("-")) == _sort_key(key)
+    descending = active and current.startswith("-")
+    flipped = key if descending else f"-{key}"
+    direction = "" if not active else "descending" if descending else "ascending"
+    # An order that the query names goes before that of the address: it gives way to the one that is asked for now.
+    searched = query_edit.without_stage(state.q, "sort")
+    return Heading(label, css, state.url(q=searched, sort="" if flipped == "-start" else flipped) if key else "", direction, note)
 
 
 def hits(state: State, rows: Sequence[Row], sparks: Mapping[tuple[str, str], Row], now_ns: int) -> tuple[Hit, ...]:
@@ -159,8 +193,9 @@ def hits(state: State, rows: Sequence[Row], sparks: Mapping[tuple[str, str], Row
         ids = row["trace_id"], row["span_id"]
         out.append(Hit(
             row, str(row["name"]).removesuffix(f" {row['model']}"), _target(row, led), urls.trace(ids[0], span=ids[1], **led),
-            urls.search_row(*ids, row["start_ns"]) if ids[1] else "", _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
-            figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
+            urls.search_row(*ids, row["start_ns"]) if ids[1] else "", _bar(row["duration_ns"], full),
+            figures.shade(row["surprisal_mean"], SURPRISAL_FULL_NATS), figures.ago(row["start_ns"], now_ns),
+            figures.day_unless_today(row["start_ns"], now_ns),
             tuple(_cell(name, row) for name in columns), _spark(sparks.get(ids), top), f"span:{ids[1]}",
         ))
     return tuple(out)
@@ -183,8 +218,9 @@ def trace_hits(state: State, rows: Sequence[Row], now_ns: int) -> tuple[TraceHit
     """The rows of a page of traces."""
     full, led = _full([row["duration_ns"] for row in rows]), _led(state)
     return tuple(
-        TraceHit(row, urls.trace(row["trace_id"], **led), _bar(row["duration_ns"], full), _heat(row["surprisal_mean"]),
-                 figures.ago(row["start_ns"], now_ns), figures.day_unless_today(row["start_ns"], now_ns),
+        TraceHit(row, urls.trace(row["trace_id"], **led), _bar(row["duration_ns"], full),
+                 figures.shade(row["surprisal_mean"], SURPRISAL_FULL_NATS), figures.ago(row["start_ns"], now_ns),
+            figures.day_unless_today(row["start_ns"], now_ns),
                  f"trace:{row['trace_id']}")
         for row in rows
     )
@@ -211,12 +247,6 @@ def _led(state: State) -> dict[str, Any]:
     """What the address of a trace says of the search, so that one can step on from it to the next trace."""
     view = "" if state.view == VIEWS[0] else state.view
     return {"q": state.q, "from_": state.from_, "to": state.to, "sort": state.sort, "view": view}
-
-
-def _heat(surprisal_mean: float | None) -> int:
-    if surprisal_mean is None or surprisal_mean != surprisal_mean:
-        return -1
-    return max(0, min(15, int(surprisal_mean / SURPRISAL_FULL_NATS * 16)))
 
 
 def _cell(name: str, row: Mapping[str, Any]) -> Cell:

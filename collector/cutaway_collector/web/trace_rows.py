@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway_collector.search.skeleton import Stripe
-from cutaway_collector.web import tokens
+from cutaway_collector.web import figures
 from cutaway_collector.web.trace_state import State
 from cutaway_collector.web.waterfall import DEPTH_SHOWN_MAX, Waterfall, guides, holds
 
@@ -99,7 +99,7 @@ class Lane:
 def heat(stripe: Stripe) -> str:
     """One hex digit a bin, the class of its colour; "." where no token falls."""
     return "".join(
-        "." if nats is None else _HEAT_DIGITS[min(tokens.CLASSES - 1, int(nats / STRIPE_FULL_NATS * tokens.CLASSES))]
+        "." if nats is None else _HEAT_DIGITS[figures.shade(nats, STRIPE_FULL_NATS)]
         for nats in stripe.bins
     )
 
@@ -154,7 +154,7 @@ class _Maker:
     def _span(self, span: int, common: Mapping[str, Any]) -> Line:
         tree, spans, place = self.tree, self.tree.skeleton, self.lane.place
         start, duration, span_id = spans.starts_ns[span], spans.durations_ns[span], spans.span_ids[span]
-        first_token_ns = min(round((spans.ttfts_s[span] or 0.0) * 1e9), duration)
+        first_token_ns = round(min((spans.ttfts_s[span] or 0.0) * 1e9, duration))
         stripe, path = self.stripes.get(span_id), self.path.get(span, [])
         events = zip(*spans.events.get(span, ((), ())), strict=True)
         ticks = ((self.lane.at(start + offset), bool(failure)) for offset, failure in events)

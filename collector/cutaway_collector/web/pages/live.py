@@ -18,6 +18,7 @@ from cutaway_collector.search.language import QUERY_CHARACTERS_MAX
 from cutaway_collector.search.live import Arrived, Position, Tail
 from cutaway_collector.web import figures, urls
 from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.search_table import SURPRISAL_FULL_NATS
 from cutaway_collector.web.site import Arguments, Site
 
 ROWS_S_MAX: Final = 50
@@ -174,4 +175,4 @@ def _line(row: Mapping[str, Any]) -> Line:
         duration=figures.duration(row["duration_ns"]),
         tokens=figures.ABSENT if tokens is None else f"{figures.count(row['input_tokens'] or 0)} → {figures.count(tokens)}",
         ttft=figures.seconds(row["ttft_s"]), rate=figures.rate(row["tpot_s"]), perplexity=figures.number(row["perplexity"]),
-        heat="" if mean is None else f"q{max(0, min(15, int(mean * 4)))}")
+        heat="" if mean is None else f"q{figures.shade(mean, SURPRISAL_FULL_NATS)}")

@@ -91,7 +91,8 @@ def _kept(state: State) -> dict[str, str]:
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
     """The JSON twin: rows, next, previous, stats. Raises BadParameter, QueryError, StoreError."""
-    request = read(site, args).request(site.now_ns())
+    state = read(site, args)
+    request = replace(state.request(site.now_ns()), columns=search_table.asked(state))
     found = verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
     return {**found, "stats": {**found["stats"], "warnings": [*found["stats"]["warnings"], *unknown(args)]}}
 
@@ -101,7 +102,8 @@ def page(site: Site, args: Arguments) -> SearchPage:
     now_ns = site.now_ns()
     state = read(site, args)
     request = state.request(now_ns)
-    found = verb.find(site.store, request, rows_max=site.settings.page_rows_max, seconds_max=site.settings.query_seconds_max)
+    found = verb.find(site.store, replace(request, columns=search_table.asked(state)), rows_max=site.settings.page_rows_max,
+                      seconds_max=site.settings.query_seconds_max)
     stats, rows = found["stats"], found["rows"]
     # A page in the middle keeps the time range of the first one: everything on it is of that range.
     whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
@@ -231,7 +233,7 @@ def row_page(site: Site, trace_id: str, span_id: str, args: Arguments) -> RowPag
     for token in found["tokens"]:
         text = token["text"] if token["text"] is not None else f"#{token['id']}"
         surprisal = token["surprisal"]
-        shade = -1 if surprisal is None else max(0, min(15, int(surprisal / (2 * search_table.SURPRISAL_FULL_NATS) * 16)))
+        shade = figures.shade(surprisal, 2 * search_table.SURPRISAL_FULL_NATS)
         tokens.append((text, shade, "" if surprisal is None else f"{figures.number(surprisal)} nats"))
     return RowPage(
         tuple((key, value[:VALUE_CHARS_MAX], len(value) > VALUE_CHARS_MAX) for key, value in attributes[:ATTRIBUTES_MAX]),
