@@ -4,6 +4,7 @@
     compare     one window against its baseline               changes   where a change begins, and which deployment that was
     service     every window once, in its own thread          stored    what was found, kept in gen_ai_drift
     together    all numbers at once, and which generations are the foreign ones
+    embeddings  what prompts and answers mean, at once    deviation   a window's mean in standard errors, for charts
 
 Reads the store beside ingest and never holds it up. The statistics are the drift verb's, alerts are another flow's.
 """

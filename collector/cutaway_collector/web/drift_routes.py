@@ -18,6 +18,7 @@ from cutaway_collector.baselines.attributes import Scope
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import MalformedRequest, PermissionDenied, SettingsError
 from cutaway_collector.web import admin
+from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.pages import drift
 from cutaway_collector.web.site import Site
 
@@ -27,16 +28,18 @@ _TEXTS: Final = ("service", "model", "version", "tenant")
 _TIMES: Final = ("start_ns", "end_ns")
 
 
-def routes(app: Flask, site: Site, store: Store, render: Callable[..., Response], answer: Callable[..., Response]) -> None:
-    """Adds them. store: the one that may be written; the pages read the visitor's view of it."""
+def routes(app: Flask, site: Site, store: Store, vectors: Vectors, render: Callable[..., Response],
+           answer: Callable[..., Response]) -> None:
+    """Adds them. store: the one that may be written; the pages read the visitor's view of it. vectors: embeddings of texts."""
+    embedder = drift.Embedder(vectors, site.settings.score_device)
 
     @app.get("/drift")
     def drift_page() -> Response:
-        return render("drift.html", drift.page(site, request.args))
+        return render("drift.html", drift.page(site, request.args, embedder, g.caller.tenant))
 
     @app.get("/drift.json")
     def drift_twin() -> Response:
-        return answer(drift.twin(site, request.args))
+        return answer(drift.twin(site, request.args, embedder, g.caller.tenant))
 
     @app.get(ROUTE)
     def baselines() -> Response:

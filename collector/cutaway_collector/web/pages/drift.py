@@ -10,19 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cutaway_collector.baselines import attributes, changes, compare, pins, stored
+import numpy as np
+
+from cutaway_collector.baselines import attributes, changes, compare, embeddings, pins, stored
 from cutaway_collector.baselines.attributes import Scope
 from cutaway_collector.baselines.changes import Deployment
 from cutaway_collector.baselines.compare import Drift
+from cutaway_collector.baselines.embeddings import TextDrift
 from cutaway_collector.baselines.pins import Baseline
 from cutaway_collector.baselines.together import Together, together
+from cutaway_collector.drift import rule
+from cutaway_collector.score.device import Choice, Device
+from cutaway_collector.search.points import Key
 from cutaway_collector.web import charts, drift_charts, figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.pages import drift_stream
 from cutaway_collector.web.pages.drift_stream import Drawn, Stream
 from cutaway_collector.web.site import Arguments, Site, Tab
 
 WINDOWS_SHOWN: Final = 48
+EMBED_WAIT_S: Final = 5.0
+"""For embeddings that are not made yet; the page says how many are lacking."""
 _MINUTE_NS: Final = 60 * times.NS
 _STATISTICS: Final = {"ks": "KS", "chi2": "χ²", "wasserstein": "W₁/sd", "js": "JS"}
 
@@ -73,6 +82,7 @@ class Explained:
 
     words: str
     message: str
+    texts: tuple[str, ...]
     headings: tuple[str, ...]
     foreign: tuple[Foreign, ...]
 
@@ -122,12 +132,37 @@ class _Found:
     history: list[Drift]
     deployments: list[Deployment]
     together: Together | None = None
+    texts: Sequence[TextDrift] = ()
     stream: Stream | None = None
 
 
-def twin(site: Site, args: Arguments) -> dict[str, Any]:
-    """The JSON twin. Raises BadParameter, StoreError."""
-    found = _find(site, args)
+class Embedder:
+    """Embeddings of texts for the visitor's tenant, and the device that compares them, chosen at the first look."""
+
+    def __init__(self, vectors: Vectors, choice: Choice) -> None:
+        self._vectors = vectors
+        self._choice: Choice = choice
+        self._device: Device | None = None
+
+    def device(self) -> Device:
+        """Where MMD^2's kernel runs: a GPU where there is one, as settings.score_device says."""
+        self._device = self._device or Device(self._choice)
+        return self._device
+
+    def of(self, tenant: str) -> embeddings.Embed:
+        """What `embeddings.of_texts` asks."""
+
+        def embed(of: embeddings.Of, keys: Sequence[Key]) -> embeddings.Known:
+            looked = self._vectors.look(tenant, of, keys, wait_s=EMBED_WAIT_S)
+            known = {key: one.vector.astype(np.float64) for key, one in looked.known.items() if one.vector is not None}
+            return embeddings.Known(known, looked.pending, looked.trouble)
+
+        return embed
+
+
+def twin(site: Site, args: Arguments, embedder: Embedder, tenant: str) -> dict[str, Any]:
+    """The JSON twin. tenant: of the visitor. Raises BadParameter, StoreError."""
+    found = _find(site, args, embedder, tenant)
     windows: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     for row in found.history:
         windows[row.start_ns, row.end_ns] += [row.attribute] if row.label == "shifted" else []
@@ -138,14 +173,14 @@ def twin(site: Site, args: Arguments) -> dict[str, Any]:
         "rows": [row.shown() for row in found.rows],
         "windows": [{"start_ns": start, "end_ns": end, "shifted": names} for (start, end), names in windows.items()],
         "deployments": [one.shown() for one in found.deployments],
-        **({"together": found.together.shown()} if found.together else {}),
+        **({"together": found.together.shown(), "texts": [one.shown() for one in found.texts]} if found.together else {}),
         **({"stream": found.stream.shown()} if found.stream else {}),
     }
 
 
-def page(site: Site, args: Arguments) -> DriftPage:
-    """The page. Raises BadParameter, StoreError."""
-    found = _find(site, args)
+def page(site: Site, args: Arguments, embedder: Embedder, tenant: str) -> DriftPage:
+    """The page. tenant: of the visitor. Raises BadParameter, StoreError."""
+    found = _find(site, args, embedder, tenant)
     one, (start_ns, end_ns) = found.baseline, found.window
     ends = sorted({row.end_ns for row in found.history})
     axis = (min((row.start_ns for row in found.history), default=start_ns), max([*ends, end_ns]))
@@ -171,7 +206,7 @@ def page(site: Site, args: Arguments) -> DriftPage:
                                   if axis[0] <= each.ns < axis[1]], *axis),
         ticks=charts.time_ticks(*axis), lanes_start_ns=axis[0], lanes_end_ns=axis[1],
         earlier_url=link(earlier[-1]) if earlier else "", later_url=link(later[0]) if later else "",
-        newest_url=link(None) if later else "", explained=_explained(found.together) if found.together else None,
+        newest_url=link(None) if later else "", explained=_explained(found.together, found.texts) if found.together else None,
         explain_url="" if found.together or not found.rows else urls.drift(
             baseline=one.id if one else "", at=args.get("at"), from_=args.get("from"), to=args.get("to"), explain=1),
         search_url=_search(one, start_ns, end_ns) if one else "",
@@ -185,7 +220,7 @@ def page(site: Site, args: Arguments) -> DriftPage:
         interval_minutes=site.settings.drift_interval_minutes)
 
 
-def _find(site: Site, args: Arguments) -> _Found:
+def _find(site: Site, args: Arguments, embedder: Embedder, tenant: str) -> _Found:
     now_ns = site.now_ns()
     baselines = pins.listed(site.store)
     one = _chosen(baselines, args.get("baseline", ""))
@@ -208,14 +243,16 @@ def _find(site: Site, args: Arguments) -> _Found:
         kept = bool(rows)
         window = (rows[0].start_ns if rows else end_ns - _length(site), end_ns)
         rows = rows or compare.compare(site.store, one, *window)
-    explained = None
+    explained, texts = None, list[TextDrift]()
     if rows and args.get("explain"):
-        explained = together(site.store, one, *window, by_hour=rows[0].reference == "hour")
+        by_hour = rows[0].reference == "hour"
+        explained = together(site.store, one, *window, by_hour=by_hour)
+        texts = embeddings.of_texts(site.store, one, *window, embedder.of(tenant), embedder.device(), by_hour=by_hour)
     before_ns = 2**63 - 1 if at is None else at + 12 * _length(site)
     stream = drift_stream.find(site, one, history, args, before_ns) if history or args.get("of") else None
     reach = (min([window[0], *(row.start_ns for row in history), *(stream.axis[:1] if stream else ())]),
              max([window[1], *(row.end_ns for row in history)]))
-    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, reach), explained, stream)
+    return _Found(baselines, one, window, kept, rows, history, _deployments(site, one, reach), explained, texts, stream)
 
 
 def _length(site: Site) -> int:
@@ -290,7 +327,7 @@ def _search(one: Baseline, start_ns: int, end_ns: int, row: Drift | None = None)
     return urls.search(q=query, from_=times.iso(start_ns), to=times.iso(end_ns), sort=sort)
 
 
-def _explained(found: Together) -> Explained:
+def _explained(found: Together, texts: Sequence[TextDrift]) -> Explained:
     said = []
     if found.p is not None:
         said.append(f"MMD² {figures.number(found.mmd2)}, p {figures.number(found.p)}")
@@ -299,9 +336,19 @@ def _explained(found: Together) -> Explained:
                     f"p {'< 0.0001' if found.auc_p < 1e-4 else figures.number(found.auc_p)}")
     said.append(f"{found.n} generations against {found.reference_n}")
     names = [name for name in attributes.NUMBERS if any(values[name] is not None for _, _, values in found.foreign)]
-    return Explained("; ".join(said), found.message, tuple(attributes.title(name)[0] for name in names), tuple(
+    return Explained("; ".join(said), found.message, tuple(_of_texts(one) for one in texts),
+                     tuple(attributes.title(name)[0] for name in names), tuple(
         Foreign(span, urls.generation(span), drift_charts.percent(share), tuple(figures.number(values[name]) for name in names))
         for span, share, values in found.foreign))
+
+
+def _of_texts(found: TextDrift) -> str:
+    name = {"prompt": "Prompts", "answer": "Answers"}[found.of]
+    if found.p is None:
+        return f"{name}: {found.message}"
+    told = f"{name} {'differ in meaning' if found.p < rule.ALPHA else 'cannot be told apart'} from those of the reference"
+    return (f"{told}: MMD² {figures.number(found.mmd2)} of their embeddings, p {figures.number(found.p)}, "
+            f"{found.n} against {found.reference_n}")
 
 
 def _lanes(history: Sequence[Drift], axis: tuple[int, int], at_ns: int) -> tuple[Lane, ...]:
