@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cutaway_collector import score
-from cutaway_collector.backfill import Job, Request, Run, begin
+from cutaway_collector.backfill import Job, Request, Run, begin, parts
+from cutaway_collector.backfill.sequences import offer
 from cutaway_collector.blocks import Block, Lists, Strings
-from cutaway_collector.contracts import Scorer, Store
+from cutaway_collector.contracts import Scorer, Store, TextScorer
+from cutaway_collector.judging.again import offer_of
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from score_helpers import ragged, unrecorded
@@ -72,7 +74,7 @@ class Constant:
 
 
 def backfill(store: Store, scorers: Sequence[Scorer], /, *, stop_after: int = 0, give_way: Any = lambda: False, rows_max: int = 50,
-             resume: bool = False, **asked: Any) -> Job:
+             resume: bool = False, texts: Sequence[TextScorer] = (), **asked: Any) -> Job:
     """Runs a job to its end, or until that many pieces are done."""
     stop, done = threading.Event(), []
 
@@ -81,14 +83,15 @@ def backfill(store: Store, scorers: Sequence[Scorer], /, *, stop_after: int = 0,
         if len(done) == stop_after:
             stop.set()
 
-    job, chosen = begin(store, None if resume else Request.of({**FOREVER, **asked}), scorers)
-    return Run(store, job, chosen, rows_s_max=1e9, stop=stop, give_way=give_way, on_progress=progress, rows_max=rows_max).run()
+    offers = [offer(store, scorers, rows_max=rows_max), offer_of(store, texts, batch_rows_max=rows_max)]
+    job, chosen = begin(store, None if resume else Request.of({**FOREVER, **asked}), [*scorers, *texts])
+    return Run(store, job, parts(offers, job, chosen), rows_s_max=1e9, stop=stop, give_way=give_way, on_progress=progress).run()
 
 
 def _victim(folder: str) -> None:
     store = open_store(Settings(data=folder))
     job, chosen = begin(store, Request.of(FOREVER), score.scorers("cpu"))
-    run = Run(store, job, chosen, rows_s_max=200, stop=threading.Event(), rows_max=20,
+    run = Run(store, job, parts([offer(store, chosen, rows_max=20)], job, chosen), rows_s_max=200, stop=threading.Event(),
               on_progress=lambda job: print(job.state, job.rows, job.scores, flush=True))
     print("begun at", job.rows, flush=True)
     run.run()

@@ -21,7 +21,7 @@ from cutaway_collector.credentials import Credentials, keys_path
 from cutaway_collector.directories import private_directory, state_directory
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge import relevance
-from cutaway_collector.judging import Judging
+from cutaway_collector.judging import Judging, again
 from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
@@ -178,7 +178,8 @@ def _inspect(payload: bytes, encoding: Encoding) -> None:
 
 def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
     return Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
-                     registry=pipeline.registry, give_way=_give_way(settings, pipeline))
+                     registry=pipeline.registry, give_way=_give_way(settings, pipeline),
+                     others=lambda: [again.offer(store, settings)])
 
 
 def _watch(store: Store, settings: Settings, pipeline: Pipeline) -> Watch:

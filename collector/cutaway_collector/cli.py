@@ -18,7 +18,8 @@ KEYS_SETTINGS = ("data", "keys")
 ALERTS_SETTINGS = (*STORE_SETTINGS, "ui", "alerts_lateness_seconds", "alerts_rules_max")
 CORPUS_SETTINGS = ("data", "spool")
 BASELINES_SETTINGS = (*STORE_SETTINGS, "ui", "drift_interval_minutes")
-BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max")
+BACKFILL_SETTINGS = (*STORE_SETTINGS, "ui", "score_device", "backfill_rows_s_max", "judge", "judge_batch_rows_max",
+                     "judge_embedding_model", "judge_reference_model", "judge_memory_bytes_max")
 
 
 def parser() -> argparse.ArgumentParser:

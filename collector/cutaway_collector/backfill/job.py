@@ -13,20 +13,17 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
-
-import numpy as np
+from typing import Final, TypeVar
 
 from cutaway_collector.backfill import notes
-from cutaway_collector.backfill.notes import Job, Request
-from cutaway_collector.backfill.reader import Key, Piece, Reader
-from cutaway_collector.blocks import Block, Strings
-from cutaway_collector.columns import SCORES, TOKENS
-from cutaway_collector.contracts import Scorer, Store
+from cutaway_collector.backfill.notes import Job, Named, Request
+from cutaway_collector.backfill.part import Part, Todo
+from cutaway_collector.backfill.sequences import rows, texts
+from cutaway_collector.blocks import Block
+from cutaway_collector.contracts import Store
 from cutaway_collector.errors import Conflict, SettingsError, StoreError
-from cutaway_collector.score.rows import SOURCE, score_block, take
 
 _LOG: Final = logging.getLogger(__name__)
 _NOTE_SECONDS: Final = 2.0
@@ -35,13 +32,14 @@ _RETRY_LONGEST_S: Final = 5.0
 _AWAY_SECONDS_MAX: Final = 300.0
 """A store that is away for longer ends this run; the same command later goes on."""
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=Named)
 
 
 class Stopped(Exception):
     """The run was told to stop, or waited too long for the store."""
 
 
-def choose(scorers: Iterable[Scorer], names: Sequence[str]) -> list[Scorer]:
+def choose(scorers: Iterable[_S], names: Sequence[str]) -> list[_S]:
     """The scorers of these names, all for none. Raises SettingsError naming one that there is not."""
     every = list(scorers)
     known = [scorer.name for scorer in every]
@@ -51,7 +49,7 @@ def choose(scorers: Iterable[Scorer], names: Sequence[str]) -> list[Scorer]:
     return [scorer for scorer in every if not names or scorer.name in names]
 
 
-def begin(store: Store, request: Request | None, scorers: Iterable[Scorer]) -> tuple[Job, list[Scorer]]:
+def begin(store: Store, request: Request | None, scorers: Iterable[_S]) -> tuple[Job, list[_S]]:
     """A new job, or the one that asked the same and was cut short; the newest one that was cut short for None.
 
     Raises SettingsError (an unknown scorer, an empty range, nothing to go on with), Conflict (another process is at one) and
@@ -83,24 +81,20 @@ def begin(store: Store, request: Request | None, scorers: Iterable[Scorer]) -> t
 class Run:
     """One process's work on a job. `job` may be read by other threads meanwhile.
 
-    rows_s_max: sequences a second. give_way: true while fresh spans need the store. on_progress: called after each piece.
+    parts: what it goes through, in this order. rows_s_max: sequences (or spans with text) a second. give_way: true while fresh
+    spans need the store. on_progress: called after each piece.
     """
 
-    def __init__(self, store: Store, job: Job, scorers: Sequence[Scorer], *, rows_s_max: float, stop: threading.Event,
-                 give_way: Callable[[], bool] = lambda: False, on_progress: Callable[[Job], None] = lambda job: None,
-                 **reader: int) -> None:
+    def __init__(self, store: Store, job: Job, parts: Sequence[Part], *, rows_s_max: float, stop: threading.Event,
+                 give_way: Callable[[], bool] = lambda: False, on_progress: Callable[[Job], None] = lambda job: None) -> None:
         self.job = job
         self._store = store
-        self._scorers = list(scorers)
+        self._parts = list(parts)
         self._rows_s_max = rows_s_max
         self._stop = stop
         self._give_way = give_way
         self._on_progress = on_progress
-        declared = [getattr(scorer, "columns", None) for scorer in self._scorers]
-        columns = [column.name for column in TOKENS.columns
-                   if any(names is None or column.name in names for names in declared)]
-        self._reader = Reader(store, job.request, columns, **reader)
-        self._left: Iterator[Piece] | None = None
+        self._left: Iterator[Todo] | None = None
         self._noted_s = -math.inf
 
     def run(self) -> Job:
@@ -109,8 +103,10 @@ class Run:
         job.state, job.message = "running", ""
         try:
             self._until_done(lambda: self._note(always=True))
-            job.rows_total = self._until_done(self._reader.count)
-            self._pieces()
+            job.rows_total = sum(self._until_done(part.count) for part in self._parts)
+            for part in self._parts[[part.name for part in self._parts].index(job.part) if job.part else 0:]:
+                job.part, job.position = part.name, job.position if job.part == part.name else None
+                self._part(part)
             job.state = "done"
         except Stopped as reason:
             job.state, job.message = "stopped", str(reason)
@@ -124,11 +120,11 @@ class Run:
         self._on_progress(job)
         return job
 
-    def _pieces(self) -> None:
-        names = self._score_names() if self.job.request.missing else {}
+    def _part(self, part: Part) -> None:
         behind, began_s = self.job.rows, time.monotonic()
-        while (piece := self._until_done(self._next)) is not None:
-            self._until_done(partial(self._piece, piece, names))
+        self._left = None
+        while (piece := self._until_done(partial(self._next, part))) is not None:
+            self._until_done(partial(self._piece, piece))
             self.job.message = ""
             self.job.rows += len(piece.keys)
             self.job.position = piece.keys[-1]
@@ -136,30 +132,18 @@ class Run:
             self._on_progress(self.job)
             self._breathe(began_s + (self.job.rows - behind) / self._rows_s_max)
 
-    def _next(self) -> Piece | None:
+    def _next(self, part: Part) -> Todo | None:
         if self._left is None:
-            self._left = self._reader.pieces(self.job.position)
+            self._left = part.pieces(self.job.position)
         try:
             return next(self._left, None)
         except StoreError:
             self._left = None  # a generator that raised is over: the next try begins behind the last piece
             raise
 
-    def _piece(self, piece: Piece, names: Mapping[str, str]) -> None:
-        present = self._present(piece, names) if names else {}
-        if names and all(len(present.get(key, ())) == len(names) for key in piece.keys):
-            return
-        tokens = piece.read()
-        if names:
-            kept = [row for row, key in enumerate(_rows(tokens)) if len(present.get(key, ())) < len(names)]
-            tokens = _taken(tokens, kept)
+    def _piece(self, piece: Todo) -> None:
         failures: dict[str, int] = {}
-        scores = score_block(tokens, self._scorers, now_ms=self.job.started_ms,
-                             on_failure=lambda name, error: self._failed(failures, name, error))
-        if present:
-            fresh = [row for row, (key, name) in enumerate(zip(_rows(scores), _texts(scores, "ScoreName"), strict=True))
-                     if name not in present.get(key, ())]
-            scores = _taken(scores, fresh)
+        scores = piece.scores(lambda name, error: self._failed(failures, name, error))
         if scores.rows:
             self._store.insert(scores, self._token(scores))
         for name, count in failures.items():
@@ -173,34 +157,9 @@ class Run:
 
     def _token(self, scores: Block) -> str:
         """Stands for these rows of this job and nothing else."""
-        names = list(zip(_texts(scores, "ScoreName"), _texts(scores, "ScorerVersion"), strict=True))
-        said = json.dumps([list(_rows(scores)), names])
+        names = list(zip(texts(scores, "ScoreName"), texts(scores, "ScorerVersion"), strict=True))
+        said = json.dumps([list(rows(scores)), names])
         return f"backfill:{self.job.id}:{hashlib.sha256(said.encode()).hexdigest()}"
-
-    def _score_names(self) -> dict[str, str]:
-        """Score name -> version, asked of each scorer with no rows to judge. Empty when one cannot say: all are then lacking."""
-        names: dict[str, str] = {}
-        for scorer in self._scorers:
-            try:
-                names.update(dict.fromkeys(scorer.score(self._reader.empty()), scorer.version))
-            except Exception as error:
-                _LOG.warning("the scorer %s does not take an empty block (%s): everything is scored again", scorer.name,
-                             type(error).__name__)
-                return {}
-        return names
-
-    def _present(self, piece: Piece, names: Mapping[str, str]) -> dict[Key, set[str]]:
-        """Which of the scores that these scorers would give are there already, by sequence."""
-        database = self._store.database.replace("\\", "\\\\").replace("`", "\\`")
-        rows = self._store.query(
-            "SELECT toUnixTimestamp64Nano(Timestamp), hex(TenantId), hex(ServiceName), hex(TraceId), hex(SpanId), SeqIndex, "
-            f"groupUniqArray(ScoreName) FROM `{database}`.{SCORES.name} FINAL "
-            "WHERE Timestamp >= fromUnixTimestamp64Nano({first:Int64}) AND Timestamp <= fromUnixTimestamp64Nano({last:Int64}) "
-            "AND Source = {source:String} AND (ScoreName, ScorerVersion) IN "
-            "arrayZip({names:Array(String)}, {versions:Array(String)}) GROUP BY ALL",
-            {"first": piece.keys[0].timestamp_ns, "last": piece.keys[-1].timestamp_ns, "source": SOURCE,
-             "names": list(names), "versions": list(names.values())}).rows
-        return {Key(*key): set(found) for *key, found in rows}
 
     def _note(self, *, always: bool = False) -> None:
         if always or time.monotonic() - self._noted_s >= _NOTE_SECONDS:
@@ -233,25 +192,3 @@ class Run:
             if self._stop.wait(delay_s):
                 raise Stopped("it was asked to stop")
             delay_s = min(2 * delay_s, _RETRY_LONGEST_S)
-
-
-def _texts(block: Block, name: str) -> list[str]:
-    column = block.columns[name]
-    assert isinstance(column, Strings)
-    return [text.decode() for text in column]
-
-
-def _rows(block: Block) -> Iterable[Key]:
-    """Keys of a block's rows, as `Key` spells them."""
-    columns: list[Any] = []
-    for name in ("Timestamp", "TenantId", "ServiceName", "TraceId", "SpanId", "SeqIndex"):
-        column = block.columns[name]
-        columns.append([text.hex().upper() for text in column] if isinstance(column, Strings) else np.asarray(column).tolist())
-    return map(Key, *columns)
-
-
-def _taken(block: Block, rows: Sequence[int]) -> Block:
-    if len(rows) == block.rows:
-        return block
-    index = np.array(rows, np.int64)
-    return Block(block.table, len(rows), {name: take(column, index) for name, column in block.columns.items()})

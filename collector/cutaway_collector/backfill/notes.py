@@ -12,20 +12,27 @@ import socket
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 
 from cutaway_collector.backfill.reader import Key, Range
 from cutaway_collector.blocks import Block, Strings
 from cutaway_collector.columns import BACKFILLS
-from cutaway_collector.contracts import Scorer, Store
+from cutaway_collector.contracts import Store
 
 State = Literal["running", "stopped", "done"]
 SILENCE_SECONDS_MAX: Final = 30
 """A job that has noted nothing for so long belongs to nobody any more."""
 _HOST: Final = socket.gethostname()
 PROCESS: Final = f"{_HOST}/{os.getpid()}/{uuid.uuid4().hex}"
+
+
+class Named(Protocol):
+    """A scorer of any kind."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ class Request(Range):
         """From the parts of `asdict`. Raises TypeError for unknown or missing ones."""
         return cls(**{**values, "scorers": tuple(values.get("scorers", ()))})
 
-    def fingerprint(self, scorers: Iterable[Scorer]) -> str:
+    def fingerprint(self, scorers: Iterable[Named]) -> str:
         """The same for the same request of the same scorers."""
         versions = sorted((scorer.name, scorer.version) for scorer in scorers)
         return hashlib.sha256(json.dumps([asdict(self), versions], sort_keys=True).encode()).hexdigest()
@@ -48,7 +55,9 @@ class Request(Range):
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """One back-fill and how far it came. rows, scores: sequences read and scores stored; failures: scorer -> pieces it failed on.
+    """One back-fill and how far it came: part and position name the last row that is done.
+
+    rows, scores: sequences (or spans) read and scores stored; failures: scorer -> pieces it failed on.
 
     rows_total: sequences the range held when this process began, -1 when unknown. message: why it stopped, "" when all is well.
     """
@@ -58,6 +67,7 @@ class Job:
     request: Request
     started_ms: int
     state: State = "running"
+    part: str = ""
     position: Key | None = None
     rows: int = 0
     rows_total: int = -1
@@ -76,7 +86,7 @@ class Job:
 def write(store: Store, job: Job) -> None:
     """Notes where the job is. Raises StoreError."""
     job.version += 1
-    counts = json.dumps({"rows": job.rows, "scores": job.scores, "failures": job.failures})
+    counts = json.dumps({"rows": job.rows, "scores": job.scores, "failures": job.failures, "part": job.part})
     texts = {"JobId": job.id, "Fingerprint": job.fingerprint, "Request": json.dumps(asdict(job.request)), "State": job.state,
              "Owner": PROCESS, "Position": json.dumps(job.position) if job.position else "", "Counts": counts}
     block = Block(BACKFILLS.name, 1, {
@@ -129,5 +139,7 @@ def alive(*, owner: str, silent_s: float) -> bool:
 def _job(row: Any) -> Job:
     counts = json.loads(row[6])
     return Job(id=row[0], fingerprint=row[1], request=Request.of(json.loads(row[2])), state=row[3],
-               position=Key(*json.loads(row[5])) if row[5] else None, rows=counts["rows"], scores=counts["scores"],
+               # Notes of the time before there were texts name no part: they are of sequences, the first.
+               part=counts.get("part", ""), position=Key(*json.loads(row[5])) if row[5] else None,
+               rows=counts["rows"], scores=counts["scores"],
                failures=counts["failures"], started_ms=int(row[7]), version=int(row[8]))

@@ -87,7 +87,7 @@ class Reader:
     def pieces(self, after: Key | None = None) -> Iterator[Piece]:
         """Every sequence behind `after` once, oldest first."""
         start_ns = self._wanted.start_ns if after is None else max(self._wanted.start_ns, after.timestamp_ns)
-        for first_ns, stop_ns in self._slices(start_ns):
+        for first_ns, stop_ns in slices(self._counts, start_ns, self._wanted.end_ns):
             while keys := self._keys(first_ns, stop_ns, after):
                 yield Piece(keys, self._reader(keys))
                 after = keys[-1]
@@ -95,18 +95,6 @@ class Reader:
     def empty(self) -> Block:
         """A block of no rows, for asking scorers what they call their scores."""
         return self._block([])
-
-    def _slices(self, start_ns: int) -> Iterator[tuple[int, int]]:
-        for day, _ in self._counts(_DAY_NS, start_ns, self._wanted.end_ns):
-            first_ns, stop_ns = max(start_ns, day * _DAY_NS), min(self._wanted.end_ns, (day + 1) * _DAY_NS)
-            at_ns, held = first_ns, 0
-            for minute, rows in self._counts(_MINUTE_NS, first_ns, stop_ns):
-                if held and held + rows > SLICE_ROWS:
-                    yield at_ns, minute * _MINUTE_NS
-                    at_ns, held = minute * _MINUTE_NS, 0
-                held += rows
-            if held:
-                yield at_ns, stop_ns
 
     def _counts(self, unit_ns: int, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
         rows = self._store.query(
@@ -196,6 +184,20 @@ class Reader:
         if "String" in type:
             return Strings.of([bytes.fromhex(text) for text in values])
         return np.array(values, _DTYPES[type])
+
+
+def slices(counts: Callable[[int, int, int], Sequence[tuple[int, int]]], start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
+    """Times that hold SLICE_ROWS at most, or are a minute. counts(unit_ns, start_ns, end_ns): (unit since 1970, rows), rising."""
+    for day, _ in counts(_DAY_NS, start_ns, end_ns):
+        first_ns, stop_ns = max(start_ns, day * _DAY_NS), min(end_ns, (day + 1) * _DAY_NS)
+        at_ns, held = first_ns, 0
+        for minute, rows in counts(_MINUTE_NS, first_ns, stop_ns):
+            if held and held + rows > SLICE_ROWS:
+                yield at_ns, minute * _MINUTE_NS
+                at_ns, held = minute * _MINUTE_NS, 0
+            held += rows
+        if held:
+            yield at_ns, stop_ns
 
 
 def _lists(values: list[Any], dtype: npt.DTypeLike) -> Lists:

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from cutaway_collector.backfill import sequences
 from cutaway_collector.backfill.job import Run, begin
 from cutaway_collector.backfill.notes import Job, Request
+from cutaway_collector.backfill.part import Offer, parts
 from cutaway_collector.contracts import Scorer, Store
 from cutaway_collector.errors import Conflict
 
@@ -20,13 +22,15 @@ _LOG: Final = logging.getLogger(__name__)
 class Backfills:
     """What the admin routes speak to. Thread-safe.
 
-    scorers: asked for at each start, for a back-fill does not share scorers with the pipeline. give_way: true while fresh spans
+    scorers: of token series, asked for at each start, for a back-fill does not share scorers with the pipeline. others: what else
+    there is, likewise. give_way: true while fresh spans
     need the store.
     """
 
     def __init__(self, store: Store, scorers: Callable[[], Sequence[Scorer]], *, rows_s_max: float, registry: CollectorRegistry,
-                 give_way: Callable[[], bool]) -> None:
+                 give_way: Callable[[], bool], others: Callable[[], Sequence[Offer]] = tuple) -> None:
         self._store = store
+        self._others = others
         self._scorers = scorers
         self._rows_s_max = rows_s_max
         self._give_way = give_way
@@ -58,11 +62,12 @@ class Backfills:
                 raise Conflict(f"one back-fill at a time: job {self._job.id} is running. Wait for it or cancel it.")
             if self._stop.is_set() and self._thread is None:
                 raise Conflict("the collector is stopping")
-            job, scorers = begin(self._store, request, self._scorers())
+            offers = [sequences.offer(self._store, self._scorers()), *self._others()]
+            job, chosen = begin(self._store, request, [one for offer in offers for one in offer.scorers])
             self._stop = threading.Event()
             self._job, self._seen, self._seen_failures = job, (job.rows, job.scores), dict(job.failures)
-            run = Run(self._store, job, scorers, rows_s_max=self._rows_s_max, stop=self._stop, give_way=self._give_way,
-                      on_progress=self._count)
+            run = Run(self._store, job, parts(offers, job, chosen), rows_s_max=self._rows_s_max, stop=self._stop,
+                      give_way=self._give_way, on_progress=self._count)
             self._thread = threading.Thread(target=run.run, name="backfill", daemon=True)
             self._thread.start()
             return job.shown()

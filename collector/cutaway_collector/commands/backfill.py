@@ -1,4 +1,4 @@
-"""Score again what is stored, or what lacks a score, over a range of times, with a progress bar.
+"""Score again what is stored, or what lacks a score, over a range of times, with a progress bar: token series and texts.
 
 With --clickhouse this command does the work; with --data it does when no collector is running there, else it asks that collector.
 The same command again goes on where it was cut short.
@@ -19,9 +19,10 @@ from types import FrameType
 from typing import Any, Final, TextIO
 
 from cutaway_collector import score
-from cutaway_collector.backfill import Request, Run, begin
+from cutaway_collector.backfill import Request, Run, begin, parts, sequences
 from cutaway_collector.commands import running
 from cutaway_collector.errors import CutawayError, DataDirectoryBusy, SettingsError
+from cutaway_collector.judging import again
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import admin, times
@@ -36,9 +37,10 @@ def add_arguments(to: argparse.ArgumentParser) -> None:
     """Flags of `cutaway backfill`, besides the settings that say where the store is."""
     to.add_argument("--from", dest="start", default="", metavar="TIME", help="start of the range: 2026-11-01, an ISO time, or -7d")
     to.add_argument("--to", dest="end", default="now", metavar="TIME", help="end of the range, not included (default: now)")
-    to.add_argument("--scorer", action="append", default=[], metavar="NAME", help="this scorer; may be repeated (default: all)")
-    to.add_argument("--service", default="", help="sequences of this service only")
-    to.add_argument("--model", default="", help="sequences of this model only")
+    to.add_argument("--scorer", action="append", default=[], metavar="NAME",
+                    help="this scorer, of token series or of texts; may be repeated (default: all)")
+    to.add_argument("--service", default="", help="generations of this service only")
+    to.add_argument("--model", default="", help="generations of this model only")
     to.add_argument("--missing", action="store_true", help="only what lacks a score of the scorer's present version")
     to.add_argument("--resume", action="store_true", help="go on with the newest back-fill that was cut short, whatever its range")
     to.add_argument("--cancel", action="store_true", help="stop the one that a running collector is at")
@@ -92,8 +94,9 @@ def _local(store: ClickHouseStore, settings: Settings, request: Request | None) 
     before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
     bar = Bar(sys.stderr)
     try:
-        job, scorers = begin(store, request, score.scorers(settings.score_device))
-        done = Run(store, job, scorers, rows_s_max=settings.backfill_rows_s_max, stop=stop,
+        offers = [sequences.offer(store, score.scorers(settings.score_device)), again.offer(store, settings)]
+        job, chosen = begin(store, request, [one for offer in offers for one in offer.scorers])
+        done = Run(store, job, parts(offers, job, chosen), rows_s_max=settings.backfill_rows_s_max, stop=stop,
                    on_progress=lambda job: bar.show(job.shown())).run()
     finally:
         for number, handler in before.items():
@@ -140,7 +143,7 @@ def _verdict(bar: Bar, job: Mapping[str, Any]) -> int:
     if job["state"] != "done":
         why = f" ({job['message']})" if job["message"] else ""
         print(f"cutaway: stopped before the end{why}: the same command goes on from there", file=sys.stderr)
-    print(f"{job['rows']} sequences read, {job['scores']} scores stored")
+    print(f"{job['rows']} sequences and spans read, {job['scores']} scores stored")
     return 0 if job["state"] == "done" and not job["failures"] else 1
 
 

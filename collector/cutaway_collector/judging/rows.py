@@ -1,4 +1,4 @@
-"""What scorers answer, checked, as rows of gen_ai_scores. Runs no scorer and stores nothing."""
+"""What scorers say of some spans, checked, as rows of gen_ai_scores. Decides no order and stores nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from cutaway_collector.blocks import Block, Column, Strings
 from cutaway_collector.columns import SCORES
-from cutaway_collector.contracts import Judged
-from cutaway_collector.judging.spans import Found
+from cutaway_collector.contracts import Judged, Texts, TextScorer
+from cutaway_collector.judging.conversation import Said
+from cutaway_collector.judging.spans import Found, Place
 
 SOURCE: Final = "collector"
 WORDS_MAX: Final = 2000
@@ -54,6 +55,35 @@ def rows(scorer: str, version: str, scores: Mapping[str, Judged], judged: Sequen
                             column.labels[place][:WORDS_MAX // 10] if column.labels is not None else "",
                             column.explanations[place][:WORDS_MAX] if column.explanations is not None else ""))
     return made
+
+
+def judge(told: Mapping[Place, Sequence[Said]], batch: Sequence[Found], scorers: Sequence[TextScorer],
+          givers: dict[str, str]) -> tuple[list[Row], dict[str, Exception], int]:
+    """(scores of these spans, scorers that failed on any of them, sequences judged). One call of a scorer sees one tenant's texts.
+
+    givers: score name -> the scorer that gives it, learnt here: a name belongs to the first.
+    """
+    tenants: dict[str, list[tuple[Found, Said]]] = {}
+    for found in batch:
+        tenants.setdefault(found.place.tenant, []).extend((found, said) for said in told.get(found.place, ()))
+    made: list[Row] = []
+    failed: dict[str, Exception] = {}
+    for given in filter(None, tenants.values()):
+        texts = Texts(*([getattr(said, column) for _, said in given] for column in Texts.__slots__))
+        judged = [(found, said.sequence) for found, said in given]
+        for scorer in scorers:
+            try:
+                scores = scorer.score(texts)
+                check(scores, len(texts))
+                double = next((name for name in scores if givers.setdefault(name, scorer.name) != scorer.name), None)
+                if double is not None:
+                    raise ValueError(f"score names are unique, {double} is given by {givers[double]} too: rename it")
+            except Exception as error:
+                failed[scorer.name] = error
+                continue
+            made += rows(scorer.name, scorer.version, scores, judged)
+    count = sum(len(given) for given in tenants.values())
+    return [row for row in made if row.scorer not in failed], failed, count
 
 
 def block(given: Sequence[Row], now_ms: int) -> Block:

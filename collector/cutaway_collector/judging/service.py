@@ -18,12 +18,11 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from cutaway_collector.contracts import Store, Texts, TextScorer
+from cutaway_collector.contracts import Store, TextScorer
 from cutaway_collector.errors import MissingExtra, StoreError
 from cutaway_collector.judging import notes
 from cutaway_collector.judging.budget import Budget
-from cutaway_collector.judging.conversation import Said
-from cutaway_collector.judging.rows import Row, block, check, rows, token
+from cutaway_collector.judging.rows import Row, block, judge, token
 from cutaway_collector.judging.spans import Found, Place, Spans
 
 _LOG: Final = logging.getLogger(__name__)
@@ -250,30 +249,12 @@ class Judging:
         return judged, {}
 
     def _judge(self, batch: Sequence[Found], scorers: Sequence[TextScorer]) -> tuple[list[Row], dict[str, Exception]]:
-        """Scores of these spans, and the scorers that failed on any of them. One call of a scorer sees one tenant's texts."""
+        """Scores of these spans, and the scorers that failed on any of them."""
         told = self._spans.texts(batch)
         self._metrics.unread.inc(len(batch) - len(told))
-        tenants: dict[str, list[tuple[Found, Said]]] = {}
-        for found in batch:
-            tenants.setdefault(found.place.tenant, []).extend((found, said) for said in told.get(found.place, ()))
-        made: list[Row] = []
-        failed: dict[str, Exception] = {}
-        for given in filter(None, tenants.values()):
-            texts = Texts(*([getattr(said, column) for _, said in given] for column in Texts.__slots__))
-            judged = [(found, said.sequence) for found, said in given]
-            for scorer in scorers:
-                try:
-                    scores = scorer.score(texts)
-                    check(scores, len(texts))
-                    double = next((name for name in scores if self._givers.setdefault(name, scorer.name) != scorer.name), None)
-                    if double is not None:
-                        raise ValueError(f"score names are unique, {double} is given by {self._givers[double]} too: rename it")
-                except Exception as error:
-                    failed[scorer.name] = error
-                    continue
-                made += rows(scorer.name, scorer.version, scores, judged)
-            self._metrics.sequences.inc(len(texts))
-        return [row for row in made if row.scorer not in failed], failed
+        made, failed, count = judge(told, batch, scorers, self._givers)
+        self._metrics.sequences.inc(count)
+        return made, failed
 
     def _insert(self, judged: Sequence[Row]) -> None:
         if judged:

@@ -26,6 +26,13 @@ _SMALL: Final = " SETTINGS max_threads = 1, priority = 10"
 _KEY: Final = "StoredAt, Timestamp, TenantId, ServiceName, TraceId, SpanId"
 _PLACE: Final = ("toUnixTimestamp64Milli(StoredAt), toUnixTimestamp64Nano(Timestamp), hex(TenantId), hex(ServiceName), "
                  "hex(TraceId), hex(SpanId)")
+_TIME_KEY: Final = "Timestamp, TenantId, ServiceName, TraceId, SpanId"
+_TIMES: Final = ("Timestamp >= fromUnixTimestamp64Nano({start:Int64}) AND Timestamp < fromUnixTimestamp64Nano({end:Int64}) "
+                 "AND ({service:String} = '' OR ServiceName = {service:String}) "
+                 "AND ({model:String} = '' OR GenAiModel = {model:String})")
+_SPOKEN: Final = ("GenAiOperation IN {operations:Array(String)} "
+                  "AND (arrayExists(name -> match(name, {names:String}), mapKeys(SpanAttributes)) OR notEmpty(`Events.Name`))")
+_BOUND: Final[dict[str, Any]] = {"operations": list(OPERATIONS), "names": _NAMES}
 
 
 class Place(NamedTuple):
@@ -73,11 +80,33 @@ class Spans:
             "WHERE StoredAt >= fromUnixTimestamp64Milli({after_0:Int64}) "
             "AND StoredAt <= now64(3) - toIntervalMillisecond({settle:Int64}) "
             f"AND ({_KEY}) > {behind}{clauses} AND IngestedAt >= fromUnixTimestamp64Milli({{began:Int64}}) "
-            "AND GenAiOperation IN {operations:Array(String)} AND xxHash64(TraceId) % 1000 < {sample:UInt64} "
-            "AND (arrayExists(name -> match(name, {names:String}), mapKeys(SpanAttributes)) OR notEmpty(`Events.Name`)) "
+            f"AND xxHash64(TraceId) % 1000 < {{sample:UInt64}} AND {_SPOKEN} "
             f"ORDER BY {_KEY} LIMIT 1 BY {_KEY} LIMIT {limit}{_SMALL}",
-            {**bound, **more, "settle": self._settle_ms, "began": began_ms, "operations": list(OPERATIONS), "sample": self._sample,
-             "names": _NAMES}).rows
+            {**bound, **more, "settle": self._settle_ms, "began": began_ms, "sample": self._sample, **_BOUND}).rows
+        return [Found(Place(*row[:6]), row[6], int(row[7])) for row in rows]
+
+    def counts(self, unit_ns: int, start_ns: int, end_ns: int, *, service: str, model: str) -> list[tuple[int, int]]:
+        """(units since 1970, spans with text) of a time, ascending; of one service and one model unless ""."""
+        rows = self._store.query(
+            f"SELECT intDiv(toUnixTimestamp64Nano(Timestamp), {unit_ns}) AS unit, count() FROM {self._table} "
+            f"WHERE {_TIMES} AND {_SPOKEN} GROUP BY unit ORDER BY unit{_SMALL}",
+            {"start": start_ns, "end": end_ns, "service": service, "model": model, **_BOUND}).rows
+        return [(int(unit), int(count)) for unit, count in rows]
+
+    def within(self, start_ns: int, end_ns: int, after: Sequence[Any], *, service: str, model: str, limit: int) -> list[Found]:
+        """The next spans with text of a time, by time and not by when they were stored, whatever the sample is.
+
+        after: (nanoseconds, tenant, service, trace id, span id) of the last one, texts as hex; () for the first.
+        """
+        behind, bound = "", {}
+        if after:
+            words = ["fromUnixTimestamp64Nano({after_0:Int64})", *(f"unhex({{after_{place}:String}})" for place in range(1, 5))]
+            behind = f" AND ({_TIME_KEY}) > ({', '.join(words)})"
+            bound = {f"after_{place}": value for place, value in enumerate(after[:5])}
+        rows = self._store.query(
+            f"SELECT {_PLACE}, hex(GenAiModel), toUnixTimestamp64Milli(IngestedAt) FROM {self._table} "
+            f"WHERE {_TIMES} AND {_SPOKEN}{behind} ORDER BY {_TIME_KEY} LIMIT 1 BY {_TIME_KEY} LIMIT {limit}{_SMALL}",
+            {"start": start_ns, "end": end_ns, "service": service, "model": model, **bound, **_BOUND}).rows
         return [Found(Place(*row[:6]), row[6], int(row[7])) for row in rows]
 
     def texts(self, page: Sequence[Found]) -> Mapping[Place, list[Said]]:
