@@ -52,6 +52,7 @@ def _split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 _BLANK: Final = re.compile(r"\s")
+_BAR: Final = re.compile(r"\|")
 _COMMA: Final = re.compile(r",")
 
 
@@ -65,6 +66,13 @@ def _stages(query: str) -> tuple[str, str]:
     found = terms(query)
     at = next((index for index, term in enumerate(found) if term.startswith("|")), len(found))
     return " ".join(found[:at]) if at < len(found) else query, " ".join(found[at:])
+
+
+def without_stage(query: str, name: str) -> str:
+    """The query without its stage of that name, `sort` for one."""
+    searched, stages = _stages(query)
+    kept = [stage.strip() for stage in _split(stages, _BAR) if stage.strip().split()[:1] not in ([name], [])]
+    return " ".join([*([searched] if searched else []), *(f"| {stage}" for stage in kept)]) if stages else query
 
 
 def has(query: str, term: str) -> bool:

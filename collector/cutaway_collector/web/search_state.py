@@ -14,6 +14,8 @@ from typing import Any, Final
 from werkzeug.datastructures import MultiDict
 
 from cutaway_collector import search as verb
+from cutaway_collector.errors import QueryError
+from cutaway_collector.search import language
 from cutaway_collector.search.heat import MEASURES
 from cutaway_collector.search.request import COLUMNS_MAX, VIEWS
 from cutaway_collector.web import times, urls
@@ -71,6 +73,15 @@ class State:
         if set(changes) - {"after", "before", "plot", "table", "facets", "count", "cols"}:
             changes = {"after": "", "before": "", "count": "", **changes}
         return urls.search(replace(self, **changes).parameters())
+
+    @property
+    def order(self) -> str:
+        """The order of the rows: what `| sort` of the query says, else the address. "" for newest first."""
+        try:
+            stage = language.read(self.q).sort
+        except QueryError:  # nothing is found then, and the page says why
+            return self.sort
+        return stage.text if stage else self.sort
 
     def request(self, now_ns: int) -> verb.SearchRequest:
         """What the verb is asked. Raises BadParameter."""

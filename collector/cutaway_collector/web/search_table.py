@@ -220,7 +220,7 @@ def trace_hits(state: State, rows: Sequence[Row], now_ns: int) -> tuple[TraceHit
     return tuple(
         TraceHit(row, urls.trace(row["trace_id"], **led), _bar(row["duration_ns"], full),
                  figures.shade(row["surprisal_mean"], SURPRISAL_FULL_NATS), figures.ago(row["start_ns"], now_ns),
-            figures.day_unless_today(row["start_ns"], now_ns),
+                 figures.day_unless_today(row["start_ns"], now_ns),
                  f"trace:{row['trace_id']}")
         for row in rows
     )
