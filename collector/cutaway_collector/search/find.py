@@ -30,7 +30,7 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
     """One page: {"rows", "next": cursor or None, "previous": cursor or None, "stats"}. Rows without the sort field come last.
 
     Rows are spans, or with the view `traces` what `traces.find` gives. Sorted by a score, a row has its value as `score`, None
-    where the span has none; with `columns` it has their values as `columns`.
+    where the span has none, and sorted by an aggregate of a series as `measured`; with `columns` it has their values as `columns`.
 
     Pages by key, never by offset: rows that arrive meanwhile neither shift nor repeat others. A span sent more than once is
     one row; a page that lost many repetitions may be shorter than its limit and still have a next. seconds_max: what was found by
@@ -84,8 +84,9 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
 def _page(store: Store, request: SearchRequest, by: Order, chosen: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     keys = [key for key, _ in _KEYS]
     page = [rows.as_dict(keys, row[:-1]) for row in chosen]
-    if by.score:
-        page = [{**row, "score": rows.json_safe(values[-1])} for row, values in zip(page, chosen, strict=True)]
+    if by.score or by.measure:
+        name = "score" if by.score else "measured"
+        page = [{**row, name: rows.json_safe(values[-1])} for row, values in zip(page, chosen, strict=True)]
     if request.columns:
         columns = details.columns(store, page, request.columns)
         page = [{**row, "columns": more} for row, more in zip(page, columns, strict=True)]
