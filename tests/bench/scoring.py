@@ -1,7 +1,7 @@
 """What scoring costs: kernels beside NumPy loops and vectorised torch of the same work on one core; ingest with and without.
 
-The torch forms are what one would write without kernels: rows padded to the longest, everything a tensor operation over the batch.
-Their figures are compared with ours before anything is timed, so that the baseline does the work.
+The torch forms (`scoring_torch`) are what one would write without kernels; the loops are the readable references. The figures of
+all three are compared before anything is timed, so that the baselines do the work.
 """
 
 from __future__ import annotations
@@ -10,31 +10,37 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+from tests.bench import scoring_torch
 
 from cutaway_collector import decode, score
 from cutaway_collector.commands.load import make_request
 from cutaway_collector.pipeline import Pipeline
-from cutaway_collector.score import attention, rauq, repetition, surprisal, trend
+from cutaway_collector.score import attention, embedding, histogram, length, rauq, repetition, surprisal, tdigest, trend
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import native, open_store
 
 Pairs = list[tuple[float, float]]
+Kernel = Callable[..., Any]
 ROWS = 400
 LAYERS, HEADS = 12, 4
 SPANS = 512
 FIGURES = 18
 """Scores of a sequence with surprisals, entropies and ids."""
+EDGES = np.linspace(0.0, 20.0, 65)
+GROUP = 50
+VECTORS, WIDTH = 400, 384
 
 
 class Work:
-    """Series of ROWS sequences, of 16 to 1,000 tokens, ids as frequent as words are (Zipf)."""
+    """Series of `rows` sequences, of 16 to 1,000 tokens, ids as frequent as words are (Zipf)."""
 
     def __init__(self, rows: int, seed: int = 1) -> None:
         random_ = np.random.default_rng(seed)
@@ -44,102 +50,86 @@ class Work:
         self.surprisals = random_.exponential(2.0, self.tokens).astype(np.float32)
         self.entropies = random_.exponential(1.5, self.tokens).astype(np.float32)
         self.ids = np.minimum(random_.zipf(1.3, self.tokens), 49_151).astype(np.uint32)
+        self.doubles = self.surprisals.astype(np.float64)
         self.heads = random_.beta(0.5, 1.0, self.tokens * LAYERS * HEADS).astype(np.float32)
         self.head_offsets = self.offsets * LAYERS * HEADS
         self.one, self.layers, self.per_layer, self.width = (np.full(rows, count) for count in (1, LAYERS, HEADS, LAYERS * HEADS))
+        # For figures of windows: a mean and a length of each sequence of groups, and vectors of two windows.
+        self.lengths = np.clip(random_.lognormal(5.3, 0.7, rows * GROUP), 16, 1000)
+        self.means = 2.0 + 0.001 * self.lengths + random_.normal(0, 0.3, rows * GROUP)
+        self.groups = np.arange(rows + 1) * GROUP
+        self.x, self.y = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in random_.normal(size=(2, max(2, rows), WIDTH)))
         for array in vars(self).values():
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
 
-    def by(self, which: str) -> list[Any]:
-        """Every figure of the token series, by the kernels named `reference` or `on_cpu`."""
-        return [getattr(surprisal, which)(self.surprisals, self.offsets), getattr(repetition, which)(self.ids, self.offsets),
-                getattr(trend, which)(self.surprisals, self.offsets, self.one),
-                getattr(trend, which)(self.entropies, self.offsets, self.one)]
 
-    def attention_by(self, which: str) -> list[Any]:
-        """The same of the attention series: shares, RAUQ, a trend."""
-        return [getattr(attention, which)(self.heads, self.head_offsets, self.width, 0.05, False),
-                getattr(attention, which)(self.heads, self.head_offsets, self.width, 0.3, True),
-                getattr(trend, which)(self.heads, self.head_offsets, self.width),
-                getattr(rauq, which)(self.surprisals, self.offsets, self.heads, self.head_offsets, self.layers, self.per_layer)]
+@dataclass(frozen=True)
+class Family:
+    """One family of kernels. arguments: of a Work; counted: what a rate counts of it, in `unit`. large: rows of the Work."""
 
-    def by_torch(self) -> list[Any]:
-        """The token series' figures, padded and vectorised."""
-        lengths = torch.from_numpy(np.diff(self.offsets))
-        longest = int(lengths.max())
-        place = torch.arange(longest)
-        inside = place < lengths[:, None]
-        padded = {name: torch.zeros(len(lengths), longest, dtype=dtype) for name, dtype in (
-            ("surprisals", torch.float64), ("entropies", torch.float64), ("ids", torch.int64))}
-        for name, table in padded.items():
-            table[inside] = torch.from_numpy(getattr(self, name).astype(np.int64 if name == "ids" else np.float64))
-        trends = [_trend(padded[name], inside, lengths).numpy() for name in ("surprisals", "entropies")]
-        return [_surprisal(padded["surprisals"], inside, lengths), _repetition(padded["ids"], inside, lengths), *trends]
+    name: str
+    kernel: Kernel
+    loops: Kernel
+    torch: Kernel
+    arguments: Callable[[Work], tuple[Any, ...]]
+    counted: Callable[[Work], int] = lambda work: work.tokens
+    unit: str = "tokens/s a core"
+    large: int = ROWS
 
 
-def _surprisal(values: torch.Tensor, inside: torch.Tensor, lengths: torch.Tensor) -> Any:
-    total = values.sum(1)
-    holed = torch.where(inside, values, torch.nan)
-    sums = torch.nn.functional.pad(values.cumsum(1), (1, 0))
-    windows = (sums[:, 16:] - sums[:, :-16]) / 16
-    windows = torch.where(inside[:, 15:], windows, -torch.inf)
-    high = torch.nn.functional.pad((values > 5) & inside, (1, 0))
-    bursts = (~high[:, :-3] & high[:, 1:-2] & high[:, 2:-1] & high[:, 3:]).sum(1)
-    firsts = -(-torch.arange(5) * lengths[:, None] // 4)
-    quarters = sums.gather(1, firsts).diff(dim=1) / firsts.diff(dim=1)
-    return torch.stack([
-        (total / lengths).exp(), total / ((5 + lengths) / 6) ** 0.6,
-        *torch.nanquantile(holed, torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64), dim=1), windows.max(1).values,
-        bursts.double(), *quarters.T, quarters[:, 3] - quarters[:, 0],
-    ]).numpy()
+def _family(name: str, module: Any, vectorised: Kernel, arguments: Callable[[Work], tuple[Any, ...]], **more: Any) -> Family:
+    return Family(name, module.on_cpu, module.reference, vectorised, arguments, **more)
 
 
-def _trend(values: torch.Tensor, inside: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    x = torch.where(inside, torch.arange(values.shape[1]) - 0.5 * (lengths[:, None] - 1), 0.0)
-    return (x * values).sum(1) / (x * x).sum(1)
-
-
-def _repetition(ids: torch.Tensor, inside: torch.Tensor, lengths: torch.Tensor) -> Any:
-    figures = []
-    names = torch.where(inside, ids, -1)
-    for gap in (0, 1, 2):
-        keys = names if gap == 0 else (names[:, :-gap] << 32) | names[:, gap:]
-        there = inside[:, 2 * gap - 1 :] if gap else inside
-        keys = torch.where(there, keys[:, : there.shape[1]], -1)
-        ordered, order = keys.sort(1)
-        fresh = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
-        figures.append((fresh & (ordered >= 0)).sum(1).double() / there.sum(1))
-        names = torch.zeros_like(order).scatter(1, order, fresh.cumsum(1))
-    places = (lengths[:, None] - 1 - torch.arange(ids.shape[1])).clamp(min=0)
-    backwards = ids.gather(1, places)
-    period = torch.zeros_like(lengths)
-    for r in range(int(lengths.max()) // 3, 0, -1):
-        loops = (lengths >= 3 * r) & (backwards[:, : 2 * r] == backwards[:, r : 3 * r]).all(1)
-        period = torch.where(loops, r, period)
-    return torch.stack([figures[0], figures[1], 1.0 - figures[2], period.double()]).numpy()
+SERIES = (
+    _family("surprisal (12 figures)", surprisal, scoring_torch.surprisal, lambda work: (work.surprisals, work.offsets)),
+    _family("repetition (4 figures)", repetition, scoring_torch.repetition, lambda work: (work.ids, work.offsets)),
+    _family("trend of surprisals", trend, scoring_torch.trend, lambda work: (work.surprisals, work.offsets, work.one)),
+    _family("trend of entropies", trend, scoring_torch.trend, lambda work: (work.entropies, work.offsets, work.one)),
+)
+"""What every sequence with surprisals, entropies and ids is scored by: FIGURES together."""
+OF_HEADS = (
+    _family(f"collapsed share ({LAYERS} x {HEADS} heads)", attention, scoring_torch.attention,
+            lambda work: (work.heads, work.head_offsets, work.width, 0.05, False), large=ROWS // 4),
+    _family("sink share", attention, scoring_torch.attention,
+            lambda work: (work.heads, work.head_offsets, work.width, 0.3, True), large=ROWS // 4),
+    _family("lookback trend", trend, scoring_torch.trend,
+            lambda work: (work.heads, work.head_offsets, work.width), large=ROWS // 4),
+    _family("RAUQ", rauq, scoring_torch.rauq, lambda work: (
+        work.surprisals, work.offsets, work.heads, work.head_offsets, work.layers, work.per_layer), large=ROWS // 4),
+)
+"""What is added where attention was recorded."""
+OF_WINDOWS = (
+    _family("length-adjusted uncertainty", length, scoring_torch.length, lambda work: (work.means, work.lengths, work.groups),
+            counted=lambda work: work.means.size, unit="figures/s a core"),
+    _family("histogram (64 bins)", histogram, scoring_torch.histogram, lambda work: (work.doubles, work.offsets, EDGES)),
+    _family("t-digest", tdigest, scoring_torch.tdigest, lambda work: (work.doubles, work.offsets)),
+    Family("pairwise cosines (384 wide)", embedding.products_on_cpu, embedding.reference_cosine, scoring_torch.cosine,
+           lambda work: (work.x, work.y), counted=lambda work: len(work.x) * len(work.y), unit="pairs/s a core"),
+    Family("RBF-MMD sums (384 wide)", embedding.sums_on_cpu, embedding.reference_sums, scoring_torch.sums,
+           lambda work: (work.x, work.y, 1.4), counted=lambda work: len(work.x) * len(work.y), unit="pairs/s a core"),
+)
+"""What jobs call for windows of many sequences."""
 
 
 def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
-    """Tokens a second on one core; then spans a CPU second of the ingest with scorers, beside the same without."""
+    """Tokens a second on one core, of each family and in all; then spans a CPU second of the ingest with scorers and without."""
     decode.warm_up()
     score.warm_up("cpu")
     native.warm_up()
-    work, small = Work(ROWS), Work(ROWS // 10, seed=2)
-    for one, other in zip(work.by("on_cpu"), work.by_torch(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
     threads = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(1)
     torch.set_num_threads(1)
-    what = f"{work.tokens // ROWS} tokens a sequence, {FIGURES} figures"
-    yield f"token series ({what})", "tokens/s a core", "NumPy, a loop over sequences", [
-        (_rate(lambda: work.by("on_cpu"), work.tokens, 5), _rate(lambda: small.by("reference"), small.tokens))
-        for _ in range(rounds)]
-    yield f"token series ({what})", "tokens/s a core", "torch, padded and vectorised", [
-        (_rate(lambda: work.by("on_cpu"), work.tokens, 5), _rate(work.by_torch, work.tokens)) for _ in range(rounds)]
-    yield f"attention ({LAYERS} x {HEADS} heads, 4 figures)", "tokens/s a core", "NumPy, a loop over sequences", [
-        (_rate(lambda: work.attention_by("on_cpu"), work.tokens), _rate(lambda: small.attention_by("reference"), small.tokens))
-        for _ in range(rounds)]
+    for families, what in ((SERIES, f"all token series ({FIGURES} figures)"), (OF_HEADS, "all of attention (4 figures)"),
+                           (OF_WINDOWS, "")):
+        measured = [(family.name, family.unit, *_measured(family, rounds)) for family in families]
+        if what:
+            loops, vectorised = (_together([one[place] for one in measured]) for place in (2, 3))
+            measured.append((what, families[0].unit, loops, vectorised))
+        for name, unit, loops, vectorised in measured:
+            yield name, unit, "NumPy, a loop over sequences", loops
+            yield name, unit, "torch, padded and vectorised", vectorised
     numba.set_num_threads(threads[0])
     torch.set_num_threads(threads[1])
     for tokens in (64, 512):
@@ -148,6 +138,26 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
             (_sink(payload, scored=True), _sink(payload, scored=False)) for _ in range(rounds)]
         yield f"until queryable, chDB, with scores ({tokens} tokens)", "spans/CPU s", "the same without scores", [
             (_queryable(tokens, scored=True), _queryable(tokens, scored=False)) for _ in range(max(3, rounds // 3))]
+
+
+def _measured(family: Family, rounds: int) -> tuple[Pairs, Pairs]:
+    """Rates of the kernel beside the loops', and beside torch's, one right after the other."""
+    work, small = Work(family.large), Work(max(2, family.large // 20), seed=2)
+    mine, less = family.arguments(work), family.arguments(small)
+    np.testing.assert_allclose(family.kernel(*mine), family.torch(*mine), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(family.kernel(*less), family.loops(*less), rtol=1e-9, atol=1e-9)
+
+    def ours() -> float:
+        return _rate(lambda: family.kernel(*mine), family.counted(work), 5)
+
+    return ([(ours(), _rate(lambda: family.loops(*less), family.counted(small))) for _ in range(rounds)],
+            [(ours(), _rate(lambda: family.torch(*mine), family.counted(work))) for _ in range(rounds)])
+
+
+def _together(families: list[Pairs]) -> Pairs:
+    """Rates of doing all of them, one after the other: the times of a token add up."""
+    return [(1 / sum(1 / measured for measured, _ in each), 1 / sum(1 / base for _, base in each))
+            for each in zip(*families, strict=True)]
 
 
 def _rate(work: Callable[[], object], tokens: int, times: int = 1) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutaway_collector.score import repetition, surprisal
+from cutaway_collector.score import histogram, repetition, surprisal
 from score_cases import cases
 from score_helpers import INF, NAN, fixed, ragged, repetition_oracle, surprisal_oracle
 
@@ -96,3 +96,16 @@ def test_a_million_ids():
         unique = np.unique(packed).size / packed.size
         assert got[index] == pytest.approx(1 - unique if n == 4 else unique, abs=2**-53)
     assert got[repetition.LOOP_PERIOD] == 16_384
+
+
+@pytest.mark.parametrize("edges", [
+    np.concatenate([[0.0], 10.0 ** np.arange(-300, 300, 7)]), np.concatenate([1 + 1e-15 * np.arange(1, 40), [1e6]]),
+    np.array([5e-324, 1e-323]), np.array([-1.7e308, 0.0, 1.7e308]), np.array([-INF, 0.0, INF])], ids=repr)
+def test_edges_that_crowd_together_or_lie_far_apart(edges):
+    """Whatever the distances of the edges: every value is counted between those that sorting says."""
+    random = np.random.default_rng(1)
+    values = np.concatenate([edges, random.choice(edges, 500) * random.uniform(0.5, 1.0, 500), [0.0, 1.0, INF, -INF]])
+    values = values[~np.isnan(values)]
+    bins = np.searchsorted(edges, values, side="right") - (values == edges[-1])
+    expected = np.bincount(bins, minlength=edges.size + 1)
+    np.testing.assert_array_equal(histogram.on_cpu(*ragged([values], np.float64), fixed(edges))[0], expected)

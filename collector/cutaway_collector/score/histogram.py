@@ -7,7 +7,8 @@ numpy.histogram), and the last bin is above the last edge. Infinite values are b
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from cutaway_collector.score.device import THREADS, Device, cpu_helper, cpu_kern
 from cutaway_collector.score.ragged import Floats, read_only
 
 Counts = npt.NDArray[np.int64]
+CELLS_AN_EDGE: Final = 4
+"""Cells that lead to the edges: more of them hold fewer edges each, and are no longer all in the nearest cache."""
 
 
 def reference(values: Floats, offsets: Offsets, edges: Floats) -> Counts:
@@ -42,15 +45,64 @@ def _bin(value: float, edges: Any) -> int:
     return low - 1 if value == edges[edges.size - 1] else low
 
 
-_bin_on_cpu, _bin_on_cuda = cpu_helper(_bin), cuda_helper(_bin)
+_bin_on_cuda = cuda_helper(_bin)
+
+
+@cpu_helper
+def _guide(edges: Any, starts: Any) -> float:
+    """Divides the edges' range evenly into cells; starts [cells + 1]: the first edge of each cell. Gives cells a unit of value.
+
+    A cell's number rises with the value, rounding and all, so the edges at or below a value are those of earlier cells and some of
+    its own.
+    """
+    cells, width = starts.size - 1, edges[edges.size - 1] - edges[0]
+    scale = cells / width if math.isfinite(cells / width) else 0.0
+    starts[:] = 0
+    for edge in range(edges.size):
+        starts[_cell(edges[edge], edges[0], scale, cells) + 1] += 1
+    for cell in range(cells):
+        starts[cell + 1] += starts[cell]
+    return scale
+
+
+@cpu_helper
+def _cell(value: float, first: float, scale: float, cells: int) -> int:
+    place = (value - first) * scale
+    return int(place) if place < cells else cells - 1
+
+
+@cpu_helper
+def _row(values: Any, start: int, stop: int, edges: Any, starts: Any, scale: float, counts: Any) -> None:
+    """Counts a row, as `_bin` would, but halving only within the value's cell, which seldom holds more than one edge.
+
+    One function for the loop and what is in it: an array handed over a value would cost more than the counting.
+    """
+    first, last, cells = edges[0], edges[edges.size - 1], starts.size - 1
+    for at in range(start, stop):
+        value = values[at]
+        if value < first:
+            counts[0] += 1
+        elif value < last:
+            cell = _cell(value, first, scale, cells)
+            low, high = starts[cell], starts[cell + 1]
+            while low < high:
+                middle = (low + high) // 2
+                if edges[middle] <= value:
+                    low = middle + 1
+                else:
+                    high = middle
+            counts[low] += 1
+        elif value > last:
+            counts[edges.size] += 1
+        elif value == last:  # neither: NaN
+            counts[edges.size - 1] += 1
 
 
 @cpu_kernel
-def _cpu(values: Floats, offsets: Offsets, edges: Floats, out: Counts) -> None:
+def _cpu(values: Floats, offsets: Offsets, edges: Floats, starts: Offsets, out: Counts) -> None:
+    scale = _guide(edges, starts)
     for row in prange(out.shape[0]):
-        for at in range(offsets[row], offsets[row + 1]):
-            if values[at] == values[at]:
-                out[row, _bin_on_cpu(values[at], edges)] += 1
+        _row(values, offsets[row], offsets[row + 1], edges, starts, scale, out[row])
 
 
 @cuda_kernel
@@ -64,7 +116,7 @@ def _cuda(values: Any, offsets: Any, edges: Any, out: Any) -> None:
 def on_cpu(values: Floats, offsets: Offsets, edges: Floats) -> Counts:
     """As `reference`, on all cores: a row a core."""
     out = np.zeros((offsets.size - 1, edges.size + 1), np.int64)
-    _cpu(values, offsets, edges, out)
+    _cpu(values, offsets, edges, np.empty(CELLS_AN_EDGE * edges.size + 1, np.int64), out)
     return out
 
 

@@ -58,8 +58,24 @@ def _slope(count: float, sum_x: float, sum_y: float, sum_xy: float, sum_xx: floa
     return (sum_xy - sum_x * sum_y / count) / (sum_xx - sum_x * sum_x / count)
 
 
-_mean_on_cpu, _slope_on_cpu = cpu_helper(_mean_of), cpu_helper(_slope)
+_mean_of_some_on_cpu, _slope_on_cpu = cpu_helper(_mean_of), cpu_helper(_slope)
 _mean_on_cuda, _slope_on_cuda = cuda_helper(_mean_of), cuda_helper(_slope)
+
+
+@cpu_helper
+def _mean_on_cpu(values: Any, first: int, width: int) -> float:
+    """As `_mean_of`, in four sums of which none waits for another; where a hole makes the sum NaN or infinite, entry by entry."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    last = first + width - width % 4
+    for entry in range(first, last, 4):
+        a += float64(values[entry])
+        b += float64(values[entry + 1])
+        c += float64(values[entry + 2])
+        d += float64(values[entry + 3])
+    for entry in range(last, first + width):
+        a += float64(values[entry])
+    total = (a + b) + (c + d)
+    return total / width if math.isfinite(total) else _mean_of_some_on_cpu(values, first, width)
 
 
 @cpu_helper
