@@ -62,7 +62,7 @@ class Running:
         transport, _, packing = road.partition(" ")
         if transport == "grpc":
             compression = grpc.Compression.Gzip if packing else grpc.Compression.NoCompression
-            answer = TraceServiceStub(self.channel).Export(message, timeout=30, compression=compression)
+            answer = TraceServiceStub(self.channel).Export(message, timeout=60, compression=compression)
             assert isinstance(answer, ExportTraceServiceResponse)
             return answer
         headers = dict(JSON if transport == "json" else PROTOBUF)

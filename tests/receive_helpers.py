@@ -60,7 +60,7 @@ def post(
     address: tuple[str, int], body: bytes, headers: dict[str, str], *, path: str = "/v1/traces", method: str = "POST",
 ) -> tuple[int, dict[str, str], bytes]:
     """One request on a connection of its own: status, headers in lower case, body."""
-    connection = http.client.HTTPConnection(*address, timeout=10)
+    connection = http.client.HTTPConnection(*address, timeout=60)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
@@ -70,8 +70,8 @@ def post(
 
 
 def until_closed(raw: socket.socket) -> bytes:
-    """Everything the other side says before it closes; fails the test when it does not in ten seconds."""
-    raw.settimeout(10)
+    """Everything the other side says before it closes; fails the test when it does not in a minute."""
+    raw.settimeout(60)
     said = b""
     try:
         while part := raw.recv(65536):
@@ -81,7 +81,7 @@ def until_closed(raw: socket.socket) -> bytes:
     return said
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Polls until `condition` holds; fails the test when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

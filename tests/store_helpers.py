@@ -58,7 +58,7 @@ def server(directory: Path) -> Iterator[Server]:
         running.stop()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Polls until `condition` holds; fails the test when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

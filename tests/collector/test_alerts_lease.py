@@ -27,7 +27,7 @@ def _lease(store: Store, **changes: Any) -> Lease:
 
 
 def _until_held(lease: Lease) -> None:
-    wait_until(lease.claim, 20)
+    wait_until(lease.claim)
 
 
 def test_the_first_that_asked_holds_it(alerts_store: Store) -> None:
@@ -52,7 +52,7 @@ def test_one_that_is_killed_is_followed(alerts_store: Store) -> None:
         overlapped.append(mine and first.held())
         return mine
 
-    wait_until(taken, 20)
+    wait_until(taken)
     assert not any(overlapped)
     assert second.held()
     assert not first.held()
@@ -62,7 +62,7 @@ def test_one_that_wakes_up_asks_anew(alerts_store: Store) -> None:
     """A collector that was stopped for long finds itself at the end of the queue, not where it was."""
     first, second = _lease(alerts_store), _lease(alerts_store)
     _until_held(first)
-    wait_until(second.claim, 20)
+    wait_until(second.claim)
     assert not first.claim()
     assert second.claim()
     assert 1 == first._turn
@@ -129,14 +129,14 @@ def test_two_collectors_of_a_server_tell_once(alerts_store: Store, collectors: C
 
     one, two = (collectors(telling(who), lambda: clock[0]) for who in ("one", "two"))
     one.start()
-    wait_until(lambda: one.evaluator.definitions.rules != {}, 20)
+    wait_until(lambda: one.evaluator.definitions.rules != {})
     two.start()
     clock[0] += 2 * MINUTE * NS
-    wait_until(lambda: _phase(alerts_store) == "pending", 20)
+    wait_until(lambda: _phase(alerts_store) == "pending")
     assert two.evaluator.definitions.rules == {}
     one.close()
     clock[0] += 5 * MINUTE * NS
-    wait_until(lambda: bool(told), 30)
+    wait_until(lambda: bool(told))
     wait_until(lambda: two.deliveries.waiting == 0)
 
     (event,) = Desk(alerts_store, Settings(data="unused")).listing()["events"]

@@ -26,8 +26,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from pipeline_helpers import BrokenScorer, Tampered, request, running
 from store_helpers import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

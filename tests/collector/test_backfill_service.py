@@ -22,7 +22,6 @@ from serving import Serving
 from store_helpers import server, wait_until
 from web_helpers import with_token
 
-pytestmark = pytest.mark.timeout(120)
 EVERYTHING = ("--from", "2020-01-01")
 
 

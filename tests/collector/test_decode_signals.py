@@ -16,8 +16,6 @@ from cutaway_collector.decode import Limits
 from decode_helpers import RECEIVED_NS, a_span, key_value, request, rows
 from every_signal_helpers import ALL_SERIES, COLUMNS, Shape, by_hand, cuts, expected, packed, plain, values_of
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:

@@ -17,8 +17,6 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, check, migrate, open_store
 from decode_helpers import RECEIVED_NS, a_span, key_value, request, rows
 
-pytestmark = pytest.mark.timeout(120)
-
 RECORDED = Path(__file__).parent.parent / "dialects"
 NAMES = ("GenAiOperation", "GenAiProvider", "GenAiModel", "InputTokens", "OutputTokens")
 ANSWERED = "gpt-4o-mini-2024-07-18"

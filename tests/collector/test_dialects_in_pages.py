@@ -23,8 +23,6 @@ from cutaway_collector.web import create_app
 from decode_helpers import rows
 from web_helpers import get
 
-pytestmark = pytest.mark.timeout(120)
-
 FOLDER = Path(__file__).parent.parent / "dialects"
 TALKING = ("openinference", "openllmetry", "openllmetry_old", "opentelemetry_latest")
 """The recorded tools that put text on their spans."""

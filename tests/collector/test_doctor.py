@@ -28,7 +28,6 @@ from pipeline_helpers import Tampered
 from serving import Serving
 from store_helpers import server
 
-pytestmark = pytest.mark.timeout(120)
 FREE = {"otlp_grpc": "127.0.0.1:0", "otlp_http": "127.0.0.1:0", "ui": "127.0.0.1:0"}
 
 

@@ -23,8 +23,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from judge_helpers import Counting, begun, chat, notes_of, running, scores, stored_spans, wait_until
 from search_helpers import START_NS, Event, Span, spans_block
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:

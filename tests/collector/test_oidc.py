@@ -72,9 +72,9 @@ def sign_in(browser: requests.Session, at: str, who: str, back: str = "/help") -
     """There and back; what the way back answered."""
     away = browser.get(f"{at}/sign-in/oidc", params={"next": back}, allow_redirects=False)
     assert away.status_code == 302, away.text
-    returned = requests.post(away.headers["Location"], data={"sub": who}, allow_redirects=False, timeout=20)
+    returned = requests.post(away.headers["Location"], data={"sub": who}, allow_redirects=False, timeout=60)
     home = urlsplit(returned.headers["Location"])
-    return browser.get(f"{at}{home.path}?{home.query}", timeout=20)
+    return browser.get(f"{at}{home.path}?{home.query}", timeout=60)
 
 
 @pytest.mark.parametrize(("who", "reads", "edits", "runs"), [
@@ -126,7 +126,7 @@ def test_a_star_lets_everybody_in(opened: Open) -> None:
 def test_the_way_there_is_guarded(opened: Open) -> None:
     """State, nonce and a PKCE challenge are sent, to the registered redirect URI and not to the Host of the request."""
     at = opened()
-    away = requests.get(f"{at}/sign-in/oidc", headers={"Host": "127.0.0.1:9"}, allow_redirects=False, timeout=20)
+    away = requests.get(f"{at}/sign-in/oidc", headers={"Host": "127.0.0.1:9"}, allow_redirects=False, timeout=60)
     asked = parse_qs(urlsplit(away.headers["Location"]).query)
 
     assert asked["code_challenge_method"] == ["S256"]
@@ -141,7 +141,7 @@ def test_an_answer_nobody_asked_for_is_refused(opened: Open) -> None:
     at = opened()
     with requests.Session() as other, requests.Session() as browser:
         away = other.get(f"{at}/sign-in/oidc", allow_redirects=False)
-        returned = requests.post(away.headers["Location"], data={"sub": "crew-1"}, allow_redirects=False, timeout=20)
+        returned = requests.post(away.headers["Location"], data={"sub": "crew-1"}, allow_redirects=False, timeout=60)
         query = urlsplit(returned.headers["Location"]).query
         for asked in (query, "code=x&state=y", "code=x", "", "error=access_denied&error_description=<b>no</b>"):
             answer = browser.get(f"{at}{oidc.CALLBACK}?{asked}")
@@ -155,7 +155,7 @@ def test_a_code_is_good_once(opened: Open) -> None:
     at = opened()
     with requests.Session() as browser:
         away = browser.get(f"{at}/sign-in/oidc", allow_redirects=False)
-        returned = requests.post(away.headers["Location"], data={"sub": "crew-1"}, allow_redirects=False, timeout=20)
+        returned = requests.post(away.headers["Location"], data={"sub": "crew-1"}, allow_redirects=False, timeout=60)
         query = urlsplit(returned.headers["Location"]).query
         assert browser.get(f"{at}{oidc.CALLBACK}?{query}").status_code == 200
         assert browser.get(f"{at}{oidc.CALLBACK}?{query}").status_code == 403
@@ -163,7 +163,7 @@ def test_a_code_is_good_once(opened: Open) -> None:
 
 def test_a_provider_of_another_name_is_not_believed(opened: Open, issuer: str) -> None:
     """An ID token must come from the issuer of the settings, not from whatever its metadata calls itself."""
-    described = requests.get(f"{issuer}/.well-known/openid-configuration", timeout=20).json()
+    described = requests.get(f"{issuer}/.well-known/openid-configuration", timeout=60).json()
     impostor = Flask("impostor")
     impostor.get("/.well-known/openid-configuration")(lambda: described)
     with serving(impostor) as elsewhere, requests.Session() as browser:
@@ -176,7 +176,7 @@ def test_a_provider_of_another_name_is_not_believed(opened: Open, issuer: str) -
 def test_a_provider_that_is_away_is_said(opened: Open) -> None:
     """The page says where it did not succeed; keys still work."""
     at = opened(oidc_issuer="http://127.0.0.1:1")
-    answer = requests.get(f"{at}/sign-in/oidc", timeout=30)
+    answer = requests.get(f"{at}/sign-in/oidc", timeout=60)
 
     assert answer.status_code == 503
     assert "127.0.0.1:1 did not succeed" in answer.text

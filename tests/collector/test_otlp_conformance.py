@@ -52,7 +52,7 @@ def status_of(body: bytes, media: dict[str, str]) -> tuple[int, str]:
 
 
 def raw_export(running: Running, body: bytes, **named: Any) -> Any:
-    return running.channel.unary_unary(EXPORT)(body, timeout=30, **named)
+    return running.channel.unary_unary(EXPORT)(body, timeout=60, **named)
 
 
 @pytest.mark.parametrize("road", ["grpc", "http"])

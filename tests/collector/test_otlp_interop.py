@@ -155,7 +155,7 @@ def test_13_an_oversize_batch_does_not_loop(which: str, caplog: pytest.LogCaptur
     else:
         http_receiver = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=50, concurrency_max=8, threads=2)
         taken.append(http_receiver)
-        exporter = HttpExporter(endpoint=f"http://127.0.0.1:{http_receiver.address[1]}/v1/traces", timeout=2)
+        exporter = HttpExporter(endpoint=f"http://127.0.0.1:{http_receiver.address[1]}/v1/traces", timeout=60)
     exporting = Exporting(exporter)
     with caplog.at_level(logging.WARNING):
         exporting.span()
@@ -200,7 +200,7 @@ def test_23_rotel_forwards_to_us(running: Running, protocol: str) -> None:
         assert set(running.rows(trace, 1)) == {("forwarded",)}
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def _taken(address: tuple[str, int], body: bytes) -> bool:
@@ -266,7 +266,7 @@ def test_25_a_connection_serves_many_requests(running: Running) -> None:
     """Keep-alive: with a length, chunked without one, and with an error in between."""
     trace = new_trace()
     first, second = (spans(trace, name).SerializeToString() for name in ("one", "two"))
-    connection = http.client.HTTPConnection(*running.http.address, timeout=10)
+    connection = http.client.HTTPConnection(*running.http.address, timeout=60)
     connection.connect()
     local = connection.sock.getsockname()
     for body, expected, chunked in ((first, 200, False), (b"junk", 400, False), (iter([second[:9], second[9:]]), 200, True)):
@@ -282,7 +282,7 @@ def test_25_expect_100_continue(running: Running) -> None:
     """A sender that asks first is told to go on, then answered."""
     trace = new_trace()
     body = spans(trace, "asked").SerializeToString()
-    with socket.create_connection(running.http.address, timeout=10) as raw:
+    with socket.create_connection(running.http.address, timeout=60) as raw:
         raw.sendall(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
         assert raw.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
         raw.sendall(body)
@@ -301,7 +301,7 @@ def test_26_metrics_are_404_over_http(running: Running, media: dict[str, str]) -
 def test_26_metrics_are_unimplemented_over_grpc(running: Running) -> None:
     """With a Status too."""
     with pytest.raises(grpc.RpcError) as caught:
-        MetricsServiceStub(running.channel).Export(ExportMetricsServiceRequest(), timeout=10)
+        MetricsServiceStub(running.channel).Export(ExportMetricsServiceRequest(), timeout=60)
     status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
     assert (caught.value.code(), status.code) == (grpc.StatusCode.UNIMPLEMENTED, 12)
 
@@ -326,7 +326,7 @@ def test_26_logs_keep_evaluation_results(running: Running, road: str) -> None:
             key_value("gen_ai.evaluation.name", name), key_value("gen_ai.evaluation.score.value", 0.5)])
         made.add(event_name="other")
         if road == "grpc":
-            answer = LogsServiceStub(running.channel).Export(message, timeout=10)
+            answer = LogsServiceStub(running.channel).Export(message, timeout=60)
         else:
             answer = ExportLogsServiceResponse.FromString(
                 post(running.http.address, message.SerializeToString(), PROTOBUF, path="/v1/logs")[2])
@@ -348,7 +348,7 @@ def test_26_a_sent_score_is_shown_with_its_generation(running: Running) -> None:
     logs.resource_logs.add().scope_logs.add().log_records.add(
         trace_id=trace, span_id=span_id, time_unix_nano=time.time_ns() + 5 * 10**9, event_name="gen_ai.evaluation.result",
         attributes=[key_value("gen_ai.evaluation.name", "Relevance"), key_value("gen_ai.evaluation.score.value", 0.5)])
-    LogsServiceStub(running.channel).Export(logs, timeout=10)
+    LogsServiceStub(running.channel).Export(logs, timeout=60)
     running.rows(trace, 1)
     eventually(lambda: not running.pipeline.status()[1]["waiting_requests"], 30)
     page = search.generation(running.store, span_id.hex())
@@ -361,8 +361,8 @@ def test_27_calls_on_one_connection_overtake_each_other(running: Running) -> Non
     slow, quick = new_trace(), new_trace()
     running.before = gate = Gate(b"held back")
     held = running.channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export").future(
-        spans(slow, "held back").SerializeToString(), timeout=30)
-    assert gate.reached.wait(10)
+        spans(slow, "held back").SerializeToString(), timeout=60)
+    assert gate.reached.wait(60)
     running.send(spans(quick, "quick"), "grpc")
     assert not held.done()
     gate.open.set()
@@ -377,12 +377,12 @@ def test_28_a_sender_gone_before_the_reply(running: Running, road: str) -> None:
     body = spans(trace, "impatient").SerializeToString()
     running.before = gate = Gate(b"impatient")
     if road == "http":
-        with socket.create_connection(running.http.address, timeout=10) as raw:
+        with socket.create_connection(running.http.address, timeout=60) as raw:
             raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            assert gate.reached.wait(10)
+            assert gate.reached.wait(60)
     else:
-        call = running.channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export").future(body, timeout=30)
-        assert gate.reached.wait(10)
+        call = running.channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export").future(body, timeout=60)
+        assert gate.reached.wait(60)
         call.cancel()
     threads = threading.active_count()
     gate.open.set()

@@ -20,7 +20,6 @@ from cutaway_collector.store import ClickHouseStore, open_store
 from pipeline_helpers import SPANS_A_REQUEST, BrokenScorer, MeanSurprisal, Tampered, request, running, sample, stored
 from store_helpers import Server, server, wait_until
 
-pytestmark = pytest.mark.timeout(120)
 DAY_NS = 86_400_000_000_000
 
 

@@ -23,7 +23,6 @@ from cutaway_collector.web.readiness import Readiness
 from pipeline_helpers import request
 from store_helpers import Server, server, wait_until
 
-pytestmark = pytest.mark.timeout(120)
 FREE = {"otlp_grpc": "127.0.0.1:0", "otlp_http": "127.0.0.1:0", "ui": "127.0.0.1:0"}
 
 

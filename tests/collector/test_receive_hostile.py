@@ -33,9 +33,6 @@ def submit() -> Recorder:
 
 @pytest.fixture
 def receiver(submit: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpReceiver]:
-    monkeypatch.setattr(connection, "HEAD_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(connection, "DISCARD_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(http_module, "BODY_SECONDS_MAX", 0.5)
     monkeypatch.setattr(http_module, "IDLE_SECONDS_MAX", 1)
     made = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=LIMIT, concurrency_max=4, threads=2, connections_max=CONNECTIONS,
                         receive_bytes_max=300_002)
@@ -44,9 +41,18 @@ def receiver(submit: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Http
     made.close()
 
 
+@pytest.fixture
+def hasty(receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> HttpReceiver:
+    """Gives slow senders half a second: for tests of those alone, for a busy machine makes any sender slow."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(connection, "DISCARD_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(http_module, "BODY_SECONDS_MAX", 0.5)
+    return receiver
+
+
 @contextlib.contextmanager
 def dial(receiver: HttpReceiver, *sent: bytes) -> Iterator[socket.socket]:
-    with socket.create_connection(receiver.address, timeout=10) as raw:
+    with socket.create_connection(receiver.address, timeout=60) as raw:
         for part in sent:
             raw.sendall(part)
         yield raw
@@ -65,16 +71,16 @@ def refused(said: bytes, status: int) -> str:
 
 
 @pytest.mark.parametrize("sent", [b"POST /v1", HEAD, HEAD + b"X-Slow: "])
-def test_a_head_that_does_not_end_is_given_up(receiver: HttpReceiver, submit: Recorder, sent: bytes) -> None:
+def test_a_head_that_does_not_end_is_given_up(hasty: HttpReceiver, submit: Recorder, sent: bytes) -> None:
     """Slowloris: after its time the connection is told so and closed."""
-    with dial(receiver, sent) as raw:
+    with dial(hasty, sent) as raw:
         assert "head of a request must arrive" in refused(until_closed(raw), 408)
     assert submit.payloads == []
 
 
-def test_dripping_does_not_buy_time(receiver: HttpReceiver) -> None:
+def test_dripping_does_not_buy_time(hasty: HttpReceiver) -> None:
     """A byte now and then, even of empty lines between requests, does not start the clock again."""
-    with dial(receiver, HEAD + END) as raw:
+    with dial(hasty, HEAD + END) as raw:
         assert raw.recv(4096).startswith(b"HTTP/1.1 200")
         raw.settimeout(0.05)
         closed = False
@@ -91,26 +97,26 @@ def test_dripping_does_not_buy_time(receiver: HttpReceiver) -> None:
         assert closed
 
 
-def test_a_connection_that_says_nothing_is_closed(receiver: HttpReceiver) -> None:
+def test_a_connection_that_says_nothing_is_closed(hasty: HttpReceiver) -> None:
     """Before the first request, and after one."""
-    with dial(receiver) as raw:
+    with dial(hasty) as raw:
         assert until_closed(raw) == b""
-    with dial(receiver, HEAD + END) as raw:
+    with dial(hasty, HEAD + END) as raw:
         assert until_closed(raw).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"])
-def test_a_body_that_does_not_end_is_given_up(receiver: HttpReceiver, submit: Recorder, framing: bytes) -> None:
+def test_a_body_that_does_not_end_is_given_up(hasty: HttpReceiver, submit: Recorder, framing: bytes) -> None:
     """408, and the connection does not stay open for the rest."""
-    with dial(receiver, HEAD + framing) as raw:
+    with dial(hasty, HEAD + framing) as raw:
         assert "body must arrive" in refused(until_closed(raw), 408)
     assert submit.payloads == []
 
 
-def test_an_endless_body_is_refused_and_not_read_for_ever(receiver: HttpReceiver, submit: Recorder) -> None:
+def test_an_endless_body_is_refused_and_not_read_for_ever(hasty: HttpReceiver, submit: Recorder) -> None:
     """413 once it is over the limit; the rest is thrown away for a short while, then the connection is gone."""
     chunk = b"ffff\r\n" + bytes(0xFFFF) + b"\r\n"
-    with dial(receiver, HEAD + b"Transfer-Encoding: chunked\r\n\r\n") as raw, contextlib.suppress(ConnectionError):
+    with dial(hasty, HEAD + b"Transfer-Encoding: chunked\r\n\r\n") as raw, contextlib.suppress(ConnectionError):
         while True:
             raw.sendall(chunk)
     assert submit.payloads == []
@@ -174,9 +180,8 @@ def test_a_flood_of_pipelined_requests_ends_the_connection(receiver: HttpReceive
     assert len(submit.payloads) < 100
 
 
-def test_bodies_on_their_way_in_share_a_budget(receiver: HttpReceiver, submit: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_on_their_way_in_share_a_budget(receiver: HttpReceiver, submit: Recorder) -> None:
     """The sender who would exceed it is asked to come back; when the others are done, it may."""
-    monkeypatch.setattr(http_module, "BODY_SECONDS_MAX", 10.0)
     head = HEAD + b"Content-Length: 150001\r\n\r\n"
     with dial(receiver, head + bytes(150_000)) as first, dial(receiver, head + bytes(150_000)) as second:
         eventually(lambda: receiver._budget.held >= 300_000)
@@ -189,9 +194,8 @@ def test_bodies_on_their_way_in_share_a_budget(receiver: HttpReceiver, submit: R
     assert len(submit.payloads) == 2
 
 
-def test_requests_at_once_are_capped(receiver: HttpReceiver, submit: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_at_once_are_capped(receiver: HttpReceiver, submit: Recorder) -> None:
     """Beyond the cap: 503 with Retry-After."""
-    monkeypatch.setattr(http_module, "BODY_SECONDS_MAX", 10.0)
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(dial(receiver, HEAD + b"Content-Length: 5\r\n\r\n"))
@@ -329,7 +333,9 @@ def test_zstd_is_undone(receiver: HttpReceiver, submit: Recorder) -> None:
 # --- silent ---------------------------------------------------------------------------------------------------------------
 
 
-def test_no_refusal_logs_what_was_sent(receiver: HttpReceiver, submit: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_refusal_logs_what_was_sent(
+    receiver: HttpReceiver, submit: Recorder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Payloads, paths, headers and keys stay out of the log, whichever way a request is refused."""
     caplog.set_level(logging.DEBUG)
     secret = b"tell-nobody" * 100
@@ -349,6 +355,8 @@ def test_no_refusal_logs_what_was_sent(receiver: HttpReceiver, submit: Recorder,
         submit.error = error
         assert post(receiver.address, secret, {**head, **JSON})[0] == expected
     submit.error = None
+    monkeypatch.setattr(http_module, "BODY_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(connection, "DISCARD_SECONDS_MAX", 0.5)
     for raw_bytes in (secret + b"\r\n\r\n", HEAD + b"X: " + secret * 600, HEAD + b"Content-Length: 9999\r\n\r\n" + secret):
         with dial(receiver, raw_bytes) as raw:
             until_closed(raw)

@@ -37,7 +37,7 @@ def receiver(submit: Recorder) -> Iterator[HttpReceiver]:
 def call(
     receiver: HttpReceiver, body: bytes, headers: dict[str, str], *, path: str = "/v1/traces", method: str = "POST"
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(*receiver.address, timeout=10)
+    connection = http.client.HTTPConnection(*receiver.address, timeout=60)
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
     result = answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
@@ -73,7 +73,7 @@ def test_gzip_is_undone(receiver: HttpReceiver, submit: Recorder, pieces: int) -
 def test_chunked_body(receiver: HttpReceiver, submit: Recorder) -> None:
     """A body without Content-Length is taken."""
     body = request(5).SerializeToString()
-    connection = http.client.HTTPConnection(*receiver.address, timeout=10)
+    connection = http.client.HTTPConnection(*receiver.address, timeout=60)
     connection.request("POST", "/v1/traces", iter([body[:50], body[50:]]), PROTOBUF, encode_chunked=True)
     assert connection.getresponse().status == 200
     connection.close()
@@ -158,7 +158,7 @@ def test_an_internal_failure_is_retryable_and_harms_no_other_request(receiver: H
 
 def test_a_sender_that_goes_away_leaves_nothing_behind(receiver: HttpReceiver, submit: Recorder) -> None:
     """Half a body and a closed socket: nothing is submitted, the next request is served."""
-    with socket.create_connection(receiver.address, timeout=10) as half:
+    with socket.create_connection(receiver.address, timeout=60) as half:
         head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100\r\n\r\n"
         half.sendall(head + b"abc")
     assert call(receiver, b"y", PROTOBUF)[0] == 200

@@ -20,8 +20,6 @@ from decode_helpers import a_span, key_value, request
 from every_signal_helpers import Shape, cuts, packed, sequence_attributes, values_of
 from store_helpers import NOW_NS
 
-pytestmark = pytest.mark.timeout(60)
-
 SHAPE = Shape(lengths=(3, 1, 2, 4), prompts=(5, 2))
 VALUES = values_of(SHAPE)
 VALUES[c.PROMPT_SURPRISAL][[0, 5]] = np.nan

@@ -19,7 +19,6 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, check, open_store
 from store_helpers import NOW_NS, Server, server, spans_block, tokens_block
 
-pytestmark = pytest.mark.timeout(60)
 DAY_NS = 86_400_000_000_000
 _NEXT = iter(range(1, 1_000_000_000, 1_000_000))
 

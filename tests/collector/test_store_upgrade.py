@@ -11,8 +11,6 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, check, migrate, open_store
 from store_helpers import NOW_NS, spans_block, tokens_block
 
-pytestmark = pytest.mark.timeout(60)
-
 OLD_DDL = (
     "CREATE DATABASE otel",
     """CREATE TABLE otel.otel_traces (

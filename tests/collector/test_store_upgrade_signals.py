@@ -16,8 +16,6 @@ from decode_helpers import a_span, key_value, request
 from every_signal_helpers import Shape, cuts, packed, values_of
 from store_helpers import NOW_NS
 
-pytestmark = pytest.mark.timeout(60)
-
 OLD_DDL = (
     "CREATE DATABASE otel",
     """CREATE TABLE otel.otel_traces (

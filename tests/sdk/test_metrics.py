@@ -428,7 +428,7 @@ def test_a_program_ends_though_nobody_answers() -> None:
             "made = metrics.provider(chosen, Resource({}))\n"
             "metrics.Instruments(made.get_meter('cutaway'), False).record({}, 1.0)\n"
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
 
     (line,) = done.stderr.strip().splitlines()
 
@@ -468,7 +468,7 @@ def test_console_prints_them() -> None:
         "made = metrics.provider(settings.load({}), Resource({}))\n"
         "metrics.Instruments(made.get_meter('cutaway'), False).record({}, 1.0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240,
                           env={**os.environ, "OTEL_METRICS_EXPORTER": "console"})
 
     assert '"gen_ai.client.operation.duration"' in done.stdout
@@ -529,6 +529,6 @@ for exports in (0, 1):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_has_an_exporter_of_its_own() -> None:
     """Made at its first export; one that never exports leaves the parent's connection alone."""
-    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=240)
 
     assert done.stdout.split() == ["0", "0"], done.stderr

@@ -229,7 +229,7 @@ def test_what_waits_is_sent_when_the_program_ends() -> None:
     program = (f"import cutaway\ncutaway.configure(endpoint='http://127.0.0.1:{receiver.address[1]}', protocol='http/protobuf')\n"
                f"assert cutaway.score('helpful', 1, trace_id='{TRACE}', span_id='{SPAN}')\n")
     try:
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     finally:
         receiver.close()
     assert (done.returncode, done.stderr) == (0, "")
