@@ -58,7 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     work: Counter[Path] = Counter()
     for item in items:
-        work[item.path] += 30 if item.get_closest_marker("slow") else 5 if item.path.parent.name == "end_to_end" else 1
+        usual = 30 if item.get_closest_marker("slow") else 5 if item.path.parent.name == "end_to_end" else 1
+        allowed = item.get_closest_marker("timeout")  # what takes longest has a limit of its own
+        work[item.path] += max(usual, allowed.args[0] // 10 if allowed else 0)
     items.sort(key=lambda item: (item.path.parent != _SDK, -work[item.path]))
 
 
