@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 import cutaway
 from cutaway import conventions as c
+from cutaway import generation as flow
 from cutaway.record import BatchRecorder
 from cutaway.steps import Answer
 from cutaway.tap import batching
@@ -242,15 +244,37 @@ def test_times_of_the_last_tokens_only() -> None:
     assert (found.first_token_s, found.last_token_s) == (1.0, 2.5)
 
 
-def test_faults_stay_inside(monkeypatch: pytest.MonkeyPatch, unguarded: Callable[[], None]) -> None:
-    """Reading the outputs breaks: the program has them, the span says that we failed."""
+@pytest.mark.parametrize(("owner", "name"), [
+    (batching._Batch, "_ask"), (batching._Batch, "_answers"), (batching._Batch, "_answer"), (batching, "_prepared"),
+    (batching, "_padded"), (batching, "_ids"), (BatchRecorder, "prepared"), (BatchRecorder, "answered"), (BatchRecorder, "stop"),
+    (BatchRecorder, "count"), (BatchRecorder, "collect"), (flow, "_batch_listener"),
+], ids=lambda part: getattr(part, "__name__", part))
+def test_a_fault_stays_inside(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch, unguarded: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any part of ours breaks: the program has the outputs of the bare call, one line is logged, the span ends and says why."""
+    model = tiny_model()
+    bare = [output.generated_tokens for output in model.generate_batch(
+        PROMPTS, generation_config=asked(), continuous_batching_config=small()).values()]
     unguarded()
-    monkeypatch.setattr(batching._Batch, "_answers", lambda *_: 1 / 0)
-    outputs, span = generate(tiny_model())
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *_, **__: 1 / 0)
+        outputs, span = generate(model)
 
-    assert len(outputs) == 3
+    assert [output.generated_tokens for output in outputs.values()] == bare
     assert span.attributes[c.TOKENS_STATUS] == "error"
     assert "ZeroDivisionError" in span.attributes[c.STATUS_REASON]
+    ours = [record for record in caplog.records if record.levelno >= logging.WARNING and record.name.startswith("cutaway")]
+    assert len(ours) == 1
+
+
+def test_a_fault_in_sizing_costs_no_value(monkeypatch: pytest.MonkeyPatch, unguarded: Callable[[], None]) -> None:
+    """Where the size of what is held cannot be told, the span is finished at once and holds all the same."""
+    unguarded()
+    monkeypatch.setattr(BatchRecorder, "held_bytes", lambda *_: 1 / 0)
+    outputs, span = generate(tiny_model())
+
+    assert [series(span, c.TOKEN_ID, i).tolist() for i in range(3)] == [output.generated_tokens for output in outputs.values()]
 
 
 def test_no_input_is_no_sequence() -> None:

@@ -97,7 +97,7 @@ FAULTS = [
     Fault("worker:Worker", "submit", RECORDED, RECORDED, told=False),
     *(Fault("encode", name) for name in ("request_attributes", "answer_attributes", "series_attributes", "arranged", "pack")),
     Fault("dialect", "translated"),
-    *(Fault("sequences", name, RECORDED, RECORDED) for name in ("attributes", "middle_third")),
+    *(Fault("sequences", name, RECORDED, RECORDED) for name in ("attributes", "middle_third", "prompt_attributes")),
     Fault("evaluations", "events", RECORDED, RECORDED),
     *(Fault("words", name, RECORDED, RECORDED, configured=TEXT) for name in ("read", "show", "send")),
     *(Fault("content", name, RECORDED, RECORDED, configured=TEXT) for name in ("decode", "pieces", "prompts")),

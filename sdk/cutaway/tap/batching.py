@@ -100,8 +100,10 @@ class _Batch:
     def __init__(self, model: Any, arguments: dict[str, Any], listener: BatchListener) -> None:
         self._listener = listener
         self._inputs: list[list[int]] = []
+        self._is_asked = False
         try:
             self._ask(model, arguments)
+            self._is_asked = True
         except Exception as error:
             listener.fail(guard.reason(error))
             guard.contain("preparing to listen", error)
@@ -120,7 +122,9 @@ class _Batch:
         self._listener.prepared(_prepared(model, ruling, self._inputs, self._copies, self._limit))
 
     def tell(self, outputs: Any) -> None:
-        """Hands on what the outputs say."""
+        """Hands on what the outputs say; nothing where we do not know what was asked, which is told already."""
+        if not self._is_asked:
+            return
         try:
             self._listener.answered(list(self._answers(list(outputs.values()))))
         except Exception as error:
