@@ -79,7 +79,7 @@ class Settings:
     page_rows_max: int = _setting(500, "rows a search page may hold", "more is an export, not a page", most=10_000)
     export_rows_max: int = _setting(100_000, "rows of one export; a longer one is cut, and says so", "a minute of work and a file that spreadsheets still open", most=10_000_000)
     exports_max: int = _setting(2, "exports under way at once; another one is asked to come back", "each holds one of ui_threads for as long as its client takes to read", most=512)
-    trace_spans_max: int = _setting(20_000, "spans a trace page reads", "shown as a limit when it bites", most=1_000_000)
+    trace_spans_max: int = _setting(20_000, "spans of a trace that its page draws in a row each and its JSON twin holds; of a larger trace the page draws groups of spans alike", "what a browser handles well; groups are made of the first 200,000 spans, or of so many as this if it is more", most=1_000_000)
     score_series_max: int = _setting(100, "score and model pairs that have series of their own at /metrics, of the collector's scores and of sent ones each", "a histogram is two dozen lines a scrape", most=10_000)
     scores_forward: str = _setting("", "URL of an OTLP/HTTP logs endpoint to which scores the collector computes are sent on as gen_ai.evaluation.result", "empty sends nothing")
     scores_forward_authorization_file: str = _setting("", "file with the value of the Authorization header it wants", "empty sends none; a secret has a file of its own")

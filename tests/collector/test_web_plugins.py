@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import types
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, EntryPoints
@@ -121,6 +122,45 @@ def test_a_lane_that_fails_says_why(client: FlaskClient, name: str, words: str) 
     assert f"The plug-in {name} failed" in page.text
     assert words in page.text
     assert not page.with_class("h")
+
+
+def test_a_lane_that_never_ends_does_not_keep_the_page(client: FlaskClient) -> None:
+    """The page stands without it and says why; it is asked again when its first answer is there, and its numbers are drawn then."""
+    made: plugins.Plugins = client.application.jinja_env.globals["plugins"]  # type: ignore[assignment]  # the object of create_app
+    let_go, asked = threading.Event(), []
+
+    def slow(series: Mapping[str, Any]) -> Any:
+        asked.append(threading.current_thread())
+        assert let_go.wait(120)
+        return np.arange(len(series["entropy"]))
+
+    made.found[LANES]["slow"], made.seconds_max = slow, 0.05
+    try:
+        for _ in range(3):
+            page = get(client, f"{gen(world.CHAT)}?signal=lane:slow")
+            assert "The plug-in slow failed: TimeoutError: no answer within 0.05 s" in page.text
+            assert "metropolitan" in page.text
+        assert 1 == len(asked)
+        let_go.set()
+        asked[0].join()
+        made.seconds_max = 60
+        drawn = np.frombuffer(client.get(f"{gen(world.CHAT)}.f32?series=lane:slow&start=3&count=4").data, "<f4")
+        assert [3, 4, 5, 6] == drawn.tolist()
+        assert "The plug-in slow failed" not in get(client, f"{gen(world.CHAT)}?signal=lane:slow").text
+    finally:
+        let_go.set()
+        del made.found[LANES]["slow"]
+        made.seconds_max = plugins.SECONDS_MAX
+
+
+def test_a_plug_in_that_would_end_the_process_fails() -> None:
+    """sys.exit in a plug-in is its failure alone."""
+    made = plugins.Plugins()
+    made.found[RENDERERS] = {"a": lambda key, value, span: sys.exit(3)}
+    shown = made.render("a", "v", {})
+
+    assert shown is not None
+    assert "SystemExit: 3" in shown.failed
 
 
 def test_answers_of_the_wrong_kind_are_failures() -> None:

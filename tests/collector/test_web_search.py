@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +17,10 @@ from werkzeug.datastructures import MultiDict
 
 import web_helpers as world
 from cutaway_collector.contracts import Result
+from cutaway_collector.search import language
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
-from cutaway_collector.web import create_app, query_edit, search_plots, search_state
+from cutaway_collector.web import create_app, query_edit, search_plots, search_state, search_table
 from cutaway_collector.web.pages import search
 from cutaway_collector.web.search_routes import picked, selected
 from cutaway_collector.web.search_state import State
@@ -295,6 +297,21 @@ def test_a_search_that_was_cut_off_says_so_with_a_remedy(store: ClickHouseStore)
     assert page.links("/search?count=model")
 
 
+def test_everything_is_counted_on_demand(store: ClickHouseStore) -> None:
+    """Where counting was cut short a link lets it take its time; where that was done, or all is counted, there is no such link."""
+    slow = create_app(_Slow(store), Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client()  # type: ignore[arg-type]
+    offered = [link for link in get(slow, "/search?limit=20&q=model:gpt2").links("/search?") if "count=%2A" in link]
+    assert [{"q": ["model:gpt2"], "limit": ["20"], "count": ["*"]}] == [parse_qs(urlsplit(link).query) for link in offered]
+    assert "after 10 s" in get(slow, offered[0]).text
+    assert not [link for link in get(slow, offered[0]).links("/search?") if link == offered[0]]
+    assert "Count all" not in get(world_client(store), offered[0]).text
+
+
+def world_client(store: ClickHouseStore) -> FlaskClient:
+    """Pages over a store that cuts nothing."""
+    return create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS).test_client()
+
+
 def test_columns_appear_in_the_table_and_in_the_twin(client: FlaskClient) -> None:
     """A field, a score and an attribute, each under its heading, sortable where they have an order."""
     page = get(client, "/search?cols=entropy,score.repetition,host.name&q=tokens.out:122")
@@ -304,6 +321,66 @@ def test_columns_appear_in_the_table_and_in_the_twin(client: FlaskClient) -> Non
     sorts = {sort for link in page.links("/search?") for sort in parse_qs(urlsplit(link).query).get("sort", [])}
     assert {"-entropy", "-score.repetition"} <= sorts
     assert "-host.name" not in sorts
+
+
+def _ordered(client: FlaskClient, **parameters: str) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
+    """Of the table: (heading, aria-sort, where its link leads), and the texts of each row's cells."""
+    text = client.get("/search", query_string=parameters).text
+    headings = re.findall(r'<th scope="col"([^>]*)>(?:<a href="([^"]*)">)?<bdi>([^<]*)</bdi>', text)
+    body = text.split('<table class="hits">')[1].split("<tbody>")[1].split("</tbody>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in body.split("<tr")[1:]]
+    marked = [(label, "".join(re.findall(r'aria-sort="(\w+)"', rest)), html.unescape(link)) for rest, link, label in headings]
+    return marked, [[re.sub("<[^>]*>", "", cell) for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize("sort", ["surprisal.p95", "-surprisal.p95", "entropy", "-attn.entropy[layer=3].mean"])
+@pytest.mark.parametrize("staged", [False, True])
+def test_rows_show_what_they_are_sorted_by(client: FlaskClient, sort: str, staged: bool) -> None:
+    """A field or an aggregate of a series that has no column gets one, in order, whether the address or the query asks for it."""
+    asked = {"q": f"has:tokens.out | sort {sort}"} if staged else {"q": "has:tokens.out", "sort": sort}
+    name = sort.removeprefix("-")
+    headings, _ = _ordered(client, **asked)
+    rows = client.get("/search.json", query_string=asked).json["rows"]
+    found = [row["columns"][name] if "columns" in row else row["measured"] for row in rows]
+    values = [value for value in found if value is not None]
+
+    (marked,) = [(way, link) for _, way, link in headings if way]
+    assert len(values) >= 2
+    assert values == sorted(values, reverse=sort.startswith("-"))
+    assert marked[0] == ("descending" if sort.startswith("-") else "ascending")
+    assert [name if sort.startswith("-") else f"-{name}"] == parse_qs(urlsplit(marked[1]).query)["sort"]
+
+
+def test_the_values_that_order_the_rows_are_in_their_cells(client: FlaskClient) -> None:
+    """The twin's figures, as the page prints numbers."""
+    _, rows = _ordered(client, q="has:tokens.out | sort -surprisal.p95 | limit 3")
+    twin = client.get("/search.json", query_string={"q": "has:tokens.out | sort -surprisal.p95 | limit 3"}).json["rows"]
+
+    assert [f"{row['measured']:.3g}" for row in twin] == [f"{float(cells[-2]):.3g}" for cells in rows]
+
+
+@pytest.mark.parametrize(("query", "sort", "heading", "way"), [
+    ("is:error | sort -duration", "ttft", "Duration", "descending"), ("| sort latency | limit 5", "", "Duration", "ascending"),
+    ('name:"a | sort b" | sort time', "-ttft", "Time", "ascending"), ("", "-tokens.out", "Tokens", "descending"),
+    ("", "", "Time", "descending"),
+])
+def test_the_arrow_stands_where_the_rows_are_sorted(
+    client: FlaskClient, query: str, sort: str, heading: str, way: str
+) -> None:
+    """`| sort` goes before the address, under any name of its field; the click on any heading then has its way."""
+    headings, _ = _ordered(client, q=query, sort=sort) if "a | sort b" not in query else (_headings_of(query, sort), [])
+
+    assert [(heading, way)] == [(label, found) for label, found, _ in headings if found]
+    for label, _, link in headings:
+        if link:
+            led = "".join(parse_qs(urlsplit(link).query).get("q", []))
+            assert language.read(led).sort is None, label
+            assert language.read(led).limit == language.read(query).limit or ("| limit 5" in query and "| limit 5" in led)
+
+
+def _headings_of(query: str, sort: str) -> list[tuple[str, str, str]]:
+    """Of a search that finds nothing, which has no table."""
+    return [(heading.label, heading.direction, heading.url) for heading in search_table.headings(State(q=query, sort=sort))]
 
 
 def test_a_sparkline_speaks(client: FlaskClient) -> None:

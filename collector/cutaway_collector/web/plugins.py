@@ -7,7 +7,7 @@ one by an entry point:
     [project.entry-points."cutaway.span_actions"]          replay = "my_package:replay"      (span) -> list of Link
     [project.entry-points."cutaway.generation_lanes"]      doubt = "my_package:doubt"        (series) -> one number a token
 
-The pages import this module's `Link` and `Shown`; so may plug-ins. One that fails is logged once and shown as failed.
+The pages import this module's `Link` and `Shown`; so may plug-ins. One that fails, or is late, is logged once and shown as failed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LANES: Final = "cutaway.generation_lanes"
 GROUPS: Final = (RENDERERS, ACTIONS, LANES)
 TEXT_CHARS_MAX: Final = 2000
 LINKS_MAX: Final = 8
+SECONDS_MAX: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -61,10 +62,13 @@ class Lane:
 
 @dataclass(slots=True)
 class Plugins:
-    """The plug-ins of a running UI. found: group -> name -> function; failed: group and name -> what went wrong first."""
+    """The plug-ins of a running UI. found: group -> name -> function; failed: group and name -> what went wrong, of a lane since it
+    last did well. seconds_max: how long one may take for an answer; the page waits."""
 
     found: dict[str, dict[str, Callable[..., Any]]] = field(default_factory=lambda: {group: {} for group in GROUPS})
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    seconds_max: float = SECONDS_MAX
+    _late: dict[tuple[str, str], threading.Thread] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -107,18 +111,29 @@ class Plugins:
         except (TypeError, ValueError) as error:
             self._fail(LANES, name, error)
             return nothing
+        with self._lock:
+            self.failed.pop((LANES, name), None)
         return array
 
     def trouble(self, group: str, name: str) -> str:
-        """What went wrong with a plug-in, "" while nothing has."""
+        """What `failed` says of a plug-in, "" while it says nothing."""
         return self.failed.get((group, name), "")
 
     def _call(self, group: str, name: str, *arguments: Any) -> Any:
-        """Its answer, or a Shown that says it failed."""
-        try:
-            return self.found[group][name](*arguments)
-        except Exception as error:
-            return self._fail(group, name, error)
+        """Its answer, or a Shown that says it failed or took too long. It runs in a thread of its own, which nothing can end: one
+        that is late is left behind, and until it ends the plug-in is not asked again."""
+        with self._lock:
+            late = self._late.get((group, name))
+        if late is not None and late.is_alive():
+            return self._fail(group, name, TimeoutError("it is still busy with what it was asked before"))
+        call = _Call(self.found[group][name], arguments)
+        call.start()
+        call.join(self.seconds_max)
+        if call.is_alive():
+            with self._lock:
+                self._late[group, name] = call
+            return self._fail(group, name, TimeoutError(f"no answer within {self.seconds_max:g} s"))
+        return call.answer if call.error is None else self._fail(group, name, call.error)
 
     def _checked(self, group: str, name: str, check: Callable[[Any], Shown], answer: Any) -> Shown:
         try:
@@ -134,6 +149,24 @@ class Plugins:
         if not known:
             _log.warning("the plug-in %s of %s failed: %s", name, group, text)
         return Shown(failed=f"plug-in {name}: {text}")
+
+
+class _Call(threading.Thread):
+    """One question to a plug-in: `answer`, or `error`, once it has ended."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        super().__init__(daemon=True, name="plug-in")
+        self._function, self._arguments = function, arguments
+        self.answer: Any = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.answer = self._function(*self._arguments)
+        except Exception as error:
+            self.error = error
+        except BaseException as error:  # one that calls sys.exit ends its own call
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def installed(points: Callable[..., Iterable[EntryPoint]] = entry_points) -> Plugins:

@@ -113,8 +113,8 @@ def asked(state: State) -> tuple[str, ...]:
     if state.view == "traces":
         return state.cols  # which is refused
     wanted = (name for name in shown(state) if name not in OWN_COLUMNS)
-    # A score that rows are sorted by comes with them.
-    return tuple(name for name in wanted if name in state.cols or split_scope(name)[0] != SCOPE)[:COLUMNS_MAX]
+    ordered_by = state.order.removeprefix("-")  # a score or an aggregate that rows are sorted by comes with them
+    return tuple(name for name in wanted if name != ordered_by or _field(name))[:COLUMNS_MAX]
 
 
 def _sort_key(name: str) -> str:
@@ -256,10 +256,14 @@ def _cell(name: str, row: Mapping[str, Any]) -> Cell:
     value = row.get("columns", {}).get(name)
     if value is None and split_scope(name)[0] == SCOPE:
         value = row.get("score")
+    measured = isinstance(_target_of(name), Measure)
+    if measured:
+        value = row.get("measured")
     field = _field(name)
     text = said(value, field)
     numeric = isinstance(value, int | float)
-    css = "num" if numeric or split_scope(name)[0] == SCOPE or (field is not None and field.kind == "number") else "other"
+    numbers = measured or split_scope(name)[0] == SCOPE or (field is not None and field.kind == "number")
+    css = "num" if numeric or numbers else "other"
     return Cell(name, text, text != figures.ABSENT, css, "" if numeric else text)
 
 
