@@ -14,6 +14,7 @@ from typing import Final
 
 from cutaway_collector.baselines import attributes
 from cutaway_collector.baselines.attributes import VERSION, Scope
+from cutaway_collector.columns import TRACES
 from cutaway_collector.contracts import Store
 from cutaway_collector.drift import sketch
 from cutaway_collector.drift.rule import Comparison
@@ -76,9 +77,31 @@ def deployments(store: Store, scope: Scope, step_ns: int) -> list[Deployment]:
         f"SELECT intDiv(toUnixTimestamp64Nano(Timestamp) - {{start:Int64}}, {{step:Int64}}) AS bucket, {VERSION} AS version, "
         f"count() AS n, toUnixTimestamp64Nano(min(Timestamp)) AS first {attributes.spans(store.database)} "
         f"AND version != '' GROUP BY bucket, version ORDER BY bucket, n DESC, version", {**scope.bound(), "step": step_ns})
+    return _takeovers([(int(bucket), str(version), int(first)) for bucket, version, _, first in found.rows])
+
+
+def deployments_of_services(store: Store, services: Sequence[str], start_ns: int, end_ns: int,
+                            step_ns: int) -> dict[tuple[str, str], list[Deployment]]:
+    """(tenant, service) -> the same of all generations of each service, whatever their model. Raises StoreError."""
+    found = store.query(
+        f"SELECT TenantId, ServiceName, intDiv(toUnixTimestamp64Nano(Timestamp) - {{start:Int64}}, {{step:Int64}}) AS bucket, "
+        f"{VERSION} AS version, count() AS n, toUnixTimestamp64Nano(min(Timestamp)) AS first "
+        f"FROM {attributes.quoted(store.database)}.{TRACES.name} "
+        "WHERE Timestamp >= fromUnixTimestamp64Nano({start:Int64}) AND Timestamp < fromUnixTimestamp64Nano({end:Int64}) "
+        "AND has({services:Array(String)}, ServiceName) AND GenAiModel != '' AND version != '' "
+        "GROUP BY TenantId, ServiceName, bucket, version ORDER BY TenantId, ServiceName, bucket, n DESC, version",
+        {"start": start_ns, "end": end_ns, "step": step_ns, "services": list(services)})
+    rows: defaultdict[tuple[str, str], list[tuple[int, str, int]]] = defaultdict(list)
+    for tenant, service, bucket, version, _, first in found.rows:
+        rows[tenant, service].append((int(bucket), str(version), int(first)))
+    return {key: _takeovers(each) for key, each in rows.items()}
+
+
+def _takeovers(rows: Sequence[tuple[int, str, int]]) -> list[Deployment]:
+    """(bucket, version, its first moment), of a bucket the most frequent version first -> changes of that version."""
     buckets: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
-    for bucket, version, _, first in found.rows:
-        buckets[int(bucket)].append((version, int(first)))
+    for bucket, version, first in rows:
+        buckets[bucket].append((version, first))
     out: list[Deployment] = []
     current, since = "", dict[str, int]()
     for bucket in sorted(buckets):

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from cutaway_collector.errors import SettingsError
 
 RUN_LENGTH: Final = 1000.0
+STEP_MIN: Final = 4
+"""Values on either side of a step."""
 NODES: Final = 60
 """Of the Gauss-Legendre quadrature: run lengths are then right to six digits."""
 
@@ -66,6 +68,26 @@ def change_point(z: Sequence[float], *, run_length: float = RUN_LENGTH) -> int:
         return -1
     behind = np.cumsum(np.asarray(z, np.float64)[::-1])[::-1]
     return int(np.argmax(behind**2 / np.arange(len(z), 0, -1)))
+
+
+def step(values: Sequence[float], *, permutations: int = 1999, seed: int = 0) -> tuple[int, float]:
+    """(index of the first value behind the likeliest step of the mean, its permutation p-value), for a series without a reference.
+
+    The largest difference of the means before and behind, in standard errors, each side of at least STEP_MIN values; under no
+    change every order of the values is as likely, so p is exact: (0, 1.0) where there are too few values, or all are equal.
+    """
+    series = np.asarray(values, np.float64)
+    n = series.size
+    if n < 2 * STEP_MIN or not np.ptp(series) > 0:
+        return 0, 1.0
+    rng = np.random.default_rng(seed)
+    rows = np.vstack([series, *(rng.permutation(series) for _ in range(permutations))]) - series.mean()
+    before = np.arange(STEP_MIN, n - STEP_MIN + 1)
+    # With the mean taken off, both sides' sums are opposite: the difference of their means in standard errors is this, but for sd.
+    found = np.abs(np.cumsum(rows, axis=1)[:, before - 1]) * np.sqrt(n / (before * (n - before)))
+    largest = found.max(axis=1)
+    reached = np.count_nonzero(largest[1:] >= largest[0] - 1e-12 * largest[0])
+    return int(before[found[0].argmax()]), float((1 + reached) / (1 + permutations))
 
 
 def adwin(values: Iterable[float], *, delta: float = 0.002) -> list[int]:

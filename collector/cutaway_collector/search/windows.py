@@ -20,9 +20,9 @@ def windows(store: Store, *, start_ns: int | None, end_ns: int | None, filters: 
     """The newest windows first: {"windows", "truncated", "stats"}. Raises StoreError.
 
     A window begins in start_ns to end_ns, the end excluded, None for open. filters: names of FILTERS with the values that rows have
-    exactly. A row is {"start_ns", "seconds", "service", "model", "route", "template", "answers", "scores"}, a score {"name",
-    "value", "count", "label", "explanation", "examples" (trace ids), "scorer_version"}. truncated: whether there are more than
-    `limit` rows.
+    exactly. A row is {"start_ns", "seconds", "tenant", "service", "model", "route", "template", "answers", "scores"}, a score
+    {"name", "value", "count", "label", "explanation", "examples" (trace ids), "scorer_version"}. truncated: whether there are more
+    than `limit` rows.
     """
     database = store.database.replace("\\", "\\\\").replace("`", "\\`")
     bound: dict[str, Any] = {f"f_{name}": value for name, value in filters.items()}
@@ -35,16 +35,18 @@ def windows(store: Store, *, start_ns: int | None, end_ns: int | None, filters: 
     if label:
         having, bound["label"] = " HAVING countIf(Label = {label:String}) > 0", label
     found = store.query(
-        "SELECT toUnixTimestamp(WindowStart) AS start_s, WindowSeconds, ServiceName, ResponseModel, Route, PromptTemplate, "
-        "max(Answers), arraySort(groupArray((toString(ScoreName), Value, Count, toString(Label), Explanation, Examples, "
+        "SELECT toUnixTimestamp(WindowStart) AS start_s, WindowSeconds, TenantId, ServiceName, ResponseModel, Route, "
+        "PromptTemplate, max(Answers), "
+        "arraySort(groupArray((toString(ScoreName), Value, Count, toString(Label), Explanation, Examples, "
         f"toString(ScorerVersion)))) FROM `{database}`.{WINDOW_SCORES.name} FINAL WHERE {' AND '.join(where) or '1'} "
         "GROUP BY TenantId, WindowStart, WindowSeconds, ServiceName, ResponseModel, Route, PromptTemplate"
         f"{having} ORDER BY WindowStart DESC, ServiceName, ResponseModel, Route, PromptTemplate, TenantId LIMIT {int(limit) + 1}",
         bound)
     rows = [
-        {"start_ns": int(start_s) * 10**9, "seconds": int(seconds), "service": service, "model": model, "route": route,
-         "template": template, "answers": int(answers), "scores": [dict(zip(_SCORE, score, strict=True)) for score in scores]}
-        for start_s, seconds, service, model, route, template, answers, scores in found.rows
+        {"start_ns": int(start_s) * 10**9, "seconds": int(seconds), "tenant": tenant, "service": service, "model": model,
+         "route": route, "template": template, "answers": int(answers),
+         "scores": [dict(zip(_SCORE, score, strict=True)) for score in scores]}
+        for start_s, seconds, tenant, service, model, route, template, answers, scores in found.rows
     ]
     return {"windows": rows[:limit], "truncated": len(rows) > limit,
             "stats": {"elapsed_ms": found.elapsed_s * 1000, "rows_read": found.rows_read}}

@@ -5,14 +5,17 @@ Not the scores (the verb `windows` has their formulas) and not when they are mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway_collector import windows as verb
+from cutaway_collector.baselines.changes import Deployment
 from cutaway_collector.search import windows as query
 from cutaway_collector.web import figures, times, urls
 from cutaway_collector.web.errors import BadParameter
+from cutaway_collector.web.pages import windows_changes
+from cutaway_collector.web.pages.windows_changes import Turn
 from cutaway_collector.web.site import Arguments, Site, Tab
 
 LIMIT_DEFAULT: Final = 100
@@ -22,6 +25,7 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("duplicate_share", "Duplicates"), ("surprisal_rise", "Surprisal rise"), ("memorised_share", "Memorised"),
 )
 """Score name, heading. The twin has all of them."""
+_NAMES: Final = tuple(name for name, _ in COLUMNS)
 _HELP: Final = {kind.name: kind.help + (f"; {kind.unit}" if kind.unit == "nats" else "") for kind in verb.KINDS}
 LABELS: Final = tuple(kind.label for kind in verb.KINDS if kind.label)
 
@@ -65,6 +69,8 @@ class WindowRow:
     answers: int
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...]
+    turns: tuple[str, ...]
+    deployed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +89,23 @@ class WindowsPage:
 
 
 def twin(site: Site, args: Arguments) -> dict[str, Any]:
-    """The JSON twin: {"windows", "truncated", "stats"}. Raises BadParameter, StoreError."""
-    return _found(site, args)[0]
+    """The JSON twin: {"windows", "truncated", "stats"}; a window has "changes" and "deployed". Raises BadParameter, StoreError."""
+    found, _ = _found(site, args)
+    marks = windows_changes.find(site, found["windows"], _NAMES)
+    return {**found, "windows": [{
+        **row, "changes": [turn.shown() for turn in marks.turns.get(place, ())],
+        "deployed": marks.deployed[place].shown() if place in marks.deployed else None}
+        for place, row in enumerate(found["windows"])]}
 
 
 def page(site: Site, args: Arguments) -> WindowsPage:
     """The page. Raises BadParameter, StoreError."""
     found, kept = _found(site, args)
+    marks = windows_changes.find(site, found["windows"], _NAMES)
     current = "" if kept.get("to") else kept.get("from", "all")
     return WindowsPage(
-        rows=tuple(_row(row, kept, site.now_ns()) for row in found["windows"]),
+        rows=tuple(_row(row, kept, site.now_ns(), marks.turns.get(place, ()), marks.deployed.get(place))
+                   for place, row in enumerate(found["windows"])),
         headings=tuple((heading, _HELP[name]) for name, heading in COLUMNS),
         ranges=tuple(Tab(label, urls.windows(kept, from_=text, to=""), current == (text or "all")) for text, label in times.RANGES),
         labels=tuple(Tab(label, urls.windows(kept, label="" if kept.get("label") == label else label), kept.get("label") == label)
@@ -132,7 +145,8 @@ def _limit(text: str, rows_max: int) -> int:
     return int(text)
 
 
-def _row(row: Mapping[str, Any], kept: Mapping[str, str], now_ns: int) -> WindowRow:
+def _row(row: Mapping[str, Any], kept: Mapping[str, str], now_ns: int, turns: Sequence[Turn],
+         deployed: Deployment | None) -> WindowRow:
     scores = {score["name"]: score for score in row["scores"]}
     findings = []
     for score in row["scores"]:
@@ -150,7 +164,17 @@ def _row(row: Mapping[str, Any], kept: Mapping[str, str], now_ns: int) -> Window
         answers=row["answers"],
         cells=tuple(_cell(scores.get(name)) for name, _ in COLUMNS),
         findings=tuple(findings),
+        turns=tuple(_turned(turn) for turn in turns),
+        deployed=f"{deployed.version} takes over from {deployed.previous}" if deployed else "",
     )
+
+
+def _turned(turn: Turn) -> str:
+    """"Cosine rose from 0.2 to 0.6 (q 0.004), with 1.1"."""
+    verb = "rose" if turn.since > turn.before else "fell"
+    said = (f"{dict(COLUMNS)[turn.name]} {verb} from {figures.number(turn.before)} to {figures.number(turn.since)} "
+            f"(q {figures.number(turn.q)})")
+    return f"{said}, with {turn.version}" if turn.version else said
 
 
 def _cell(score: Mapping[str, Any] | None) -> Cell:
