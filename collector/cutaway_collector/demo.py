@@ -100,7 +100,7 @@ def _generate(endpoint: str) -> list[str]:
         model, tokenizer = smollm2.load()
         progress.advance(loading)
         cutaway.configure(endpoint=f"http://{endpoint}", protocol="grpc", service_name="cutaway-demo", capture="text",
-                          tokenizer=tokenizer, attention_layers_max=0)  # what the product can show, whatever it costs
+                          tokenizer=tokenizer, attention_layers_max=0, alternatives=5)  # what the product shows, whatever it costs
         cutaway.instrument()
         stage = Stage(model, tokenizer)
         running = progress.add_task("generating", total=len(SCENES))

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
 from cutaway_collector import credentials, decode
-from cutaway_collector.contracts import Encoding, Receipt
+from cutaway_collector.contracts import Encoding, Receipt, Submit
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.search import sample as stored_sample
 from cutaway_collector.settings import Settings
@@ -52,7 +53,7 @@ class Road:
         return Receipt(checked.spans, checked.rejected, checked.message)
 
 
-def _client(store: ClickHouseStore, road: Road | None = None, *, gate: Gate | None = None, grpc: str = "127.0.0.1:4317",
+def _client(store: ClickHouseStore, road: Submit | None = None, *, gate: Gate | None = None, grpc: str = "127.0.0.1:4317",
             http: str = "127.0.0.1:4318", **settings: object) -> FlaskClient:
     intake = Intake(road or Road(store), lambda: (grpc, http))
     app = create_app(store, Settings(data="unused", **settings), intake=intake, gate=gate)  # type: ignore[arg-type]
@@ -83,6 +84,37 @@ def test_made_up_answers_read_as_they_were_written(store: ClickHouseStore) -> No
     assert {row[0] for row in found} == {answer for _, _, _, answer in sample.TALKS}
     assert all(count == signals == tokens and matrix == count * sample.LAYERS == count * layers
                for _, count, signals, matrix, layers, tokens in found)
+
+
+def test_the_form_answers_when_the_sample_is_stored(store: ClickHouseStore) -> None:
+    """Spans are stored a moment after they are taken; the page that follows the click has them all the same."""
+    road, later = Road(store), []
+
+    def slow(payload: bytes, encoding: Encoding, tenant: str = "") -> Receipt:
+        later.append(Timer(0.5, road, (payload, encoding, tenant)))
+        later[0].start()
+        return Receipt(1, 0, "")
+
+    client = with_token(_client(store, slow))
+    client.post("/start/sample", data={"do": "load"})
+
+    assert "Sample data is loaded" in client.get("/start").text
+    later[0].join()
+
+
+def test_made_up_choices_are_sorted_and_hold_the_chosen_token_at_its_rank(store: ClickHouseStore) -> None:
+    """The likeliest come first, they share one probability, and a token of rank 2 is the third choice with its own surprisal."""
+    Road(store)(sample.request(Span(1).start_ns), "json")
+    rows = store.query("SELECT TokenIds, Surprisals, Ranks, AlternativeIds, AlternativeSurprisals FROM otel.gen_ai_tokens").rows
+    assert len(rows) == len(sample.TALKS)
+    for tokens, surprisals, ranks, ids, nats in rows:
+        choices, their = np.reshape(ids, (len(tokens), -1)), np.reshape(nats, (len(tokens), -1))
+        assert (np.diff(their, axis=1) >= -1e-5).all()
+        assert (np.exp(-their).sum(axis=1) <= 1.001).all()
+        known = np.flatnonzero(np.array(ranks) < sample.CHOICES)
+        places = np.array(ranks)[known].astype(int)
+        assert (choices[known, places] == np.array(tokens)[known]).all()
+        np.testing.assert_allclose(their[known, places], np.array(surprisals)[known], atol=1e-4)
 
 
 def test_sample_data_is_loaded_and_removed_by_a_form(store: ClickHouseStore) -> None:

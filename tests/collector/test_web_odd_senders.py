@@ -19,7 +19,7 @@ from search_helpers import START_NS, Span
 ODD_NUMBERS = {
     "huge": "1e308", "infinite": "inf", "minus infinite": "-inf", "not a number": "nan", "negative": "-5", "tiny": "1e-320",
 }
-NUMBERS_TRACE, CLOCKS_TRACE, RING_TRACE = 50, 51, 52
+NUMBERS_TRACE, CLOCKS_TRACE, RING_TRACE, MANY_TRACE = 50, 51, 52, 53
 NUMERIC = (
     spans_of.PERPLEXITY, spans_of.TTFT, "cutaway.time_per_output_token", "cutaway.output.surprisal.mean",
     "cutaway.output.surprisal.max", "cutaway.output.entropy.mean", "cutaway.attention.entropy.mean",
@@ -41,7 +41,9 @@ def _spans() -> list[Span]:
     ]
     ring = [Span(520, "a", RING_TRACE, 521), Span(521, "b", RING_TRACE, 522), Span(522, "c", RING_TRACE, 520),
             Span(523, "its own parent", RING_TRACE, 523)]
-    return [*odd, *clocks, *ring]
+    many = Span(530, "many", MANY_TRACE, 0, attributes=base | {f"key.{index:05}": f"value {index}" for index in range(3000)})
+    nobody = Span(540, "chat nobody", MANY_TRACE, 530, "", attributes=base)
+    return [*odd, *clocks, *ring, many, nobody]
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,22 @@ def test_the_longest_span_fills_the_map_of_its_trace(client: FlaskClient) -> Non
 def test_shades(value: float | None, shade: int) -> None:
     """Sixteen equal steps from zero to the full value; what lies outside takes the ends."""
     assert shade == figures.shade(value, 4.0)
+
+
+@pytest.mark.parametrize("path", [f"/trace/{MANY_TRACE:032x}?span={530:016x}", f"/gen/{530:016x}"])
+def test_very_many_attributes_do_not_make_the_page_heavy(client: FlaskClient, path: str) -> None:
+    """The first 500 of a group are listed, the rest is counted and stands in the JSON."""
+    page = client.get(path).text
+    told = "2\u202f500 more, in the JSON" if "trace" in path else "more, in the JSON"
+
+    assert told in page
+    assert len(page) < 500_000
+    assert "value 2999" not in page
+    assert "value 2999" in client.get(f"/trace/{MANY_TRACE:032x}/span/{530:016x}.json").text
+
+
+def test_a_generation_of_no_service_has_no_empty_place_for_it(client: FlaskClient) -> None:
+    """The line under the title names what is known, with one dot between two things."""
+    line = world.get(client, f"/gen/{540:016x}").text.split("chat nobody", 2)[-1][:40]
+
+    assert "· ·" not in " ".join(line.split())

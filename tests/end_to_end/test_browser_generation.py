@@ -170,6 +170,20 @@ def test_g_finds_the_next_hesitation_and_the_slider_counts_them(page: Page) -> N
     expect(page.locator("[data-readout]")).to_contain_text(f"token {wanted[2]}")
 
 
+def test_g_starts_the_walk_from_anywhere(page: Page) -> None:
+    """With nothing in focus `g` goes to the first hesitation and the text takes the focus; in the search box it is a letter."""
+    _open(page, GENERATION)
+    first = page.locator("[data-lane] .t.h").first.inner_text()
+    page.keyboard.press("g")
+    expect(page.locator(".t.at")).to_have_text(first)
+    expect(page.locator("[data-lane]")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-panel]")).to_contain_text("alternatives=5")
+    page.locator("[data-omnibox]").press("g")
+    expect(page.locator("[data-omnibox]")).to_have_value("g")
+    expect(page.locator(".t.at")).to_have_text(first)
+
+
 def test_a_range_is_chosen_by_keys_and_summed_up(page: Page) -> None:
     """Shift and arrows choose a stretch; its mean, largest, sum and perplexity are those of the series; Escape lets go of it."""
     _open(page, f"{GENERATION}?signal=entropy")

@@ -59,7 +59,7 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("Generation", ("PageDown", "PageUp"), "Page ↓ ↑", "by screens", "generation.js"),
     Shortcut("Generation", ("Home", "End"), "Home  End", "first, last token", "generation.js"),
     Shortcut("Generation", ("ArrowUp", "ArrowDown"), "↑  ↓", "layer of the map, in the matrix with ← → the head", "generation.js"),
-    Shortcut("Generation", ("g", "G"), "g  G", "next, previous striking token", "generation.js"),
+    Shortcut("Generation", ("g", "G"), "g  G", "next, previous hesitation, from anywhere on the page", "generation.js"),
     Shortcut("Generation", ("v",), "v", "next view", "generation.js"),
     Shortcut("Generation", ("Enter",), "Enter", "pin the token", "generation.js"),
     Shortcut("Generation", ("Escape",), "Esc", "let go of the selection", "generation.js"),

@@ -21,6 +21,7 @@ from cutaway_collector.search.sample import SERVICE
 
 MODELS: Final = ("sample-model-small", "sample-model-large")
 LAYERS: Final = 12
+CHOICES: Final = 4
 SPREAD_S: Final = 1500
 """The traces began within so many seconds before now."""
 SAYS_SO: Final = "made up by the collector, no model ran"
@@ -94,6 +95,7 @@ def _generation(rng: np.random.Generator, model: str, manner: str, question: str
     attention = np.maximum(attention + rng.normal(0, 0.12, attention.shape), 0.02)
     ids: dict[str, int] = {}
     token_ids = np.array([ids.setdefault(piece, 100 + len(ids)) for piece in pieces], np.uint32)
+    choices, their_surprisal = _choices(token_ids, surprisal, rank)
     mean = float(surprisal.mean())
     return {
         "cutaway.sample": SAYS_SO, c.OPERATION_NAME: "chat", c.PROVIDER_NAME: "sample",
@@ -110,8 +112,31 @@ def _generation(rng: np.random.Generator, model: str, manner: str, question: str
         c.TOKEN_TEXT: pieces, c.TOKEN_ID: _packed(token_ids), c.TOKEN_SURPRISAL: _packed(surprisal.astype(np.float32)),
         c.TOKEN_ENTROPY: _packed(entropy.astype(np.float32)), c.TOKEN_RANK: _packed(rank),
         c.TOKEN_MARGIN: _packed(np.maximum(0.01, 5 - 1.6 * entropy).astype(np.float32)),
+        c.ALTERNATIVE_ID: _packed(choices), c.ALTERNATIVE_SURPRISAL: _packed(their_surprisal),
         c.TOKEN_INTER_TOKEN_TIME: _packed(pace.astype(np.float32)), c.ATTENTION_ENTROPY: _packed(attention.astype(np.float32)),
     }, float(pace.sum())
+
+
+def _choices(token_ids: npt.NDArray[np.uint32], surprisal: npt.NDArray[np.float64],
+             rank: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+    """The CHOICES likeliest tokens [token, choice] and their surprisal in nats: words of the answer, the chosen one at its rank.
+
+    What is above the chosen token's probability is likelier by halves of what is left over, what is below has halves of it.
+    """
+    others = np.unique(token_ids)
+    ids = np.zeros((len(token_ids), CHOICES), np.uint32)
+    chances = np.zeros((len(token_ids), CHOICES))
+    halves = 0.5 ** np.arange(1, CHOICES + 1)
+    for at, (own, chance, place) in enumerate(zip(token_ids, np.exp(-surprisal), rank, strict=True)):
+        above = min(int(place), CHOICES)
+        left = max(0.0, 1 - (above + 1) * chance)
+        chances[at, :above] = chance + left * halves[:above]
+        chances[at, above : above + 1] = chance
+        below = min(chance, left * 0.5**above)
+        chances[at, above + 1 :] = below * halves[: max(0, CHOICES - above - 1)]
+        rest = np.roll(others[others != own], -3 * at)[: CHOICES]
+        ids[at] = np.insert(rest, above, own)[:CHOICES] if above < CHOICES else rest
+    return ids, -np.log(np.maximum(chances, 1e-9)).astype(np.float32)
 
 
 def _message(role: str, text: str) -> str:

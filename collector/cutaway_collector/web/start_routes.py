@@ -8,7 +8,9 @@ Not the sample data. Loading and removing change what is stored, so they need th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, redirect, request
@@ -22,6 +24,9 @@ from cutaway_collector.web.gate import may
 from cutaway_collector.web.pages import first_run
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.site import Site
+
+STORED_SECONDS_MAX: Final = 5.0
+"""How long the form waits for the sample data, which goes the way of all spans and is stored a moment after it was taken."""
 
 
 def routes(app: Flask, site: Site, store: Store, intake: Intake | None, render: Callable[..., Response],
@@ -54,6 +59,9 @@ def routes(app: Flask, site: Site, store: Store, intake: Intake | None, render: 
         wanted = request.form.get("do", "")
         if wanted == "load":
             intake.submit(sample.request(site.now_ns()), "json", g.caller.tenant)
+            until_s = time.monotonic() + STORED_SECONDS_MAX
+            while not stored_sample.loaded(site.store) and time.monotonic() < until_s:
+                time.sleep(0.05)
         elif wanted == "remove":
             stored_sample.remove(store, g.caller.tenant)
         else:

@@ -20,7 +20,7 @@ from cutaway_collector.web.pages.generation_choice import LANE, VIEWS, Choice, L
 from cutaway_collector.web.pages.generation_header import Badge, Score, Tile, badges, sequence_scores, tiles
 from cutaway_collector.web.pages.generation_twin import outline
 from cutaway_collector.web.pages.score_lines import ScoreLine, lines
-from cutaway_collector.web.pages.trace import Property, properties, spoken
+from cutaway_collector.web.pages.trace import Properties, properties, spoken
 from cutaway_collector.web.site import Arguments, Site, Tab
 
 KEYS: Final = (
@@ -105,8 +105,8 @@ class GenerationPage:
     sequence_scores: tuple[Score, ...]
     text_captured: bool
     scores: tuple[ScoreLine, ...]
-    messages: tuple[Property, ...]
-    attributes: tuple[Property, ...]
+    messages: Properties
+    attributes: Properties
     hidden: tuple[tuple[str, str], ...]
     config: Mapping[str, Any]
     keys: tuple[tuple[str, str], ...]

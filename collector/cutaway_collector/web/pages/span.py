@@ -5,7 +5,7 @@ Not its token series, which are the generation's page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ from cutaway_collector.web.pages.score_lines import ScoreLine, lines
 from cutaway_collector.web.site import Site
 
 VALUE_CHARS_MAX: Final = 20_000
+PROPERTIES_MAX: Final = 500
+"""Attributes listed of one span, one group of them or one event; the JSON has all."""
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -39,11 +41,25 @@ class Property:
 
 
 @dataclass(frozen=True, slots=True)
+class Properties:
+    """The attributes that are listed, which one iterates over; the length is that of all there are."""
+
+    listed: tuple[Property, ...]
+    count: int
+
+    def __iter__(self) -> Iterator[Property]:
+        return iter(self.listed)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Attributes that belong together."""
 
     label: str
-    properties: tuple[Property, ...]
+    properties: Properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,7 @@ class Event:
     name: str
     after_ns: int
     failure: bool
-    properties: tuple[Property, ...]
+    properties: Properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ class Opened:
     failed: bool
     after_ns: int
     groups: tuple[Group, ...]
-    resource: tuple[Property, ...]
+    resource: Properties
     events: tuple[Event, ...]
     links: tuple[tuple[str, str, str], ...]
     generation_url: str
@@ -147,12 +163,13 @@ def _said(span: Mapping[str, Any]) -> tuple[Group, ...]:
     return (Group("Messages", found),) if found else ()
 
 
-def spoken(attributes: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> tuple[Property, ...]:
+def spoken(attributes: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> Properties:
     """The span's prompts and answers in whatever dialect, role by role."""
-    return tuple(
+    found = list(verb.messages(attributes, events))
+    return Properties(tuple(
         Property(source, role, text[:VALUE_CHARS_MAX], max(0, len(text) - VALUE_CHARS_MAX), "", False)
-        for role, text, source in verb.messages(attributes, events)
-    )
+        for role, text, source in found[:PROPERTIES_MAX]
+    ), len(found))
 
 
 def _groups(attributes: Mapping[str, Any]) -> tuple[Group, ...]:
@@ -167,14 +184,14 @@ def _groups(attributes: Mapping[str, Any]) -> tuple[Group, ...]:
     return tuple(out)
 
 
-def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "") -> tuple[Property, ...]:
+def properties(attributes: Mapping[str, Any], *, linked: bool, prefix: str = "") -> Properties:
     """Attributes in alphabetical order, as text; `linked` gives short ones a search for their like."""
     out = []
-    for key in sorted(attributes):
+    for key in sorted(attributes)[:PROPERTIES_MAX]:
         value = str(attributes[key])
         short = linked and len(value) <= 120 and "\n" not in value
         url = urls.search(q=f"{query_edit.field_name(key)}:{query_edit.quoted(value)}", from_="all") if short else ""
         name, cut = key.removeprefix(prefix) or key, max(0, len(value) - VALUE_CHARS_MAX)
         wide = "\n" in value.strip() or key == "exception.stacktrace"
         out.append(Property(key, name, value[:VALUE_CHARS_MAX], cut, url, wide))
-    return tuple(out)
+    return Properties(tuple(out), len(attributes))

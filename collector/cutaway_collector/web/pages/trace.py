@@ -21,7 +21,7 @@ from cutaway_collector.web import charts, figures, minimap, times, trace_rows, t
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.keys import SHORTCUTS, Shortcut
 from cutaway_collector.web.pages import span as span_page
-from cutaway_collector.web.pages.span import Property as Property
+from cutaway_collector.web.pages.span import Properties as Properties
 from cutaway_collector.web.pages.span import checked_id as checked_id
 from cutaway_collector.web.pages.span import properties as properties
 from cutaway_collector.web.pages.span import spoken as spoken

@@ -49,6 +49,12 @@ class TokenView extends HTMLElement {
     });
     this.addEventListener("click", (event) => this.click(event));
     this.addEventListener("keydown", (event) => this.key(event));
+    // Hesitations are what one comes for: with nothing in focus, their keys start the walk, and the text takes the focus.
+    document.addEventListener("keydown", (event) => {
+      if (event.target !== document.body || (event.key !== "g" && event.key !== "G")) return;
+      this.querySelector("[data-lane]")?.focus({ preventScroll: true });
+      this.key(event);
+    });
     this.overview?.addEventListener("pointerdown", (event) => {
       const box = this.overview.getBoundingClientRect();
       this.go(Math.floor(((event.clientX - box.left) / box.width) * this.config.count));

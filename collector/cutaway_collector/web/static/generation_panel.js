@@ -161,6 +161,7 @@ export class Panel {
     }
     out.push(list);
     if (found.alternatives?.length) out.push(alternatives(found.alternatives[0], found.token_ids[0]));
+    else out.push(element("p", "The other choices at this place were not recorded: cutaway.configure(alternatives=5) keeps the five most likely.", "muted"));
     const layers = (ways.kind === "entropy" ? found.attention_entropy : found.attention?.[ways.kind])?.[0];
     if (layers?.length) out.push(profile(layers, ways.names, ways.label, ways.unit));
     if (found.sources?.positions?.length) out.push(sources(found.sources, found.input_tokens, ways.names, ways.text, ways.go));
