@@ -70,7 +70,9 @@ def test_what_cannot_be_kept_is_refused(value: Any) -> None:
     '{"document": {"rules": [{"name": "x", "query": "\\ud800", "condition": {"above": 1}}]}}',
     '{"document": {"rules": [{"name": "x", "condition": {"above": ' + "9" * 400 + '}}]}}',
     '{"document": {"rules": ' + "[" * 100_000 + "]" * 100_000 + '}}',
-], ids=["half a character", "a number of 400 digits", "lists without end"])
+    '{"document": {"rules": [{"name": "x", "condition": {"above": 1, "above": 2}}]}}',
+    '{"document": {"rules": [], "rules": [{"name": "x", "condition": {"above": 1}}]}}',
+], ids=["half a character", "a number of 400 digits", "lists without end", "a bound twice", "two lists of rules"])
 def test_a_hostile_request_is_refused_and_the_page_goes_on(alerts_store: Store, body: str) -> None:
     """A 400 that names the rule; nothing of it is stored, and /alerts is shown as before."""
     client: FlaskClient = with_token(create_app(alerts_store, Settings(data="unused")).test_client())

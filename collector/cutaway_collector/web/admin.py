@@ -9,6 +9,7 @@ All lie under /admin, which asks for the scope admin. A back-fill covers every t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -57,12 +58,23 @@ def body() -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMedia(f"this route takes application/json, it was sent {request.mimetype[:40] or 'nothing'!r}")
     try:
-        body = request.get_json(silent=True)
+        body = json.loads(request.get_data(), object_pairs_hook=_once)
     except RecursionError:
         raise MalformedRequest("the body is nested too deeply") from None
+    except ValueError:
+        body = None
     if not isinstance(body, dict):
         raise MalformedRequest("the body is a JSON object: {} where there is nothing to say")
     return body
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedRequest(f"{twice[:60]!r} stands twice in one object: the first would be lost. Give it once.")
+    return found
 
 
 def _asked(body: dict[str, Any]) -> Request | None:
