@@ -100,7 +100,7 @@ def spans_block(spans: Sequence[Span]) -> Block:
 @contextmanager
 def stored(directory: Path, spans: Sequence[Span], *more: Block) -> Iterator[ClickHouseStore]:
     """A store that holds these spans and blocks, closed at the end."""
-    store = open_store(Settings(data=str(directory)))
+    store = open_store(Settings(data=str(directory), query_seconds_max=60))
     try:
         if spans:
             store.insert(spans_block(spans), "spans")

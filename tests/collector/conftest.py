@@ -10,6 +10,13 @@ import pytest
 from alerts_helpers import wipe
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
+from patience_helpers import unhurried
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unhurried() -> Iterator[None]:
+    with unhurried():
+        yield
 
 
 @pytest.fixture

@@ -49,14 +49,6 @@ CASES: list[tuple[str, str, str, str]] = [
 """Query with the caret as |, the kind of its place, whose value it is, what is typed of it."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def patience() -> Iterator[None]:
-    """What is offered must not depend on how busy the machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(completion, "SECONDS_MAX", 60.0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     spans, blocks = world.world()

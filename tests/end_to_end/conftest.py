@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
-from browser_helpers import Watch, chromium
+from browser_helpers import Watch, chromium, watched_page
+from patience_helpers import unhurried
 from serving import Serving
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unhurried() -> Iterator[None]:
+    with unhurried():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +38,11 @@ def watch() -> Iterator[Watch]:
     watching = Watch()
     yield watching
     assert not watching.faults, watching.faults
+
+
+@pytest.fixture
+def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
+    """A watched page of 1280 x 900 px whose addresses begin with the `url` of its file."""
+    context, opened = watched_page(browser, watch, base_url=url)
+    yield opened
+    context.close()

@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 import web_helpers as world
 from browser_helpers import CHROMIUM, Watch, watched_page
-from cutaway_collector.search import completion
 from cutaway_collector.search.caret import context
 
 pytestmark = [
@@ -29,14 +28,6 @@ OPTION = ".query-box [role=option]"
 TRACE = f"/trace/{world.RAG_TRACE:032x}"
 PIECES = ["model", "ttft", ":", ">", "=", '"', "\\", "(", ")", "{", "}", "[", "]", "|", " ", "any", "is", "has", "-", "NOT ", "OR",
           "/", "é", "名", ".x", "score.", "resource.", "1", ",", "a", "stats ", "sort", "\t", "😀", "TO", "~", "!="]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def patience() -> Iterator[None]:
-    """What is offered must not depend on how busy the machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(completion, "SECONDS_MAX", 60.0)
-        yield
 
 
 @pytest.fixture(scope="module")
