@@ -80,13 +80,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
-    context, opened = watched_page(browser, watch, base_url=url)
-    yield opened
-    context.close()
-
-
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_obey_the_policy_and_fit_a_phone(page: Page, path: str) -> None:
     """No policy violation, script error or foreign request on any page; at 320 px nothing scrolls sideways."""

@@ -40,13 +40,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
-    context, opened = watched_page(browser, watch, base_url=url)
-    yield opened
-    context.close()
-
-
 def _open(page: Page, path: str) -> None:
     page.goto(path)
     page.wait_for_selector("token-view[data-ready][data-hesitating]")

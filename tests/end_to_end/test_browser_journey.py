@@ -30,10 +30,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def page(browser: Browser, watch: Watch, empty: Serving) -> Iterator[Page]:
-    context, opened = watched_page(browser, watch, base_url=f"http://{empty.addresses['ui']}")
-    yield opened
-    context.close()
+def url(empty: Serving) -> str:
+    return f"http://{empty.addresses['ui']}"
 
 
 def send(collector: Serving, *names: str, error: bool = False, service: str = "by-hand") -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 import judged_helpers as world
-from browser_helpers import CHROMIUM, Watch, watched_page
+from browser_helpers import CHROMIUM
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,13 +23,6 @@ PAGES = ["/alerts", "/alerts?state=firing", "/alerts/test?rule=looping-answers",
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with world.judged(tmp_path_factory.mktemp("judged")) as store, world.served(store) as address:
         yield address
-
-
-@pytest.fixture
-def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
-    context, opened = watched_page(browser, watch, base_url=url)
-    yield opened
-    context.close()
 
 
 @pytest.mark.parametrize("path", PAGES)

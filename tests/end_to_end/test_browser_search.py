@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import web_helpers as world
-from browser_helpers import CHROMIUM, Watch, watched_page
+from browser_helpers import CHROMIUM
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,13 +23,6 @@ pytestmark = [
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with world.stored(tmp_path_factory.mktemp("browser-search") / "data", *world.world()) as store, world.served(store) as address:
         yield address
-
-
-@pytest.fixture
-def page(browser: Browser, watch: Watch, url: str) -> Iterator[Page]:
-    context, opened = watched_page(browser, watch, base_url=url)
-    yield opened
-    context.close()
 
 
 def parameters(page: Page) -> dict[str, str]:

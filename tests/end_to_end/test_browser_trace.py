@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 import web_helpers as world
-from browser_helpers import CHROMIUM, Watch, chromium, watched_page
+from browser_helpers import CHROMIUM, Watch, watched_page
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app
@@ -64,21 +64,6 @@ def grouped_url(store: ClickHouseStore) -> Iterator[str]:
     """The same store behind pages that draw fewer spans a row each."""
     with serving(create_app(store, Settings(data="unused", trace_spans_max=5000), now_ns=lambda: world.NOW_NS)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    watch = Watch()
-    context, opened = watched_page(browser, watch, base_url=url)
-    yield opened
-    context.close()
-    assert not watch.faults
 
 
 def _open(page: Page, path: str) -> None:
