@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import web_helpers as world
 from cutaway_collector import credentials
+from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.rules import parse_rule
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.errors import MalformedRequest
@@ -201,3 +202,84 @@ def test_the_rule_to_start_from_can_be_read(name: str, query: str) -> None:
     (rule,) = document["rules"]
     assert query == rule["query"]
     assert rule["name"] == parse_rule({**rule, "query": "is:error"}).name
+
+
+CHANNELS = {"channels": [{"name": "log", "kind": "log"}, {"name": "other", "kind": "log"}]}
+
+
+@pytest.fixture
+def desk(store: ClickHouseStore) -> Desk:
+    """No rule stands; two channels do."""
+    made = Desk(store, Settings(data="unused"))
+    made.apply(CHANNELS, prune=True)
+    return made
+
+
+def _form(**said: str) -> dict[str, str]:
+    return {"name": "failing chats", "do": "make", "above": "3", "window": "1h", "channel": "log", **said}
+
+
+def test_an_editor_makes_changes_and_removes_the_rule_of_a_search_by_a_form(client: FlaskClient, desk: Desk) -> None:
+    """What stands then is what the same definition in a file would be; the form shows it; gone is gone."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error operation:chat"})
+    made = client.post("/saved/alert", data=_form())
+    assert (303, "/alerts?rule=failing-chats") == (made.status_code, made.location)
+    file = {"name": "failing-chats", "query": "is:error operation:chat", "aggregate": "count", "window": "1h", "every": "5m",
+            "condition": {"above": 3}, "labels": {"saved_search": "failing chats"}, "channels": ["log"]}
+    assert ["same"] == [change["action"] for change in desk.apply({"rules": [file]}, dry_run=True)["changes"]]
+
+    client.post("/saved/alert", data=_form(above="12", window="1d", channel=""))
+    (rule,) = desk.listing()["rules"]
+    assert ("above 12", []) == (rule["condition"].split(" for")[0], rule["channels"])
+    page = world.get(client, "/saved")
+    assert ["12"] == [attrs["value"] for _, attrs in page.tags if attrs.get("name") == "above"]
+    assert "above 12" in page.text
+
+    client.post("/saved/alert", data=_form(do="remove"))
+    assert [] == desk.listing()["rules"]
+
+
+@pytest.mark.parametrize(("said", "words"), [
+    ({"above": "-1"}, "whole one"), ({"above": "1e9"}, "whole one"), ({"above": "9" * 400}, "whole one"),
+    ({"above": "²"}, "whole one"),
+    ({"window": "3m"}, "window is one of"), ({"channel": "nowhere"}, "no channel"), ({"name": "unsaved"}, "no search"),
+    ({"do": "remove"}, "no rule"),
+])
+def test_a_form_that_is_wrong_makes_no_rule(client: FlaskClient, desk: Desk, said: dict[str, str], words: str) -> None:
+    """Each is refused in words, and nothing stands."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error"})
+    answer = client.post("/saved/alert", data=_form(**said))
+
+    assert answer.status_code in (400, 404)
+    assert words in answer.text
+    assert [] == desk.listing()["rules"]
+
+
+def test_a_rule_of_a_file_is_not_touched_by_the_form(client: FlaskClient, desk: Desk) -> None:
+    """It may hold what no form shows: neither replaced nor removed, and the page offers neither."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error"})
+    desk.apply({"rules": [{"name": "failing-chats", "query": "is:error", "aggregate": "rate", "condition": {"above": 5}}]})
+    before = desk.listing()["rules"]
+
+    assert "/saved/alert" not in client.get("/saved").text
+    assert {409} == {client.post("/saved/alert", data=_form(do=wanted)).status_code for wanted in ("make", "remove")}
+    assert before == desk.listing()["rules"]
+
+
+def test_a_tenants_editor_watches_and_tells_its_own_alone(store: ClickHouseStore, desk: Desk, tmp_path: Path) -> None:
+    """The rule is of the editor's tenant; channels are those the tenant's rules tell already; a reader has the text alone."""
+    keys = {scope: credentials.add(tmp_path / "keys.json", scope, [scope], "green") for scope in ("read", "edit")}
+    gate = Gate(Credentials(tmp_path / "keys.json"), Sessions(b"s" * 32, secure=False))
+    client = create_app(store, Settings(data="unused"), now_ns=lambda: world.NOW_NS, gate=gate).test_client()
+    as_of = {scope: {"Authorization": f"Bearer {key}"} for scope, key in keys.items()}
+    SavedSearches(store).save("green", SavedSearch("failing chats", "is:error"))
+    given = {"name": "given", "tenant": "green", "aggregate": "count", "condition": {"above": 1}, "channels": ["other"]}
+    desk.apply({"rules": [given]})
+
+    reading = client.get("/saved", headers=as_of["read"]).text
+    assert "cutaway alerts apply" in reading
+    assert "/saved/alert" not in reading
+    assert 403 == client.post("/saved/alert", data=_form(), headers=as_of["read"]).status_code
+    assert 400 == client.post("/saved/alert", data=_form(), headers=as_of["edit"]).status_code
+    assert 303 == client.post("/saved/alert", data=_form(channel="other"), headers=as_of["edit"]).status_code
+    assert {("green", "given"), ("green", "failing-chats")} == {(rule["tenant"], rule["name"]) for rule in desk.listing()["rules"]}

@@ -19,6 +19,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as AnyResponse
 
+from cutaway_collector.alerts import Desk
+from cutaway_collector.alerts.book import Book
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
@@ -54,6 +56,7 @@ from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.navigation import NAVIGATION
 from cutaway_collector.web.pages import guide, windows
 from cutaway_collector.web.pages.first_run import Intake
+from cutaway_collector.web.pages.saved_alert import Subscriptions
 from cutaway_collector.web.pages.system import Insides
 from cutaway_collector.web.site import Site
 
@@ -118,7 +121,7 @@ def create_app(
     map_routes.routes(app, site, vectors, _render, _json)
     export_routes.routes(app, site, _render, _json)
     searches = SavedSearches(store)
-    saved_routes.routes(app, site, searches, _render, _json)
+    saved_routes.routes(app, site, searches, Subscriptions(Desk(store, settings), Book(store)), _render, _json)
     complete_routes.routes(app, site, searches, _json)
     compare_routes.routes(app, site, _render, _json)
     overview_routes.routes(app, site, _render, _json)

@@ -4,9 +4,9 @@
     POST /saved                     form: name, q, from, to, sort, cols, view; takes the place of the search of that name
     POST /saved/rename              form: name, new
     POST /saved/delete              form: name
+    POST /saved/alert               form: name, do (make, remove), above, window, channel: the alert rule of the search of that name
 
-A tenant's searches are its own; changing them needs the scope admin, as every change does. Not the keeping: that is the search
-verb's.
+A tenant's searches are its own; changing them needs the scope edit. Not the keeping: that is the search verb's.
 """
 
 from __future__ import annotations
@@ -16,22 +16,26 @@ from collections.abc import Callable
 from flask import Flask, Response, g, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from cutaway_collector.errors import NotFound
 from cutaway_collector.search.saved import SavedSearch, SavedSearches
 from cutaway_collector.web import urls
 from cutaway_collector.web.gate import may
 from cutaway_collector.web.pages import saved
+from cutaway_collector.web.pages.saved_alert import Subscriptions
 from cutaway_collector.web.site import Site
 
 
 def routes(
-    app: Flask, site: Site, searches: SavedSearches, render: Callable[..., Response], answer: Callable[..., Response]
+    app: Flask, site: Site, searches: SavedSearches, alerts: Subscriptions, render: Callable[..., Response],
+    answer: Callable[..., Response],
 ) -> None:
     """Adds them."""
 
     @app.get("/saved")
     def saved_page() -> Response:
         may_change = may("edit")
-        return render("saved.html", saved.page(searches.all(g.caller.tenant), request.args, site.now_ns(), may_change=may_change))
+        rules = alerts.rules(g.caller.tenant) if may_change else None
+        return render("saved.html", saved.page(searches.all(g.caller.tenant), request.args, site.now_ns(), rules))
 
     @app.get("/saved.json")
     def saved_twin() -> Response:
@@ -53,3 +57,14 @@ def routes(
     def saved_delete() -> AnyResponse:
         searches.delete(g.caller.tenant, request.form.get("name", ""))
         return redirect(urls.saved(), 303)
+
+    @app.post("/saved/alert")
+    def saved_alert() -> AnyResponse:
+        tenant, wanted = g.caller.tenant, request.form.get("name", "")
+        search = next((one for one in searches.all(tenant) if one.name == wanted), None)
+        if search is None:
+            raise NotFound(f"no search is saved as {wanted[:100]!r}")
+        if request.form.get("do") == "remove":
+            alerts.unsubscribe(tenant, search)
+            return redirect(urls.saved(), 303)
+        return redirect(urls.alerts(rule=alerts.subscribe(tenant, search, request.form)), 303)

@@ -1,11 +1,10 @@
 """The page of saved searches: what was given a name, found again, renamed, deleted, or made the start of an alert rule.
 
-Not the keeping, which is the search verb's; and no alert is made here: a rule is text that its owner puts in force.
+Not the keeping, which is the search verb's, and not the making of a rule, which is `saved_alert`'s: readers get one as text.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,17 +14,17 @@ from cutaway_collector.errors import QueryError
 from cutaway_collector.search import explain
 from cutaway_collector.search.saved import CHARACTERS_MAX, SAVED_MAX, SavedSearch
 from cutaway_collector.web import figures, times, urls
+from cutaway_collector.web.pages.saved_alert import WINDOWS, Rules, Standing, definition
 from cutaway_collector.web.site import Arguments
 
 FILTER_CHARACTERS_MAX: Final = 200
-_NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
-RULE_NAME_CHARACTERS_MAX: Final = 60
 RANGES: Final = {text: f"the last {label}" for text, label in times.RANGES if text}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One saved search. said: its query in words, "" where it cannot be read; range: its time range in words."""
+    """One saved search. said: its query in words, "" where it cannot be read; range: its time range in words; rule: as YAML; alert:
+    how its rule stands, None for who may not change it."""
 
     search: SavedSearch
     url: str
@@ -34,6 +33,7 @@ class Entry:
     ago: str
     updated: str
     rule: str
+    alert: Standing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class SavedPage:
     most: int
     name_characters_max: int
     may_change: bool
+    channels: tuple[str, ...]
+    windows: tuple[str, ...]
     twin_url: str
 
 
@@ -61,11 +63,12 @@ def twin(searches: list[SavedSearch], args: Arguments) -> dict[str, Any]:
             "total": len(searches), "searches_max": SAVED_MAX}
 
 
-def page(searches: list[SavedSearch], args: Arguments, now_ns: int, *, may_change: bool) -> SavedPage:
-    """The page of these."""
+def page(searches: list[SavedSearch], args: Arguments, now_ns: int, rules: Rules | None) -> SavedPage:
+    """The page of these. rules: of the visitor's tenant, None for one who may change nothing."""
     return SavedPage(
-        entries=tuple(_entry(search, now_ns) for search in _left(searches, args)), filter=_filter(args), total=len(searches),
-        most=SAVED_MAX, name_characters_max=CHARACTERS_MAX["name"], may_change=may_change,
+        entries=tuple(_entry(search, now_ns, rules) for search in _left(searches, args)), filter=_filter(args), total=len(searches),
+        most=SAVED_MAX, name_characters_max=CHARACTERS_MAX["name"], may_change=rules is not None,
+        channels=rules.channels if rules else (), windows=tuple(WINDOWS),
         twin_url=urls.saved(filter=_filter(args), json=True),
     )
 
@@ -80,13 +83,14 @@ def _left(searches: list[SavedSearch], args: Arguments) -> list[SavedSearch]:
     return [search for search in searches if all(word in f"{search.name} {search.query}".casefold() for word in words)]
 
 
-def _entry(search: SavedSearch, now_ns: int) -> Entry:
+def _entry(search: SavedSearch, now_ns: int, rules: Rules | None) -> Entry:
     try:
         said = explain(search.query)
     except QueryError:
         said = ""
     updated = search.updated_ns
-    return Entry(search, address(search), said, _range(search), figures.ago(updated, now_ns), times.iso(updated), rule(search))
+    return Entry(search, address(search), said, _range(search), figures.ago(updated, now_ns), times.iso(updated), rule(search),
+                 rules.standing(search) if rules else None)
 
 
 def _range(search: SavedSearch) -> str:
@@ -98,9 +102,7 @@ def _range(search: SavedSearch) -> str:
 
 def rule(search: SavedSearch) -> str:
     """An alert rule over this search, as `cutaway alerts apply` takes it: to be given a threshold by whoever puts it in force."""
-    name = _NOT_IN_A_NAME.sub("-", search.name).strip("-._")[:RULE_NAME_CHARACTERS_MAX] or "saved-search"
-    definition = {"name": name, "query": search.query, "aggregate": "count", "window": "5m", "every": "5m",
-                  "condition": {"above": 0}}
     # The writer leaves U+0085 as it stands outside ASCII-only documents, and every reader takes it for the end of a line.
-    text: str = yaml.safe_dump({"rules": [definition]}, sort_keys=False, allow_unicode="\x85" not in search.query, width=1_000_000)
+    text: str = yaml.safe_dump({"rules": [definition(search)]}, sort_keys=False, allow_unicode="\x85" not in search.query,
+                               width=1_000_000)
     return text
