@@ -6,6 +6,7 @@ Not for the JSON twins, which carry plain numbers in base units.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from cutaway_collector.web import times
@@ -122,7 +123,8 @@ def contained(text: Any) -> Any:
     return "".join(out) + _POP_ISOLATE * isolates + _POP_EMBEDDING * embeddings
 
 
-FILTERS: Final = {
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "between": times.between,
     "contained": contained,
     "number": number,
     "count": count,

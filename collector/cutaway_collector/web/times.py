@@ -15,6 +15,7 @@ NS: Final = 1_000_000_000
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _RELATIVE: Final = re.compile(r"-([0-9]{1,9})([smhdw])")
 _EPOCH: Final = re.compile(r"[0-9]{1,19}")
+_PLAIN: Final = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)T(?P<clock>\d\d:\d\d):(?P<s>\d\d)(?:\.000)?Z")
 _LAST_NS: Final = 2**32 * NS - 1
 """In February 2106: no stored time is later, the seconds of the tables end there."""
 
@@ -67,6 +68,17 @@ def _iso(text: str) -> int | None:
         moment = moment.replace(tzinfo=UTC)
     whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (whole // timedelta(microseconds=1)) * 1000
+
+
+def between(from_text: str, to_text: str) -> str:
+    """Both ends of a range as read: whole minutes without seconds, the day once; other than plain UTC times stay as they are."""
+    first, last = (_PLAIN.fullmatch(text) for text in (from_text, to_text))
+    if not first or not last:
+        return f"{from_text} → {to_text}"
+    seconds = first["s"] + last["s"] != "0000"
+    clocks = [f"{one['clock']}:{one['s']}" if seconds else one["clock"] for one in (first, last)]
+    end = clocks[1] if first["day"] == last["day"] else f"{last['day']} {clocks[1]}"
+    return f"{first['day']} {clocks[0]} → {end} UTC"
 
 
 def moment(ns: int) -> datetime:

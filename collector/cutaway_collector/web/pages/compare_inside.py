@@ -13,7 +13,7 @@ import numpy as np
 
 from cutaway_collector.comparison import Comparison
 from cutaway_collector.comparison.inside import Band, Enriched, HeadMap, Striking
-from cutaway_collector.drift.rule import ALPHA
+from cutaway_collector.drift.rule import ALPHA, VALUES_MIN
 from cutaway_collector.web import figures, tokens, urls
 from cutaway_collector.web.pages.compare_words import q_text, signed
 
@@ -47,6 +47,7 @@ class Heads:
     """The map, layers across and heads down. areas: (colour class, SVG path of its cells); marks: path of those that differ.
 
     values, q: for the script, "" where unknown. rows: the cells that differ most. limit: at the ends of the colours.
+    differing: how many cells, None where either side has too few generations for a claim, as elsewhere on the page.
     """
 
     layers: int
@@ -57,7 +58,7 @@ class Heads:
     limit: str
     values: str
     q: str
-    differing: int
+    differing: int | None
     n: str
     rows: tuple[tuple[str, str, str, str, str], ...]
 
@@ -154,20 +155,21 @@ def _heads(found: HeadMap) -> Heads:
     flat = [(layer, head, value, q) for layer, (row, qs) in enumerate(zip(found.difference, found.q, strict=True))
             for head, (value, q) in enumerate(zip(row, qs, strict=True))]
     limit = limit_of([value for _, _, value, _ in flat])
+    few = min(found.a_n, found.b_n) < VALUES_MIN
     areas: dict[str, str] = {}
     marks = ""
     for layer, head, value, q in flat:
         css = steps(value, limit)
         areas[css] = areas.get(css, "") + f"M{layer} {head}h1v1h-1z"
-        marks += f"M{layer}.3 {head}.5h.4" if q is not None and q <= ALPHA else ""
+        marks += f"M{layer}.3 {head}.5h.4" if q is not None and q <= ALPHA and not few else ""
     strongest = sorted((one for one in flat if one[2] is not None and one[3] is not None),
                        key=lambda one: (one[3] or 0.0, -abs(one[2] or 0.0)))
     rows = tuple((_place(found, layer, head), figures.number(found.a[layer][head]), figures.number(found.b[layer][head]),
-                  _nats(value), q_text(q)) for layer, head, value, q in strongest[:CELL_ROWS_SHOWN])
+                  _nats(value), "–" if few else q_text(q)) for layer, head, value, q in strongest[:CELL_ROWS_SHOWN])
     return Heads(
         found.layers, found.heads, found.by_head, tuple(sorted(areas.items())), marks, figures.number(limit),
         ",".join("" if value is None else f"{value:.3g}" for _, _, value, _ in flat),
-        ",".join("" if q is None else f"{q:.2g}" for _, _, _, q in flat), found.differing,
+        ",".join("" if q is None or few else f"{q:.2g}" for _, _, _, q in flat), None if few else found.differing,
         f"{figures.count(found.a_n)} and {figures.count(found.b_n)}", rows)
 
 

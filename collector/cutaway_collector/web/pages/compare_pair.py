@@ -118,10 +118,10 @@ def _said(pair: Tokens) -> tuple[str, ...]:
             f"{figures.count(whole['b_only'])} of B alone."]
     if whole["parts_at"] is None:
         said.append("Both say the same, token by token.")
-    else:
+    elif whole["same"]:
         said.append(f"They part at token {figures.count(whole['parts_at'])}.")
     if whole["mean_difference"] is not None:
-        said.append(f"On tokens in common the surprisal of B less that of A is "
+        said.append(f"On tokens in common the surprisal of B differs from that of A by "
                     f"{signed(whole['mean_difference'], figures.number)} nats on average.")
     if not pair.by_text and pair.models[0] != pair.models[1]:
         said.append("Texts were not captured, so token ids are compared: those of different models may mean different things.")

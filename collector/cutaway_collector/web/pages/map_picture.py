@@ -126,7 +126,7 @@ def page(found: LatentMap, wanted: Asked) -> MapPage:
     """The page of a map."""
     marks, legend = _coloured(found, wanted)
     chosen = found.selected
-    shown = chosen or list(found.placed)
+    shown = chosen or sorted(found.placed, key=lambda point: (-point.key.start_ns, point.key))
     spans = [point.key.span_id for point in chosen[:SPANS_MAX]]
     these = f"span:({', '.join(spans)})" if spans else ""
     colour = wanted.colour.name if wanted.colour else "cluster"
