@@ -36,8 +36,7 @@ CHART = {"kind": "chart", "attribute": "ttft", "chart": "cusum", "run_length": 1
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    """A pinned day and twenty windows, whose last eight answer a third of a standard deviation later under another version: too
-    little for any window by itself."""
+    """A pinned day and twenty windows, whose last eight answer a third of a standard deviation later under another version."""
     opened = open_store(Settings(data=str(tmp_path_factory.mktemp("streams") / "data"), retention_days=0, scores_retention_days=0))
     rng = np.random.default_rng(31)
     opened.insert(made.block(made.healthy(rng, 7200), made.moments(rng, 7200, *DAY)), "day")

@@ -120,6 +120,16 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
         corpora.remove(tmp_path, name)
 
 
+def test_a_name_that_a_command_line_takes_for_an_option_is_refused(tmp_path: Path) -> None:
+    """With a name that would do; one that was registered before there was this rule can be removed behind --."""
+    with pytest.raises(SettingsError, match="name it 'x'"):
+        corpora.add(tmp_path, "-x", [("d", " ".join(_text(1, 50)))])
+    corpora.add(tmp_path, "x", [("d", " ".join(_text(1, 50)))])
+    (tmp_path / "x").rename(tmp_path / "-x")
+    corpora.remove(tmp_path, "-x")
+    assert corpora.listed(tmp_path) == []
+
+
 def test_what_cannot_be_a_corpus_leaves_nothing(tmp_path: Path) -> None:
     """Too short, taken, or broken off in the middle: an error, and the folder as it was."""
     corpora.add(tmp_path, "c", [("d", " ".join(_text(1, 50)))])

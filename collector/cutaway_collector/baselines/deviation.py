@@ -23,6 +23,8 @@ HOURS_MIN: Final = 12
 """Hours of the reference that hold enough values to say how hours differ; with fewer there is no deviation."""
 VALUES_MIN: Final = 10
 """Values of an hour whose mean counts."""
+CONSTANT: Final = 1e-9
+"""Of the level: what varies by less does not vary."""
 REFERENCE_ERRORS: Final = 2.0
 """Standard errors of the reference within which a difference counts as none: that error stays the same from window to window."""
 
@@ -69,7 +71,9 @@ def deviation(one: Comparison, known: Hours | None, *, by_hour: bool) -> float |
         spread += error + between
     else:
         apart = math.copysign(max(0.0, abs(apart) - REFERENCE_ERRORS * math.sqrt(error)), apart)
-    return apart / math.sqrt(spread) if spread > 0 else None
+    # Of a constant only the rounding of its mean is left, which is no standard error.
+    varies = math.sqrt(spread) > CONSTANT * max(abs(one.level), abs(one.reference_level))
+    return apart / math.sqrt(spread) if varies else None
 
 
 def between_variance(known: Hours, sampling: float) -> float:

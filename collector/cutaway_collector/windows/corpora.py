@@ -86,6 +86,9 @@ def add(folder: Path, name: str, texts: Iterable[tuple[str, str]], *, tenant: st
     """Registers a corpus in `folder`. Raises SettingsError: a bad or taken name, no words, or more than FINGERPRINTS_MAX."""
     if not NAME.fullmatch(name):
         raise SettingsError(f"a corpus has a name of 1 to 64 letters, digits and _ . -, it is {name[:80]!r}")
+    if name.startswith("-"):
+        raise SettingsError("the name of a corpus does not begin with -, which a command line takes for an option, it is "
+                            f"{name!r}: name it {name.lstrip('-') or 'corpus'!r}")
     if (folder / name).exists():
         raise SettingsError(f"there is a corpus {name!r}: remove it first with `cutaway corpus remove {name}`")
     names: list[str] = []
