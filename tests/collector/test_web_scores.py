@@ -96,7 +96,7 @@ def test_rows_that_are_sorted_by_a_score_show_it(client: FlaskClient) -> None:
     """In a column of its own, which turns the order around; spans without it show a dash."""
     page = text_of(client, "/search?sort=-score.toxicity")
     assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><a href="[^"]*sort=score.toxicity"><bdi>toxicity</bdi>', page)
-    cells = re.findall(r'<td class="num(?: muted)?"[^>]*><bdi>([^<]*)</bdi></td>\s*<td class="num ends"><a class="side', page)
+    cells = re.findall(r'<td class="what">.*?</td>\s*<td class="num(?: muted)?"[^>]*><bdi>([^<]*)</bdi></td>', page)
     assert cells == ["0.500", "–", "–"]
     assert [row["score"] for row in client.get("/search.json?sort=-score.toxicity").get_json()["rows"]] == [0.5, None, None]
     assert "score" not in client.get("/search.json").get_json()["rows"][0]

@@ -93,6 +93,33 @@ def test_pages_obey_the_policy_and_fit_a_phone(page: Page, path: str) -> None:
     assert scrolled <= shown
 
 
+CLIPPED = """() => [...document.querySelectorAll("button, .button, h1, h2, label, summary, .chip")]
+    .filter(one => one.checkVisibility() && getComputedStyle(one).overflowX === "hidden" && one.scrollWidth > one.clientWidth + 1)
+    .map(one => one.outerHTML.slice(0, 120))"""
+"""Controls and headings that hide a part of what they say."""
+MOVING = """() => [...document.querySelectorAll("*")].filter(one => { const style = getComputedStyle(one);
+    return style.transitionDuration.split(",").some(time => parseFloat(time) > 0) || style.scrollBehavior === "smooth"
+        || (style.animationName !== "none" && parseFloat(style.animationDuration) > 0) }).map(one => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_stand_zoom_and_keep_still(browser: Browser, watch: Watch, url: str, path: str) -> None:
+    """On a screen of 1280 x 900 px at 200 % nothing of the page scrolls sideways and no control loses words; for who asked for less
+    motion nothing moves by itself or slides."""
+    context, page = watched_page(browser, watch, base_url=url, viewport={"width": 640, "height": 450}, device_scale_factor=2,
+                                 reduced_motion="reduce")
+    page.goto(path)
+    if page.locator("token-view").count():
+        page.wait_for_selector("token-view[data-ready]")
+    scrolled, shown = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+
+    assert scrolled <= shown
+    assert [] == page.evaluate(CLIPPED)
+    assert [] == page.evaluate(MOVING)
+    context.close()
+
+
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 """What axe-core can tell of WCAG 2.2, levels A and AA."""
 

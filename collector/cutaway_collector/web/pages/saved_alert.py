@@ -59,8 +59,9 @@ class Rules:
         if rule is None:
             return Standing(name)
         window = next((one for one in WINDOWS if _seconds(one) == rule.window_s), "5m")
-        return Standing(name, rule.condition.words(), rule.labels.get(LABEL) == search.name, f"{rule.condition.threshold:.0f}",
-                        window, rule.channels[0] if rule.channels else "")
+        says = f"{rule.value_words} {rule.condition.words()}".strip()
+        return Standing(name, says, rule.labels.get(LABEL) == search.name, f"{rule.condition.threshold:.0f}", window,
+                        rule.channels[0] if rule.channels else "")
 
 
 def rule_name(search: SavedSearch) -> str:
