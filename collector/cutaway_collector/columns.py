@@ -115,10 +115,15 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
 TRACES: Final = Table(
     name="otel_traces",
     columns=UPSTREAM_COLUMNS + OWN_COLUMNS,
-    aliases=tuple(
+    aliases=(*(
         (f"{prefix}Items", "Array(String)",
          f"arrayMap(kv -> concat(kv.1, '=', kv.2), CAST({prefix}s, 'Array(Tuple(String, String))'))")
         for prefix in ("ResourceAttribute", "SpanAttribute")
+    ),
+        ("SpanText", "String",
+         "concat(SpanName, '\\0', ServiceName, '\\0', GenAiModel, '\\0', StatusMessage, '\\0', arrayStringConcat(mapValues(SpanAttributes), '\\0'), "
+         "'\\0', arrayStringConcat(mapValues(ResourceAttributes), '\\0'), '\\0', arrayStringConcat(Events.Name, '\\0'), '\\0', "
+         "arrayStringConcat(arrayFlatten(Events.Attributes.values), '\\0'))"),
     ),
     indexes=(
         Index("idx_trace_id", "TraceId", "bloom_filter(0.001)"),
@@ -131,6 +136,8 @@ TRACES: Final = Table(
         Index("idx_perplexity", "Perplexity", "minmax"),
         Index("idx_conversation", "ConversationId", "bloom_filter(0.01)"),
         Index("idx_stored_at", "StoredAt", "minmax"),
+        Index("idx_text", "SpanText", "text(tokenizer = splitByNonAlpha, preprocessor = lower(SpanText))", 100_000_000,
+              needs="enable_full_text_index"),
     ),
     engine="MergeTree",
     partition_by="toDate(Timestamp)",

@@ -72,12 +72,14 @@ def _from_map(type: str, source: Source) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One data-skipping index: name, expression, type, granularity."""
+    """One data-skipping index: name, expression, type, granularity. needs: the engine's setting that tells whether it has this
+    type, "" for one that every version has; where it is off or unknown the index is left out, and searches read more."""
 
     name: str
     expression: str
     type: str
     granularity: int = 1
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)

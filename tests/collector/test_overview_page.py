@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 import search_helpers as spans_of
 import web_helpers as world
+from cutaway_collector.errors import StoreError
 from cutaway_collector.rates import wilson
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.search.window import Window
@@ -156,6 +157,20 @@ def test_changes_are_kept_for_a_minute_by_tenant_and_model() -> None:
     assert made == ["a", "b", "c", "a", "a"]
     now[0] += 600
     assert recent.get("t", "-24h", ["a", "b", "c"], make(3.0)) == ["a"]
+
+
+def test_a_comparison_that_runs_out_of_time_does_not_cost_the_page() -> None:
+    """The models before it keep their changes, the others count as not reached, and no other is begun."""
+    made: list[str] = []
+
+    def make(name: str) -> object:
+        made.append(name)
+        if name == "b":
+            raise StoreError("the query ran longer than query_seconds_max allows", retryable=False)
+        return name
+
+    assert overview.Recent(lambda: 0.0).get("t", "-24h", ["a", "b", "c"], make) == ["a"]  # type: ignore[arg-type]
+    assert made == ["a", "b"]
 
 
 def test_the_window_before_is_a_day_earlier_or_the_one_before() -> None:

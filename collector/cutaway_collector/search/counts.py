@@ -45,15 +45,20 @@ class Extent:
 
 
 def extent(store: Store, request: SearchRequest, *, seconds_max: float | None = None) -> Extent:
-    """Counts the matches of a search. Raises QueryError, StoreError."""
+    """Counts the matches of a search; seconds_max: what all of it may take. Raises QueryError, StoreError."""
     tree = request.tree()
+    taken_s = 0.0
     span = window.choose(store, request.start_ns, request.end_ns)
 
     def ask(columns: str) -> Any:
+        nonlocal taken_s
         parameters = Parameters(database=store.database)
         where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
         text = f"SELECT {columns} FROM {rows.table(store)} WHERE {where}"
-        return rows.run(store, text, parameters.values, tree, seconds_max=seconds_max)
+        left = None if seconds_max is None else max(0.05, seconds_max - taken_s)
+        answer = rows.run(store, text, parameters.values, tree, seconds_max=left)
+        taken_s += answer.elapsed_s
+        return answer
 
     found = ask("count(), toUnixTimestamp64Nano(min(Timestamp)), toUnixTimestamp64Nano(max(Timestamp))")
     # A SELECT that is stopped early may have no row at all.
@@ -64,8 +69,8 @@ def extent(store: Store, request: SearchRequest, *, seconds_max: float | None = 
     ids = ask("uniqExact(SpanId)")
     if not ids.cut and int(ids.rows[0][0]) == count:
         return Extent(span, count, first, last)
-    spans = ask(f"uniqExact({_IDENTITY})")
-    if ids.cut or spans.cut:
+    spans = ids if ids.cut else ask(f"uniqExact({_IDENTITY})")
+    if spans.cut:
         return plain
     unique = int(spans.rows[0][0])
     return Extent(span, unique, first, last, repeated=unique < count)

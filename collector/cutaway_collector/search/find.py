@@ -22,6 +22,9 @@ from cutaway_collector.search.window import Window
 REPETITION: Final = 2
 """Rows read for each row of a page: an exporter that tries again sends its whole batch once more."""
 
+FIRST_STRETCH_NS: Final = 3600 * 10**9
+STRETCH: Final = 4
+
 _KEYS: Final = rows.IDENTITY + rows.SUMMARY
 _IDENTITY: Final = tuple([key for key, _ in _KEYS].index(name) for name in ("start_ns", "span_id", "trace_id"))
 
@@ -32,6 +35,7 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
     Rows are spans, or with the view `traces` what `traces.find` gives. Sorted by a score, a row has its value as `score`, None
     where the span has none, and sorted by an aggregate of a series as `measured`; with `columns` it has their values as `columns`.
 
+    By time, rows are looked for near the first of them before the whole range is read; `sql` is the search of the whole range.
     Pages by key, never by offset: rows that arrive meanwhile neither shift nor repeat others. A span sent more than once is
     one row; a page that lost many repetitions may be shorter than its limit and still have a next. seconds_max: what was found by
     then, `cut` in the stats saying so, instead of an error. Raises QueryError, StoreError.
@@ -55,7 +59,7 @@ def find(store: Store, request: SearchRequest, *, rows_max: int, seconds_max: fl
     span = Window(position.start_ns, position.end_ns) if position else window.choose(store, request.start_ns, request.end_ns)
     wanted = REPETITION * limit + 1
     text, parameters = _query(store, tree, span, by, position, wanted, backwards)
-    result: Result = rows.run(store, text, parameters, tree, seconds_max=seconds_max)
+    result = _first(store, tree, span, by, position, wanted, backwards, seconds_max)
     found = _once(result.rows)
     more = len(found) > limit
     chosen = found[:limit][::-1] if backwards else found[:limit]
@@ -93,12 +97,72 @@ def _page(store: Store, request: SearchRequest, by: Order, chosen: Sequence[Sequ
     return page
 
 
+def _first(
+    store: Store, tree: language.Node, span: Window, by: Order, position: Cursor | None, wanted: int, backwards: bool,
+    seconds_max: float | None,
+) -> Result:
+    """The first `wanted` rows behind the position, or the last before it. By time, stretch after stretch until there are enough.
+
+    The tables are not sorted by time alone: the newest rows of a range cost as much as all of it, those of a stretch do not.
+    """
+    pieces: Sequence[Window] = (span,)
+    condition = sql.condition(tree, Parameters(database=store.database))
+    if by.expression is None and " RECURSIVE " not in condition:
+        pieces = _stretches(span, position.timestamp_ns if position else None, newest_first=by.newest_first != backwards)
+        # A sub-query looks at the whole range, and is run again for each stretch.
+        if " FROM " in condition and len(pieces) > 2:
+            pieces = [_joined(pieces[:2]), _joined(pieces[2:])]
+    found: list[Sequence[Any]] = []
+    results: list[Result] = []
+    for piece in pieces:
+        text, parameters = _query(store, tree, span, by, position, wanted - len(found), backwards, piece)
+        left = None if seconds_max is None else max(0.05, seconds_max - sum(one.elapsed_s for one in results))
+        results.append(rows.run(store, text, parameters, tree, seconds_max=left))
+        found += results[-1].rows
+        if len(found) >= wanted or results[-1].cut:
+            break
+
+    def together(figure: str) -> int:
+        each = [int(getattr(one, figure)) for one in results]
+        return sum(each) if min(each) >= 0 else -1
+
+    return Result(results[0].columns, found, sum(one.elapsed_s for one in results), together("rows_read"), together("bytes_read"),
+                  any(one.cut for one in results))
+
+
+def _joined(pieces: Sequence[Window]) -> Window:
+    return Window(min(one.start_ns for one in pieces), max(one.end_ns for one in pieces))
+
+
+def _stretches(span: Window, at_ns: int | None, *, newest_first: bool) -> list[Window]:
+    """The range, or what lies behind a moment in it, in disjoint pieces, the one to look in first being the first.
+
+    Each is STRETCH times as long as the one before it.
+    """
+    start, end = span.start_ns, span.end_ns
+    if at_ns is not None:
+        start, end = (start, min(end, at_ns + 1)) if newest_first else (max(start, at_ns), end)
+    pieces: list[Window] = []
+    length = max(FIRST_STRETCH_NS, (span.end_ns - span.start_ns) // STRETCH**3)
+    while end - start > 2 * length:
+        pieces.append(Window(end - length, end) if newest_first else Window(start, start + length))
+        start, end = (start, end - length) if newest_first else (start + length, end)
+        length *= STRETCH
+    return [*pieces, Window(start, end)] if end > start else pieces or [span]
+
+
 def _query(
     store: Store, tree: language.Node, span: Window, by: Order, position: Cursor | None, limit: int, backwards: bool,
+    piece: Window | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """SELECT and values of the first `limit` rows behind the position, or of the last ones before it, nearest first."""
+    """SELECT and values of the first `limit` rows behind the position, or of the last ones before it, nearest first.
+
+    piece: the part of the range that rows are of; sub-queries look at the whole range.
+    """
     parameters = Parameters(database=store.database)
     where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
+    if piece and piece != span:
+        where = f"{piece.condition(Parameters(parameters.values))} AND {where}"
     if position:
         where += f" AND {by.beyond(position, parameters, backwards=backwards)}"
     columns = (*_KEYS, ("sort_key", by.expression or "NULL"))

@@ -276,16 +276,26 @@ def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters
     return f"({' AND '.join(ends)})"
 
 
+_WORD: Final = re.compile(r"[A-Za-z0-9]{4,}")
+_LIKE: Final = re.compile(r"[%_\\]")
+_ESCAPED: Final = r"\\\g<0>"
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 
 
 def free_text(value: Literal, parameters: Parameters) -> str:
     """SQL condition: the text occurs in a name, message, attribute value or event of the span; letter case does not matter.
 
-    A word of 16 or 32 hex digits also finds the span or trace of that id.
+    A word of 16 or 32 hex digits also finds the span or trace of that id. Plain ASCII is looked for in the texts of a span joined
+    by NUL, of which the store may hold an index of words.
     """
     glob = values.is_glob(value)
-    forms = _forms(values.like(value.text) if glob else values.plain(value))
+    plain = values.plain(value)
+    if not glob and plain.isascii() and plain and "\0" not in plain:
+        # The index knows words: each that the text has in it is asked for too.
+        needles = list(dict.fromkeys([*_WORD.findall(plain), plain]))
+        parts = [" AND ".join(f"SpanText ILIKE {parameters.text(f'%{_LIKE.sub(_ESCAPED, needle)}%')}" for needle in needles)]
+        return f"({' OR '.join([*parts, *_of_that_id(value, parameters)])})"
+    forms = _forms(values.like(value.text) if glob else plain)
     needles = [parameters.text(f"%{form}%" if glob else form) for form in forms]
 
     def found(text: str) -> str:
@@ -296,6 +306,10 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     parts += [f"arrayExists(value -> {found('value')}, mapValues({column}))" for column in ("SpanAttributes", "ResourceAttributes")]
     parts.append(f"arrayExists(name -> {found('name')}, `Events.Name`)")
     parts.append(f"arrayExists(event -> arrayExists(value -> {found('value')}, mapValues(event)), `Events.Attributes`)")
-    if _HEX_ID.fullmatch(value.text):
-        parts.append(f"{'TraceId' if len(value.text) == 32 else 'SpanId'} = {parameters.text(value.text.lower())}")
     return f"({' OR '.join(parts)})"
+
+
+def _of_that_id(value: Literal, parameters: Parameters) -> list[str]:
+    if not _HEX_ID.fullmatch(value.text):
+        return []
+    return [f"{'TraceId' if len(value.text) == 32 else 'SpanId'} = {parameters.text(value.text.lower())}"]

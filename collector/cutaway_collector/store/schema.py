@@ -31,21 +31,24 @@ class Found(NamedTuple):
     done: str = "added"
 
 
-def render(settings: Settings | None = None) -> list[str]:
-    """Every DDL statement, in the order in which they must run; each is idempotent (IF NOT EXISTS)."""
+def render(settings: Settings | None = None, lacking: frozenset[str] = frozenset()) -> list[str]:
+    """Every DDL statement, in the order in which they must run; each is idempotent (IF NOT EXISTS).
+
+    lacking: names of indexes to leave out, see `lacks`.
+    """
     settings = settings or Settings()
     database = settings.database
     statements = [f"CREATE DATABASE IF NOT EXISTS {quote(database)}"]
-    statements += [create_table(table, settings) for table in TABLES]
+    statements += [create_table(table, settings, lacking) for table in TABLES]
     statements.append(create_view(database))
     return statements
 
 
-def create_table(table: Table, settings: Settings) -> str:
-    """CREATE TABLE IF NOT EXISTS for one table of columns.py."""
+def create_table(table: Table, settings: Settings, lacking: frozenset[str] = frozenset()) -> str:
+    """CREATE TABLE IF NOT EXISTS for one table of columns.py. lacking: names of indexes the engine cannot make."""
     lines = [column_definition(column) for column in table.columns]
     lines += [alias_definition(alias) for alias in table.aliases]
-    lines += [f"INDEX {index_definition(index)}" for index in table.indexes]
+    lines += [f"INDEX {index_definition(index)}" for index in table.indexes if index.name not in lacking]
     clauses = [f"CREATE TABLE IF NOT EXISTS {quote(settings.database)}.{table.name} (\n    " + ",\n    ".join(lines) + "\n)",
                f"ENGINE = {table.engine}"]
     if table.partition_by:
@@ -58,6 +61,14 @@ def create_table(table: Table, settings: Settings) -> str:
     if table.settings:
         clauses.append("SETTINGS " + ", ".join(f"{name} = {value}" for name, value in table.settings))
     return "\n".join(clauses)
+
+
+def lacks(store: Store) -> frozenset[str]:
+    """Names of the indexes whose type the store's engine does not have, or not without being told to. Raises StoreError."""
+    wanted = {index.name: index.needs for table in TABLES for index in table.indexes if index.needs}
+    found = store.query("SELECT name FROM system.settings WHERE name IN {names:Array(String)} AND value = '1'",
+                        {"names": sorted(set(wanted.values()))}).rows
+    return frozenset(name for name, setting in wanted.items() if setting not in {row[0] for row in found})
 
 
 def time_to_live(table: Table, settings: Settings) -> str:
@@ -102,7 +113,7 @@ def create(store: Store, settings: Settings) -> None:
     What cannot be repaired without rewriting data is logged as a warning. Raises StoreError.
     """
     # The view reads columns that an older table still lacks: it comes with the repairs, after them.
-    for statement in render(settings)[:-1]:
+    for statement in render(settings, lacks(store))[:-1]:
         store.command(statement)
     _repair(store, settings, lambda words: _LOG.info("schema: %s", words), lambda words: _LOG.warning("schema: %s", words))
 
@@ -121,7 +132,8 @@ def migrate(store: Store, settings: Settings) -> list[str]:
     report: list[str] = []
     present = {row[0] for row in store.query(
         "SELECT name FROM system.tables WHERE database = {database:String}", {"database": store.database}).rows}
-    wanted = [(table.name, create_table(table, settings)) for table in TABLES]
+    lacking = lacks(store)
+    wanted = [(table.name, create_table(table, settings, lacking)) for table in TABLES]
     # The record comes first, so that every later step can be written down.
     wanted.sort(key=lambda item: item[0] != MIGRATIONS.name)
     if not present:
@@ -178,13 +190,15 @@ def _differences(store: Store, settings: Settings) -> list[Found]:
     made = {row[0]: tuple(row[1:]) for row in store.query(
         "SELECT name, sorting_key, partition_key, engine_full, as_select FROM system.tables WHERE database = {database:String}",
         where).rows}
+    lacking = lacks(store)
+    indexes |= {(table.name, name) for table in TABLES for name in lacking}
     found: list[Found] = []
     for table in TABLES:
         if table.name in made:
             found += _column_differences(store.database, table, columns.get(table.name, {}), indexes)
             found += _clause_differences(store.database, table, settings, *made[table.name][:3])
         else:
-            found.append(Found(f"table {table.name} is missing", create_table(table, settings)))
+            found.append(Found(f"table {table.name} is missing", create_table(table, settings, lacking)))
     name, _target, select = TRACE_TIMES_VIEW
     select = select.format(database=quote(store.database))
     if name not in made:

@@ -15,6 +15,7 @@ from cutaway_collector.alerts import Desk
 from cutaway_collector.comparison.changes import Changes, before, changes
 from cutaway_collector.comparison.metrics import Metric
 from cutaway_collector.drift.rule import VALUES_MIN
+from cutaway_collector.errors import StoreError
 from cutaway_collector.rates import Rate, wilson
 from cutaway_collector.search import overview as queries
 from cutaway_collector.search.overview import Curves, Model, Shifted
@@ -102,7 +103,10 @@ class Recent:
         self._lock = threading.Lock()
 
     def get(self, tenant: str, asked: str, models: Sequence[str], make: Callable[[str], Changes]) -> list[Changes]:
-        """The changes of the models, in their order, those left out that there was no time for. Raises what `make` raises."""
+        """The changes of the models, in their order, those left out that there was no time for.
+
+        One that takes longer than a query may is such a one, and none after it is begun. Raises what else `make` raises.
+        """
         began = self._clock()
         with self._lock:
             kept = {name: self._kept.get((tenant, asked, name)) for name in models}
@@ -110,7 +114,10 @@ class Recent:
         for name in sorted(models, key=lambda each: kept[each] is not None):
             known = kept[name]
             if (known is None or began - known[0] >= FRESH_SECONDS) and self._clock() - began < CHANGES_SECONDS:
-                kept[name] = (self._clock(), make(name))
+                try:
+                    kept[name] = (self._clock(), make(name))
+                except StoreError:
+                    break
         with self._lock:
             if len(self._kept) > KEPT_MAX:
                 self._kept.clear()

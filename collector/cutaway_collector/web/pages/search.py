@@ -6,6 +6,7 @@ Not the query language, which is the search verb's; this page only edits the tex
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,8 +21,11 @@ from cutaway_collector.web.search_state import DEFAULT_FROM, State, read, unknow
 from cutaway_collector.web.search_table import Choice, Heading, Hit, TraceHit
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-COUNT_SECONDS: Final = 3.0
-"""What counting all matches, and the picture of them, may take each: rows are what people wait for."""
+COUNT_SECONDS: Final = 1.0
+"""What counting all matches and the picture of them may take together: rows are what people wait for."""
+PICTURE_SECONDS_MIN: Final = 0.2
+COUNT_ALL: Final = "*"
+"""In the place of a facet to count first: everything is counted, as long as a query may take."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
                 ("traces", "Traces", "The traces that matching spans belong to"))
 THRESHOLDS: Final[tuple[tuple[str, str], ...]] = (
@@ -39,8 +43,10 @@ VALUE_CHARS_MAX: Final = 400
 class SearchPage:
     """Everything the search template may use. `hidden` are parameters the forms must carry along.
 
-    shown: "50 of 12 431 spans" in words. partial: what was cut off and what helps, "" when nothing was. spark_top: nats at the top
-    of the rows' curves, 0 where there are none. traces: rows of the view of that name, `hits` of the others.
+    shown: "50 of 12 431 spans" in words. partial: what was cut off and what helps, "" when nothing was; count_url: where all is
+    counted, "" where it is. spark_top: nats at the top of the rows' curves, 0 where there are none.
+
+    traces: rows of the view of that name, `hits` of the others.
     """
 
     query: str
@@ -60,6 +66,7 @@ class SearchPage:
     explanation: str
     warnings: tuple[str, ...]
     partial: str
+    count_url: str
     shown: str
     sql: str
     elapsed_ms: float
@@ -107,8 +114,12 @@ def page(site: Site, args: Arguments) -> SearchPage:
     stats, rows = found["stats"], found["rows"]
     # A page in the middle keeps the time range of the first one: everything on it is of that range.
     whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
-    matches = verb.extent(site.store, whole, seconds_max=COUNT_SECONDS)
-    plot = search_plots.plot(site, state, request, matches, seconds_max=COUNT_SECONDS)
+    seconds = float(site.settings.query_seconds_max) if state.count == COUNT_ALL else COUNT_SECONDS
+    began = time.monotonic()
+    matches = verb.extent(site.store, whole, seconds_max=seconds)
+    left = max(PICTURE_SECONDS_MIN, seconds - (time.monotonic() - began))
+    plot = search_plots.plot(site, state, request, matches, seconds_max=left)
+    counts_cut = matches.cut or plot.cut
     of_traces = state.view == "traces"
     sparks = {} if of_traces or "surprisal" not in search_table.shown(state) else verb.sparklines(site.store, rows)
     return SearchPage(
@@ -131,7 +142,8 @@ def page(site: Site, args: Arguments) -> SearchPage:
         spark_top=search_table.spark_top(sparks) if sparks else 0.0,
         explanation=stats["explanation"] + (" Generations only." if state.view == "generations" else ""),
         warnings=(*stats["warnings"], *unknown(args)),
-        partial=_partial(site, stats["cut"], matches.cut or plot.cut),
+        partial=_partial(site, stats["cut"], counts_cut, seconds),
+        count_url=state.url(count=COUNT_ALL) if counts_cut and state.count != COUNT_ALL else "",
         shown=_shown(len(rows), matches, state.view),
         sql=stats["sql"],
         elapsed_ms=stats["elapsed_ms"],
@@ -154,13 +166,13 @@ def _view_url(state: State, view: str) -> str:
     return state.url(view=view, sort="", cols=()) if view == "traces" else state.url(view=view)
 
 
-def _partial(site: Site, rows_cut: bool, counts_cut: bool) -> str:
+def _partial(site: Site, rows_cut: bool, counts_cut: bool, seconds: float) -> str:
     remedy = "Narrow the time range, or add a term such as service:NAME."
     if rows_cut:
         limit = site.settings.query_seconds_max
         return f"The search was stopped after {limit} s (query_seconds_max): these rows match, but others are missing. {remedy}"
     if counts_cut:
-        return f"The rows are complete, but counting all was stopped after {COUNT_SECONDS:.0f} s: counts are of a part. {remedy}"
+        return f"The rows are complete, but counting all was stopped after {seconds:.0f} s: counts are of a part. {remedy}"
     return ""
 
 
