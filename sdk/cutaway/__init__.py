@@ -5,6 +5,8 @@ Not a framework: eight names. Importing this module is light; torch and transfor
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,16 +22,29 @@ _HOME = {
     "instrument": "instrumentation", "uninstrument": "instrumentation", "span": "decorator", "trace": "decorator",
     "score": "scoring",
 }
+_READ_ON_IMPORT = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'cutaway' has no attribute {name!r}: it has {', '.join(__all__)}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"cutaway.{_HOME[name]}"), name)
+    value = getattr(_imported(f"cutaway.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> Any:
+    """A module of ours, also where importing opentelemetry raises: for a malformed limit, which costs a warning later."""
+    try:
+        return import_module(module)
+    except ValueError:
+        malformed = os.environ.pop(_READ_ON_IMPORT, None)
+        if malformed is None:
+            raise
+        try:
+            return import_module(module)
+        finally:
+            os.environ[_READ_ON_IMPORT] = malformed
 
 
 def __dir__() -> list[str]:

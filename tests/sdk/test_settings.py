@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -150,3 +153,17 @@ def test_a_malformed_variable_costs_a_program_one_line(
 
     assert record.getMessage().startswith("nothing is traced: ")
     assert record.exc_info is None
+
+
+def test_a_malformed_limit_does_not_stop_a_program() -> None:
+    """Read while opentelemetry is imported, so in a new process: one warning there too, and the variable stays as it was."""
+    program = (
+        "import os, cutaway\n"
+        "with cutaway.span('x') as span: print(span.is_recording(), os.environ['OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240,
+                          env=os.environ | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"})
+
+    assert (0, "False many\n") == (done.returncode, done.stdout), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("nothing is traced: ")
