@@ -143,7 +143,7 @@ def _verdict(bar: Bar, job: Mapping[str, Any]) -> int:
     if job["state"] != "done":
         why = f" ({job['message']})" if job["message"] else ""
         print(f"cutaway: stopped before the end{why}: the same command goes on from there", file=sys.stderr)
-    print(f"{job['rows']} sequences and spans read, {job['scores']} scores stored")
+    print(f"{job['rows']} sequences read, {job['scores']} scores stored")
     return 0 if job["state"] == "done" and not job["failures"] else 1
 
 
