@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench import alerts, collector, collector_peers, collector_steady, detectors, scoring, sdk, sdk_cuda
+from tests.bench import (
+    alerts,
+    collector,
+    collector_peers,
+    collector_steady,
+    detectors,
+    healthy,
+    scoring,
+    sdk,
+    sdk_cuda,
+    search_peers,
+    search_scale,
+)
 
 OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
 
@@ -44,20 +56,26 @@ def compare(name: str, unit: str, baseline: str, pairs: Iterable[tuple[float, fl
 def main() -> int:
     """Runs the suites named on the command line, all without one.
 
-    Programs of their own: `peers` (collector_peers.py), `ack` and `soak` (collector_steady.py).
+    Programs of their own: `peers` (collector_peers.py), `ack` and `soak` (collector_steady.py), `search` (search_scale.py),
+    `search-peers` (search_peers.py).
     """
     if sys.argv[1:2] == ["peers"]:
         return collector_peers.main(sys.argv[2:])
+    if sys.argv[1:2] == ["search"]:
+        return search_scale.main(sys.argv[2:])
+    if sys.argv[1:2] == ["search-peers"]:
+        return search_peers.main(sys.argv[2:])
     if sys.argv[1:2] in (["ack"], ["soak"]):
         return collector_steady.main(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("suite", nargs="*", choices=[[], "sdk", "collector", "scoring", "detectors", "alerts", "sdk_cuda"],
-                        help="which to run (default: all)")
+    parser.add_argument("suite", nargs="*", help="which to run (default: all)",
+                        choices=[[], "sdk", "collector", "scoring", "detectors", "healthy", "alerts", "sdk_cuda"])
     parser.add_argument("--rounds", type=int, default=9, help="pairs a figure")
     arguments = parser.parse_args()
     suites: dict[str, Callable[..., Iterable[tuple[str, str, str, list[tuple[float, float]]]]]] = {
         "collector": collector.figures, "sdk": sdk.figures, "scoring": scoring.figures,
         "detectors": detectors.figures,
+        "healthy": healthy.figures,
         "alerts": alerts.figures,
         "sdk_cuda": sdk_cuda.figures,
     }
