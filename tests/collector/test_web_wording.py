@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,3 +80,13 @@ def test_windows_offer_only_a_way_that_leads_elsewhere(client: FlaskClient) -> N
     assert "Show all windows" not in world.get(client, "/windows").text
     assert "Show all windows" in world.get(client, "/windows?model=gpt2").text
     assert "Show all windows" in world.get(client, "/windows?from=-1h").text
+
+
+def test_the_column_of_tokens_a_second_is_what_the_query_means(client: FlaskClient) -> None:
+    """`tps:` counts output tokens by the duration of the span, and so does the column of that name."""
+    rows = client.get("/search.json?q=tps:>40&limit=20").get_json()["rows"]
+    page = client.get("/search?q=tps:>40&limit=20&cols=tps").text
+    shown = [float(text.replace("\u202f", "")) for text in re.findall(r'<td class="num tps">([\d.\u202f]+)</td>', page)]
+
+    assert len(rows) == 20
+    assert shown == pytest.approx([row["output_tokens"] / row["duration_ns"] * 1e9 for row in rows], rel=0.005)
