@@ -134,8 +134,9 @@ def test_a_tenant_without_spans_is_shown_how_to_begin(client: FlaskClient) -> No
     assert overview.page(nobody, {}, overview.Recent(), "nobody") == overview.OverviewPage(True)
 
 
-def test_changes_are_kept_for_a_minute_by_tenant_and_model() -> None:
+def test_changes_are_kept_for_a_minute_by_tenant_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made once; again after a minute; of another tenant for itself; without time left the old ones stay."""
+    monkeypatch.setattr(overview, "CHANGES_SECONDS", 2.5)
     now = [0.0]
     made: list[str] = []
     recent = overview.Recent(lambda: now[0])
