@@ -5,7 +5,6 @@ Not a server (the wiring puts waitress in front) and not the queries (the search
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +58,7 @@ from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.pages.saved_alert import Subscriptions
 from cutaway_collector.web.pages.system import Insides
 from cutaway_collector.web.site import Site
+from cutaway_collector.web.static_files import StaticFiles
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,11 @@ def create_app(
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(figures.FILTERS)
-    hashes = _static_hashes(Path(app.static_folder or ""))
+    files = StaticFiles(Path(app.static_folder or ""))
     app.jinja_env.globals["plugins"] = site.plugins
-    app.jinja_env.globals.update(static=lambda name: f"/static/{name}?v={hashes[name]}", urls=urls,
+    app.jinja_env.globals.update(static=files.address, urls=urls,
                                  navigation=lambda: [entry for entry in NAVIGATION if visitors.opens(entry.path)])
-    _guard(app, settings, hashes)
+    _guard(app, settings, files)
     tokens = form_tokens.FormTokens(gate.sessions if gate else None,
                                     secure=gate.sessions.secure if gate else bool(settings.tls_certificate))
     visitors.guard(app, gate, tokens)
@@ -129,11 +129,6 @@ def create_app(
     return app
 
 
-def _static_hashes(folder: Path) -> dict[str, str]:
-    """File name -> start of its SHA-256: a changed file gets a new address, so browsers may keep the old one for ever."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in sorted(folder.iterdir()) if path.is_file()}
-
-
 def _theme() -> str:
     theme = request.cookies.get("theme", "")
     return theme if theme in THEMES else "auto"
@@ -151,7 +146,7 @@ def _json(body: Any, code: int = 200) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY, default=str), code, mimetype="application/json")
 
 
-def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
+def _guard(app: Flask, settings: Settings, files: StaticFiles) -> None:
     check = security.host_check_wanted(settings)
 
     @app.before_request
@@ -161,9 +156,8 @@ def _guard(app: Flask, settings: Settings, hashes: Mapping[str, str]) -> None:
 
     @app.after_request
     def seal(response: Response) -> Response:
-        name = (request.view_args or {}).get("filename", "")
-        known = request.endpoint == "static" and response.status_code == 200 and request.args.get("v") == hashes.get(name)
-        return security.seal(response, immutable=known)
+        files.pack(request, response)
+        return security.seal(response, immutable=files.is_lasting(request, response))
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> AnyResponse:

@@ -1,0 +1,100 @@
+"""Static files: compressed for whoever takes that, the very same file for everybody, and pages never."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+import web_helpers as world
+from cutaway_collector import web
+from cutaway_collector.settings import Settings
+from cutaway_collector.web import create_app
+
+STATIC = Path(web.__file__).parent / "static"
+FILES = sorted(path.name for path in STATIC.iterdir())
+GZIP = {"Accept-Encoding": "gzip, deflate, br"}
+WEIGHT_BYTES_MAX = 200_000
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    spans, blocks = world.world()
+    with world.stored(tmp_path_factory.mktemp("static") / "data", spans, blocks) as store:
+        yield create_app(store, Settings()).test_client()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_compressed_file_is_the_file(client: FlaskClient, name: str) -> None:
+    """What a browser unpacks is what is on disk, with the type of the file, and caches know that there are two forms."""
+    answer = client.get(f"/static/{name}", headers=GZIP)
+    plain = client.get(f"/static/{name}")
+    packed = answer.headers.get("Content-Encoding") == "gzip"
+    content = gzip.decompress(answer.data) if packed else answer.data
+
+    assert content == plain.data == (STATIC / name).read_bytes()
+    assert "Content-Encoding" not in plain.headers
+    assert answer.content_type == plain.content_type
+    assert int(answer.headers["Content-Length"]) == len(answer.data) <= len(content)
+    assert ("Accept-Encoding" in answer.vary) is ("Accept-Encoding" in plain.vary) is packed
+
+
+@pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0", "gzip;q=0, *"])
+def test_whoever_does_not_take_it_is_not_given_it(client: FlaskClient, accepted: str) -> None:
+    """Without gzip in Accept-Encoding, or with it refused, the file comes as it is."""
+    answer = client.get("/static/cutaway.css", headers={"Accept-Encoding": accepted})
+
+    assert "Content-Encoding" not in answer.headers
+    assert answer.data == (STATIC / "cutaway.css").read_bytes()
+
+
+def test_a_file_that_is_known_is_not_sent_again(client: FlaskClient) -> None:
+    """The tag of either form is answered by 304 and no body."""
+    for headers in ({}, GZIP):
+        tag = client.get("/static/cutaway.css", headers=headers).headers["ETag"]
+        again = client.get("/static/cutaway.css", headers={**headers, "If-None-Match": tag})
+
+        assert (again.status_code, again.data) == (304, b"")
+
+
+def test_a_part_of_a_file_is_a_part_of_the_file(client: FlaskClient) -> None:
+    """A range counts bytes of the file itself."""
+    answer = client.get("/static/cutaway.css", headers={**GZIP, "Range": "bytes=5-14"})
+
+    assert (answer.status_code, answer.data) == (206, (STATIC / "cutaway.css").read_bytes()[5:15])
+    assert "Content-Encoding" not in answer.headers
+
+
+def test_pages_are_not_compressed(client: FlaskClient) -> None:
+    """A page holds what the visitor sent beside what he may not know: its size must not tell how alike they are."""
+    for path in ("/search?q=lyon", "/search.json?q=lyon", f"/trace/{world.RAG_TRACE:032x}", "/saved", "/help"):
+        assert "Content-Encoding" not in client.get(path, headers=GZIP).headers, path
+
+
+def _used(page: str) -> set[str]:
+    """Files that a page asks for, with the modules that its modules import."""
+    wanted, found = set(re.findall(r"/static/([\w.]+)", page)), set()
+    while wanted:
+        name = wanted.pop()
+        found.add(name)
+        if name.endswith(".js"):
+            wanted |= set(re.findall(r'from "\./([\w.]+)', (STATIC / name).read_text())) - found
+    return found
+
+
+@pytest.mark.parametrize("path", [
+    "/search?from=all", "/search?from=all&plot=duration", "/search?from=all&plot=perplexity", "/", f"/gen/{world.CHAT:016x}",
+    f"/trace/{world.RAG_TRACE:032x}", "/help", "/live", "/map", "/drift",
+])
+def test_a_page_is_light(client: FlaskClient, path: str) -> None:
+    """A page with its stylesheets and modules weighs less than 200 kB on the wire."""
+    page = client.get(path, headers=GZIP)
+    files = _used(page.text)
+
+    assert page.status_code == 200
+    assert "cutaway.css" in files
+    assert len(page.data) + sum(len(client.get(f"/static/{name}", headers=GZIP).data) for name in files) < WEIGHT_BYTES_MAX
