@@ -16,7 +16,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import SearchRequest, find
 from cutaway_collector.search.neighbours import neighbour
-from cutaway_collector.search.skeleton import STRIPE_BINS, energy_j, matches, skeleton, stripes
+from cutaway_collector.search.skeleton import STRIPE_BINS, Skeleton, energy_j, matches, skeleton, stripes
 from cutaway_collector.search.trace import span, trace
 from search_helpers import START_NS, Event, Span, spans_block, stored
 
@@ -96,6 +96,12 @@ def test_a_skeleton_is_the_trace_without_what_spans_carry(store: Store) -> None:
     assert not bones.truncated
 
 
+def _whole(store: Store, trace_id: str) -> Skeleton:
+    found = skeleton(store, trace_id, spans_max=100)
+    assert found is not None
+    return found
+
+
 def test_a_skeleton_is_cut_where_the_limit_bites(store: Store) -> None:
     """The earliest spans stay and it says so; what is no trace is None; no limit is refused."""
     bones = skeleton(store, TRACE, spans_max=3)
@@ -109,7 +115,7 @@ def test_a_skeleton_is_cut_where_the_limit_bites(store: Store) -> None:
 
 def test_a_stripe_holds_the_largest_surprisal_of_each_time(store: Store) -> None:
     """Thirty-two equal times from the first to the last token; a token counts in each it touches; NaN counts nowhere."""
-    found = stripes(store, TRACE)[f"{CALL:016x}"]
+    found = stripes(store, _whole(store, TRACE))[f"{CALL:016x}"]
     gaps, nats = np.float32(GAPS).astype(float), np.float32(SURPRISALS).astype(float)
     ends = np.cumsum(gaps)
     edges = np.linspace(ends[0], ends[-1], STRIPE_BINS + 1)
@@ -120,13 +126,22 @@ def test_a_stripe_holds_the_largest_surprisal_of_each_time(store: Store) -> None
 
     assert (pytest.approx(0.25), pytest.approx(ends[-1])) == (found.first_s, found.last_s)
     assert expected == pytest.approx(list(found.bins))
-    assert {None} == set(stripes(store, TRACE)[f"{BROKEN:016x}"].bins)
+    assert {None} == set(stripes(store, _whole(store, TRACE))[f"{BROKEN:016x}"].bins)
+
+
+def test_a_span_whose_start_is_known_is_the_same(store: Store) -> None:
+    """With its start a span is found as without; with that of another moment it is not."""
+    for one in (CALL, PLAIN):
+        plain = span(store, TRACE, f"{one:016x}")
+        assert plain is not None
+        assert plain == span(store, TRACE, f"{one:016x}", start_ns=plain["start_ns"])
+        assert span(store, TRACE, f"{one:016x}", start_ns=plain["start_ns"] + 1) is None
 
 
 def test_energy_is_summed_over_the_spans_that_say_it(store: Store) -> None:
     """Joules of all GPUs of all calls; a trace that says none has none."""
-    assert pytest.approx(7.0) == energy_j(store, TRACE)
-    assert energy_j(store, WAYS[0].trace_id) is None
+    assert pytest.approx(7.0) == energy_j(store, _whole(store, TRACE))
+    assert energy_j(store, _whole(store, WAYS[0].trace_id)) is None
 
 
 @pytest.mark.parametrize("query", ["is:error", "name:tool.*", "ada", "duration:>50ms", "-name:tool.call", "score.repetition:<1",

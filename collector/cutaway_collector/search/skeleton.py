@@ -17,7 +17,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import english, fields, language, rows, sql
 from cutaway_collector.search.sql import Parameters
-from cutaway_collector.search.trace import TRACE_ID, within
+from cutaway_collector.search.trace import TRACE_ID, between, within
 
 EVENTS_DRAWN_MAX: Final = 32
 """Events a span in a drawing; the opened span has all."""
@@ -134,13 +134,18 @@ def skeleton(store: Store, trace_id: str, *, spans_max: int) -> Skeleton | None:
     return Skeleton(trace_id=wanted, events=events, truncated=len(values[0]) > spans_max, **columns)
 
 
-def stripes(store: Store, trace_id: str) -> dict[str, Stripe]:
+def _of(spans: Skeleton, parameters: Parameters) -> str:
+    """SQL condition: rows of the trace from its first span to the last that was read."""
+    return between(spans.trace_id, spans.starts_ns[0], spans.starts_ns[-1], parameters)
+
+
+def stripes(store: Store, spans: Skeleton) -> dict[str, Stripe]:
     """Span id -> stripe of the first sequence, for the generations whose surprisal and pace are stored. Raises StoreError.
 
     A token fills the time since the one before it. The first token is left out: its time is the wait for it.
     """
     parameters = Parameters()
-    where = within(store, trace_id, parameters)
+    where = _of(spans, parameters)
     reach = f"(last - first) / {STRIPE_BINS}"
     text = (
         "WITH arrayCumSum(arrayMap(gap -> if(isFinite(gap), toFloat64(gap), 0.), InterTokenS)) AS times, "
@@ -159,15 +164,15 @@ def stripes(store: Store, trace_id: str) -> dict[str, Stripe]:
     }
 
 
-def energy_j(store: Store, trace_id: str) -> float | None:
-    """Joules that GPUs took during the spans that say so, summed over these spans; None when none does. Raises StoreError.
+def energy_j(store: Store, spans: Skeleton) -> float | None:
+    """Joules that GPUs took during those of the spans that say so, summed; None when none does. Raises StoreError.
 
     GPUs are measured whole: calls that run at once count what they share more than once.
     """
     field = fields.lookup("energy")
     assert field is not None  # the registry has it: a test of the registry would fail
     parameters = Parameters()
-    where = within(store, trace_id, parameters)
+    where = _of(spans, parameters)
     key = parameters.text(c.MACHINE_GPU_ENERGY)
     text = f"SELECT count(), sum({field.expression}) FROM {rows.table(store)} WHERE {where} AND mapContains(SpanAttributes, {key})"
     count, joules = store.query(text, parameters.values).rows[0]

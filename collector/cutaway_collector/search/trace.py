@@ -69,17 +69,18 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
             "scores": scores.scores(store, wanted, start_ns=start_ns, limit=SCORES_MAX)}
 
 
-def span(store: Store, trace_id: str, span_id: str) -> dict[str, Any] | None:
+def span(store: Store, trace_id: str, span_id: str, *, start_ns: int | None = None) -> dict[str, Any] | None:
     """One span as `trace` has it, with its scores and, at the root, those of the whole trace as `scores`; None when there is none.
 
-    Raises StoreError.
+    start_ns: when it starts, where that is known: it need not be looked up. Raises StoreError.
     """
     wanted, own = trace_id.strip().lower(), span_id.strip().lower()
     if not TRACE_ID.fullmatch(wanted) or not _SPAN_ID.fullmatch(own):
         return None
     parameters = Parameters()
+    where = within(store, wanted, parameters) if start_ns is None else between(wanted, start_ns, start_ns, parameters)
     text = (
-        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {within(store, wanted, parameters)} "
+        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {where} "
         f"AND SpanId = {parameters.text(own)} ORDER BY Timestamp ASC LIMIT 1"
     )
     found = store.query(text, parameters.values).rows
@@ -106,6 +107,13 @@ def within(store: Store, trace_id: str, parameters: Parameters) -> str:
     return f"{where} AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
 
 
+def between(trace_id: str, first_ns: int, last_ns: int, parameters: Parameters) -> str:
+    """SQL condition: rows of this trace whose spans start from the first to the last of these moments, both included."""
+    first, last = parameters.bind(first_ns, "Int64"), parameters.bind(last_ns, "Int64")
+    return (f"TraceId = {parameters.text(trace_id)} AND Timestamp >= fromUnixTimestamp64Nano({first}) "
+            f"AND Timestamp <= fromUnixTimestamp64Nano({last})")
+
+
 def _diffuses(span: Mapping[str, Any]) -> bool:
     return c.DIFFUSION_PIPELINE in span["attributes"] or c.DIFFUSION_STEPS in span["attributes"]
 
@@ -113,11 +121,9 @@ def _diffuses(span: Mapping[str, Any]) -> bool:
 def _steps(store: Store, trace_id: str, first_ns: int, last_ns: int) -> dict[str, Any]:
     """Span id -> step curves of the trace's diffusion spans, which start between these moments."""
     parameters = Parameters()
-    first, last = parameters.bind(first_ns, "Int64"), parameters.bind(last_ns, "Int64")
     text = (
         f"SELECT SpanId AS span_id, {rows.select(series.STEPS)} FROM {rows.table(store, TOKENS.name)} "
-        f"WHERE TraceId = {parameters.text(trace_id)} AND Timestamp >= fromUnixTimestamp64Nano({first}) "
-        f"AND Timestamp <= fromUnixTimestamp64Nano({last}) AND SeqIndex = 0 LIMIT 1 BY SpanId"
+        f"WHERE {between(trace_id, first_ns, last_ns, parameters)} AND SeqIndex = 0 LIMIT 1 BY SpanId"
     )
     keys = ["span_id", *(key for key, _ in series.STEPS)]
     found = [dict(zip(keys, row, strict=True)) for row in store.query(text, parameters.values).rows]

@@ -105,9 +105,9 @@ def checked_id(text: str, digits: int, what: str) -> str:
     return lower
 
 
-def _found(site: Site, trace_id: str, span_id: str) -> dict[str, Any]:
+def _found(site: Site, trace_id: str, span_id: str, own_ns: int | None = None) -> dict[str, Any]:
     trace_id, span_id = checked_id(trace_id, 32, "trace"), checked_id(span_id, 16, "span")
-    found = read_span(site.store, trace_id, span_id)
+    found = read_span(site.store, trace_id, span_id, start_ns=own_ns)
     if found is None:
         raise Missing(f"span {span_id} is not part of this trace", hint="Open the trace without `span` to see all of it.")
     return found
@@ -124,9 +124,9 @@ def page(site: Site, trace_id: str, span_id: str, *, start_ns: int) -> SpanPage:
     return SpanPage(opened(_found(site, trace_id, span_id), start_ns=start_ns))
 
 
-def read(site: Site, trace_id: str, span_id: str, *, start_ns: int) -> Opened:
-    """The span to open. Raises BadParameter, Missing, StoreError."""
-    return opened(_found(site, trace_id, span_id), start_ns=start_ns)
+def read(site: Site, trace_id: str, span_id: str, *, start_ns: int, own_ns: int) -> Opened:
+    """The span to open. start_ns: of the trace; own_ns: of the span. Raises BadParameter, Missing, StoreError."""
+    return opened(_found(site, trace_id, span_id, own_ns), start_ns=start_ns)
 
 
 def opened(span: Mapping[str, Any], *, start_ns: int) -> Opened:

@@ -212,7 +212,7 @@ def _places(tree: Waterfall, found: bones.Matches) -> frozenset[int]:
 def _stripes(site: Site, tree: Waterfall) -> Mapping[str, bones.Stripe]:
     spans = tree.skeleton
     generated = any(tokens is not None for tokens in spans.output_tokens)
-    return bones.stripes(site.store, spans.trace_id) if generated else {}
+    return bones.stripes(site.store, spans) if generated else {}
 
 
 def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
@@ -245,7 +245,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         input_tokens=_sum(spans.input_tokens), output_tokens=_sum(spans.output_tokens),
         worst_surprisal=spans.surprisal_maxima[worst] if worst >= 0 else None,
         worst_url=state.url(span=spans.span_ids[worst]) if worst >= 0 else "",
-        energy_j=bones.energy_j(site.store, trace_id) if any(spans.models) else None,
+        energy_j=bones.energy_j(site.store, spans) if any(spans.models) else None,
         path=tuple(path[:PATH_NAMES_SHOWN]), path_ns=sum(share.ns for share in path), path_names=len(path),
         lines=lines, row_count=len(visible),
         shows_prefill=any(line.prefill for line in lines), shows_surprisal=any(line.stripe for line in lines),
@@ -261,7 +261,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         ),
         carried={key: value for key, value in [*state.parameters().items(), ("span", state.span)]
                  if key not in ("f", "show") and value},
-        opened=span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns),
+        opened=span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns, own_ns=spans.starts_ns[chosen]),
         search=state.search, back_url=urls.search(state.search) if state.search else "",
         edge=args.get("end", "") if args.get("end") in ("first", "last") and state.search else "",
         before_url=urls.trace(trace_id, part="/previous", **state.search) if state.search else "",
