@@ -235,10 +235,12 @@ def test_nothing_found_is_an_empty_file(client: FlaskClient, format: str) -> Non
 
 @pytest.mark.parametrize("parameters", ["format=xml", "format=csv&rows=some", "format=csv&arrays=2", "format=csv&q=(", "q=("])
 def test_what_cannot_be_exported_is_a_page_that_says_why(client: FlaskClient, parameters: str) -> None:
-    """The refusal comes before the first byte of a file."""
-    answer = client.get(f"/export?{parameters}")
+    """The refusal comes before the first byte of a file; a program is told in JSON, where it asked for a file."""
+    answer = client.get(f"/export?{parameters}", headers={"Accept": "text/html,*/*"})
+    told = client.get(f"/export?{parameters}")
 
     assert (400, "text/html") == (answer.status_code, answer.mimetype)
+    assert (400, "application/json" if "format" in parameters else "text/html") == (told.status_code, told.mimetype)
 
 
 def test_a_tenant_exports_its_own_rows_alone(store: ClickHouseStore, tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_the_page_does_not_wait_for_a_slow_embedder(store: ClickHouseStore, monk
     client = create_app(store, Settings(data="unused"), vectors=vectors).test_client()
     first = client.get("/map.json", query_string={"q": TALKING}).get_json()
     assert (36, []) == (first["pending"], first["points"])
-    assert "36 more are being placed" in get(client, f"/map?q={TALKING}").text
+    assert "36 are being placed" in get(client, f"/map?q={TALKING}").text
     go.set()
     keys = [Key(point.key.trace_id, point.key.span_id, point.key.start_ns)
             for point in finding.points(store, TALKING, None, None, finding.colour_field("model"), 100).points]

@@ -88,9 +88,9 @@ class Collector:
         key = os.environ.get(KEY_VARIABLE, "")
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         data = None if body is None else json.dumps(body).encode()
-        if data is not None:
-            headers |= {"Content-Type": "application/json", **({} if key else self._form_token())}
         try:
+            if data is not None:
+                headers |= {"Content-Type": "application/json", **({} if key else self._form_token())}
             asked = urllib.request.Request(self.url + path, data, headers)  # noqa: S310  the scheme was checked
             with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls) as answer:  # noqa: S310
                 return answer.status, _json(answer.read())
@@ -98,7 +98,6 @@ class Collector:
             return error.code, _json(error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CutawayError(f"the collector at {self.url} does not answer ({error}): give its address with --url") from None
-
 
     def _form_token(self) -> dict[str, str]:
         """What a change carries in place of a key: the token of the forms, and the cookie it belongs to."""

@@ -101,11 +101,11 @@ class Choice:
 
 
 def shown(state: State) -> tuple[str, ...]:
-    """The columns of the table besides time and span; that of what it is sorted by, if it is none of them, stands first."""
+    """The columns of the table besides time and name; that of what it is sorted by, if it is none of them, stands first."""
     chosen = state.cols or USUAL_COLUMNS
     key = _sort_key(state.order.removeprefix("-"))
     own = next((name for name, (its_key, *_) in _OWN.items() if its_key == key), key)
-    return chosen if key in ("", "start") or {key, own} & {*map(_sort_key, chosen), *chosen} else (own, *chosen)
+    return chosen if key in ("", "start", "name") or {key, own} & {*map(_sort_key, chosen), *chosen} else (own, *chosen)
 
 
 def asked(state: State) -> tuple[str, ...]:
