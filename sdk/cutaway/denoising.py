@@ -17,7 +17,7 @@ from cutaway import configuration, dialect, encode, generation, guard, words
 from cutaway import conventions as c
 from cutaway.failures import fail
 from cutaway.machine import Machine
-from cutaway.redaction import Redact, Redaction, Room, inside, valid
+from cutaway.redaction import Redact, Redaction, Room, inside
 from cutaway.settings import Settings
 from cutaway.steps import Scope
 
@@ -70,7 +70,6 @@ def denoise(pipe: Any, arguments: dict[str, Any], run: Callable[[Any], Any]) -> 
 def _start(pipe: Any, arguments: dict[str, Any]) -> tuple[otel.Span, dict[str, Any]]:
     from cutaway import diffusion
 
-    around = configuration.scope.get()
     asked = diffusion.asked_of(pipe, arguments)
     short, full = generation.names(asked.model)
     attributes: dict[str, Any] = {
@@ -78,11 +77,7 @@ def _start(pipe: Any, arguments: dict[str, Any]) -> tuple[otel.Span, dict[str, A
     }
     if full:
         attributes[c.REQUEST_MODEL] = full
-    if around.conversation_id:
-        attributes[c.CONVERSATION_ID] = around.conversation_id
-    name = valid(f"{OPERATION} {short}".strip())
-    every = {**around.generation_attributes, **attributes}
-    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=every), attributes
+    return generation.begin(OPERATION, short, attributes), attributes
 
 
 def _listener(pipe: Any) -> tuple[Machine, Any]:

@@ -147,11 +147,16 @@ def _start(model: Any, arguments: dict[str, Any]) -> tuple[otel.Span, Call, dict
     call = replace(call, model=full)
     if full:
         attributes[c.REQUEST_MODEL] = full
+    return begin(operation, short, attributes), call, attributes
+
+
+def begin(operation: str, model: str, attributes: dict[str, Any]) -> otel.Span:
+    """The span of one call, with what encloses it says about it. Adds the conversation, if any, to the attributes."""
+    around = configuration.scope.get()
     if around.conversation_id:
         attributes[c.CONVERSATION_ID] = around.conversation_id
-    name = valid(f"{operation} {short}".strip())
     every = {**around.generation_attributes, **attributes}
-    return configuration.tracer().start_span(name, kind=otel.SpanKind.INTERNAL, attributes=every), call, attributes
+    return configuration.tracer().start_span(valid(f"{operation} {model}".strip()), kind=otel.SpanKind.INTERNAL, attributes=every)
 
 
 def names(model: str) -> tuple[str, str]:
