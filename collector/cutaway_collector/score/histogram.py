@@ -33,19 +33,19 @@ def reference(values: Floats, offsets: Offsets, edges: Floats) -> Counts:
     return out
 
 
-def _bin(value: float, edges: Any) -> int:
-    """How many edges are at or below the value, by halving."""
-    low, high = 0, edges.size
+def _at_or_below(value: float, edges: Any, low: int, high: int) -> int:
+    """How many edges are at or below the value, by halving; it is known to be from low to high."""
     while low < high:
         middle = (low + high) // 2
         if edges[middle] <= value:
             low = middle + 1
         else:
             high = middle
-    return low - 1 if value == edges[edges.size - 1] else low
+    return low
 
 
-_bin_on_cuda = cuda_helper(_bin)
+_at_or_below_on_cpu = cpu_helper(_at_or_below)
+_at_or_below_on_cuda = cuda_helper(_at_or_below)
 
 
 @cpu_helper
@@ -84,14 +84,7 @@ def _row(values: Any, start: int, stop: int, edges: Any, starts: Any, scale: flo
             counts[0] += 1
         elif value < last:
             cell = _cell(value, first, scale, cells)
-            low, high = starts[cell], starts[cell + 1]
-            while low < high:
-                middle = (low + high) // 2
-                if edges[middle] <= value:
-                    low = middle + 1
-                else:
-                    high = middle
-            counts[low] += 1
+            counts[_at_or_below_on_cpu(value, edges, starts[cell], starts[cell + 1])] += 1
         elif value > last:
             counts[edges.size] += 1
         elif value == last:  # neither: NaN
@@ -109,8 +102,10 @@ def _cpu(values: Floats, offsets: Offsets, edges: Floats, starts: Offsets, out: 
 def _cuda(values: Any, offsets: Any, edges: Any, out: Any) -> None:
     row, thread = cuda.blockIdx.x, cuda.threadIdx.x
     for at in range(offsets[row] + thread, offsets[row + 1], THREADS):
-        if values[at] == values[at]:
-            cuda.atomic.add(out, (row, _bin_on_cuda(values[at], edges)), 1)
+        value = values[at]
+        if value == value:
+            last = 1 if value == edges[edges.size - 1] else 0  # the upper edge of the last enclosed bin is in it
+            cuda.atomic.add(out, (row, _at_or_below_on_cuda(value, edges, 0, edges.size) - last), 1)
 
 
 def on_cpu(values: Floats, offsets: Offsets, edges: Floats) -> Counts:
