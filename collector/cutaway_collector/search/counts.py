@@ -55,8 +55,7 @@ def extent(store: Store, request: SearchRequest, *, seconds_max: float | None = 
         parameters = Parameters(database=store.database)
         where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
         text = f"SELECT {columns} FROM {rows.table(store)} WHERE {where}"
-        left = None if seconds_max is None else max(0.05, seconds_max - taken_s)
-        answer = rows.run(store, text, parameters.values, tree, seconds_max=left)
+        answer = rows.run(store, text, parameters.values, tree, seconds_max=rows.seconds_left(seconds_max, taken_s))
         taken_s += answer.elapsed_s
         return answer
 

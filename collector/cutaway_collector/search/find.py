@@ -116,7 +116,7 @@ def _first(
     results: list[Result] = []
     for piece in pieces:
         text, parameters = _query(store, tree, span, by, position, wanted - len(found), backwards, piece)
-        left = None if seconds_max is None else max(0.05, seconds_max - sum(one.elapsed_s for one in results))
+        left = rows.seconds_left(seconds_max, sum(one.elapsed_s for one in results))
         results.append(rows.run(store, text, parameters, tree, seconds_max=left))
         found += results[-1].rows
         if len(found) >= wanted or results[-1].cut:

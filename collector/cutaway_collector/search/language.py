@@ -12,6 +12,7 @@ Not SQL and not the meaning of names: `fields.py` knows those and `sql.py` appli
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -200,8 +201,12 @@ def parse(query: str) -> Node:
     return found.where
 
 
+@functools.lru_cache(maxsize=64)
 def read(query: str) -> Query:
-    """Query text to its tree and stages. Raises QueryError with the column of the trouble and a hint."""
+    """Query text to its tree and stages. Raises QueryError with the column of the trouble and a hint.
+
+    A page asks for the same query a dozen times: in words, for its rows, counts and picture, and for the order of each column.
+    """
     if len(query) > QUERY_CHARACTERS_MAX:
         raise QueryError(f"a query has at most {QUERY_CHARACTERS_MAX} characters, this one has {len(query)}",
                          column=QUERY_CHARACTERS_MAX)

@@ -95,6 +95,11 @@ def table(store: Store, name: str = TRACES.name) -> str:
     return f"`{store.database}`.`{name}`"
 
 
+def seconds_left(seconds_max: float | None, taken_s: float) -> float | None:
+    """What is left of a limit for the next of several queries: a little even when it is spent. None for no limit."""
+    return None if seconds_max is None else max(0.05, seconds_max - taken_s)
+
+
 def run(
     store: Store, sql: str, parameters: Mapping[str, Any], tree: Node = EVERYTHING, *, seconds_max: float | None = None,
 ) -> Result:

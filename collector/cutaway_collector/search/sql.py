@@ -277,8 +277,6 @@ def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters
 
 
 _WORD: Final = re.compile(r"[A-Za-z0-9]{4,}")
-_LIKE: Final = re.compile(r"[%_\\]")
-_ESCAPED: Final = r"\\\g<0>"
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 
 
@@ -293,7 +291,7 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     if not glob and plain.isascii() and plain and "\0" not in plain:
         # The index knows words: each that the text has in it is asked for too.
         needles = list(dict.fromkeys([*_WORD.findall(plain), plain]))
-        parts = [" AND ".join(f"SpanText ILIKE {parameters.text(f'%{_LIKE.sub(_ESCAPED, needle)}%')}" for needle in needles)]
+        parts = [" AND ".join(f"SpanText ILIKE {parameters.text(f'%{values.like_literal(needle)}%')}" for needle in needles)]
         return f"({' OR '.join([*parts, *_of_that_id(value, parameters)])})"
     forms = _forms(values.like(value.text) if glob else plain)
     needles = [parameters.text(f"%{form}%" if glob else form) for form in forms]

@@ -98,13 +98,11 @@ def span(store: Store, trace_id: str, span_id: str, *, start_ns: int | None = No
 
 def within(store: Store, trace_id: str, parameters: Parameters) -> str:
     """SQL condition: rows of this trace, bound to the seconds in which it happened where they are known. Raises StoreError."""
-    where = f"TraceId = {parameters.text(trace_id)}"
     times = _times(store, trace_id)
     if times is None:
-        return where
+        return f"TraceId = {parameters.text(trace_id)}"
     parameters.start_ns, parameters.end_ns = times
-    first, last = (parameters.bind(second, "Int64") for second in times)
-    return f"{where} AND Timestamp >= fromUnixTimestamp64Nano({first}) AND Timestamp < fromUnixTimestamp64Nano({last})"
+    return between(trace_id, times[0], times[1] - 1, parameters)
 
 
 def between(trace_id: str, first_ns: int, last_ns: int, parameters: Parameters) -> str:

@@ -93,16 +93,19 @@ def is_glob(value: Literal) -> bool:
     return not value.quoted and re.search(r"(?<!\\)(?:\\\\)*[*?]", value.text) is not None
 
 
+def like_literal(text: str) -> str:
+    """A text as a LIKE pattern of itself alone."""
+    return re.sub(r"[%_\\]", r"\\\g<0>", text)
+
+
 def like(text: str) -> str:
     """A glob as a LIKE pattern: `*` any text, `?` one character, everything else itself."""
     out: list[str] = []
     for escaped, char in re.findall(r"(\\?)(.)", text, re.DOTALL):
         if not escaped and char in "*?":
             out.append("%" if char == "*" else "_")
-        elif char in "%_\\":
-            out.append("\\" + char)
         else:
-            out.append(char)
+            out.append(like_literal(char))
     return "".join(out)
 
 
