@@ -91,20 +91,22 @@ class Collector:
         try:
             if data is not None:
                 headers |= {"Content-Type": "application/json", **({} if key else self._form_token())}
-            asked = urllib.request.Request(self.url + path, data, headers)  # noqa: S310  the scheme was checked
-            with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls) as answer:  # noqa: S310
+            with self._open(path, data, headers) as answer:
                 return answer.status, _json(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, _json(error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CutawayError(f"the collector at {self.url} does not answer ({error}): give its address with --url") from None
 
+    def _open(self, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        asked = urllib.request.Request(self.url + path, data, dict(headers or {}))  # noqa: S310  the scheme was checked
+        return urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls)  # noqa: S310
+
     def _form_token(self) -> dict[str, str]:
         """What a change carries in place of a key: the token of the forms, and the cookie it belongs to."""
         from cutaway_collector.web import form_tokens  # here, for most commands change nothing and start without Flask
 
-        asked = urllib.request.Request(self.url + form_tokens.ROUTE)  # noqa: S310  the scheme was checked
-        with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=self._tls) as answer:  # noqa: S310
+        with self._open(form_tokens.ROUTE) as answer:
             cookie = answer.headers.get("Set-Cookie", "").partition(";")[0]
             return {form_tokens.HEADER: json.loads(answer.read())["token"], "Cookie": cookie}
 

@@ -6,6 +6,7 @@ of it is the same (BREACH, https://www.breachattack.com). Static files are the s
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 from pathlib import Path
@@ -23,10 +24,8 @@ class StaticFiles:
     address, so browsers may keep the old one for ever."""
 
     def __init__(self, folder: Path) -> None:
-        contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-        self.hashes = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in contents.items()}
-        packed = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
-        self._packed = {name: small for name, small in packed.items() if len(small) <= _WINS_AT_LEAST * len(contents[name])}
+        self._contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+        self.hashes = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in self._contents.items()}
 
     def address(self, name: str) -> str:
         """The path of a file. Raises KeyError for one that is not there: a template spells it wrong."""
@@ -39,7 +38,7 @@ class StaticFiles:
 
     def pack(self, request: Request, response: Response) -> None:
         """Puts the compressed file in place of the file, where the browser takes it and it is asked for as a whole."""
-        small = self._packed.get(_name(request))
+        small = _packed(self._contents.get(_name(request), b""))
         if small is None:
             return
         response.vary.add("Accept-Encoding")
@@ -53,6 +52,13 @@ class StaticFiles:
         tag, _ = response.get_etag()
         if tag is not None:
             response.set_etag(tag, weak=True)  # of the content, in whatever encoding
+
+
+@functools.cache
+def _packed(content: bytes) -> bytes | None:
+    """The content compressed, when it is first asked for; None where that wins too little."""
+    small = gzip.compress(content, mtime=0)
+    return small if len(small) <= _WINS_AT_LEAST * len(content) else None
 
 
 def _name(request: Request) -> str:
