@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 import web_helpers as world
 from browser_helpers import CHROMIUM, Watch, watched_page
@@ -74,6 +74,12 @@ def _open(page: Page, path: str) -> None:
 def _press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
+
+
+def _wait_for(page: Page, holds: Callable[[], bool]) -> None:
+    """Lets the page go on until what the test itself collects is as wished; the test's own time limit ends it."""
+    while not holds():
+        page.wait_for_timeout(20)
 
 
 def _focused(page: Page) -> Locator:
@@ -188,6 +194,30 @@ def test_the_filter_speaks_the_language_of_search(page: Page) -> None:
     expect(page.locator(".row")).to_have_count(3)
     page.locator("a[data-clear]").click()
     expect(page.locator(".row")).to_have_count(14)
+
+
+def test_a_late_answer_takes_neither_the_place_nor_the_newer_question(page: Page) -> None:
+    """Who moved into the rows while the filter was asked stays there, and an answer to an earlier question changes nothing."""
+    _open(page, TRACE)
+    held: list[Route] = []
+    page.route("**/matches.json?f=duration*", lambda route: held.append(route))
+    page.locator(".find input[name=f]").fill("duration:>1s")
+    _press(page, "Enter")
+    page.locator(".row").first.focus()
+    _wait_for(page, lambda: len(held) == 1)
+    held[0].continue_()
+    expect(page.locator("#found")).to_have_text("3 spans match")
+    expect(page.locator(".row:focus.matched")).to_have_attribute("aria-rowindex", "1")
+
+    page.locator(".find select").select_option("alone")
+    _wait_for(page, lambda: len(held) == 2)
+    page.locator(".find input[name=f]").fill("is:error")
+    _press(page, "Enter")
+    expect(page.locator("#found")).to_have_text("1 span matches")
+    with page.expect_response("**/matches.json?f=duration*"):
+        held[1].continue_()
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    expect(page.locator("#found")).to_have_text("1 span matches")
 
 
 def test_a_filter_that_cannot_be_read_is_told(browser: Browser, url: str) -> None:

@@ -95,12 +95,11 @@ class TraceRows extends HTMLElement {
 
   /** After rows came or went. */
   #arranged() {
-    for (const element of this.drawn.values()) element.remove();
-    this.drawn.clear();
+    const before = this.drawn.get(this.active);
     if (this.tree.placeOf[this.active] < 0) this.active = this.tree.shown[0] ?? -1;
     this.grid.style.height = `${this.tree.shown.length * ROW}px`;
     this.grid.setAttribute("aria-rowcount", this.tree.shown.length);
-    this.#draw();
+    this.#redraw(before);
   }
 
   /** Makes the rows that can be seen, and the one that has the keys, and drops the others. */
@@ -123,8 +122,9 @@ class TraceRows extends HTMLElement {
     }
   }
 
-  #redraw() {
-    const focused = this.drawn.get(this.active)?.contains(document.activeElement);
+  /** Makes all rows anew; who was in the row `before` is in the row that has the keys afterwards. */
+  #redraw(before = this.drawn.get(this.active)) {
+    const focused = before?.contains(document.activeElement);
     for (const element of this.drawn.values()) element.remove();
     this.drawn.clear();
     this.#draw();
@@ -377,6 +377,7 @@ class TraceRows extends HTMLElement {
   // --- Filter and zoom ------------------------------------------------------------------------------------------------
 
   async filter(text, show) {
+    const asked = (this.asked = Symbol(text)); // an answer to an earlier question that comes late is dropped
     const said = document.querySelector("#found");
     if (this.tree.grouped && this.dataset.ready === "") { // which groups hold matches, the server knows
       location.assign(address({ f: text, show: show === "dim" ? "" : show }));
@@ -391,6 +392,7 @@ class TraceRows extends HTMLElement {
     }
     const answer = await fetch(`/trace/${this.dataset.trace}/matches.json?f=${encodeURIComponent(text)}`).catch(() => null);
     const body = await answer?.json().catch(() => null);
+    if (this.asked !== asked) return;
     said.classList.toggle("bad", !answer?.ok);
     if (!answer?.ok) {
       said.textContent = body?.error ? [body.error.message, body.error.hint].filter(Boolean).join("; ") : "The filter could not be asked.";
