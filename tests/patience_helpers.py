@@ -12,10 +12,9 @@ import pytest
 
 BUDGETS = (
     "cutaway_collector.search.completion.SECONDS_MAX",
-    "cutaway_collector.web.pages.overview.CHANGES_SECONDS",
-    "cutaway_collector.web.pages.search.COUNT_SECONDS",
+    "cutaway_collector.web.pages.overview_changes.CHANGES_SECONDS",
+    "cutaway_collector.web.pages.search.PAGE_SECONDS",
     "cutaway_collector.web.search_rail.ALONE_SECONDS",
-    "cutaway_collector.web.search_rail.PAGE_SECONDS",
 )
 
 

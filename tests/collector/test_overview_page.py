@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from flask.testing import FlaskClient
 
 import search_helpers as spans_of
 import web_helpers as world
+from cutaway_collector.comparison.changes import before
 from cutaway_collector.errors import StoreError
 from cutaway_collector.rates import wilson
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.search.window import Window
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
-from cutaway_collector.web.pages import overview
+from cutaway_collector.web.pages import overview, overview_changes
 from search_helpers import Span
 from web_helpers import get
 
@@ -48,13 +50,16 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 
 @pytest.fixture(scope="module")
 def twin(client: FlaskClient) -> dict[str, object]:
-    """Six hours, asked twice: what there was no time for at first is there then."""
-    found: dict[str, object] = {}
-    for _ in range(5):
-        found = client.get("/overview.json?from=-6h").json
-        if len(found["changes"]["models"]) == 3:  # type: ignore[index]  # plain JSON
-            break
+    """Six hours."""
+    found: dict[str, object] = client.get("/overview.json?from=-6h").json
     return found
+
+
+@pytest.fixture(scope="module")
+def changed(client: FlaskClient) -> dict[str, Any]:
+    """Model -> what changed of it in six hours."""
+    found = client.get("/overview/changes.json?from=-6h").json
+    return {one["model"]: one for one in found["models"]}
 
 
 def _model(twin: dict[str, object], name: str) -> dict[str, object]:
@@ -75,27 +80,39 @@ def test_the_figures_of_a_model_are_those_of_its_spans(twin: dict[str, object], 
     assert (sum(found["curves"]["spans"]), sum(found["curves"]["errors"])) == (len(mine), errors)  # type: ignore[index]
 
 
-def test_what_changed_since_yesterday_is_found_and_nothing_else(twin: dict[str, object]) -> None:
+def test_what_changed_since_yesterday_is_found_and_nothing_else(changed: dict[str, Any]) -> None:
     """The slower model with its new version and its errors; of the steady one nothing that matters."""
-    changes = {one["model"]: one for one in twin["changes"]["models"]}  # type: ignore[index]
-
-    assert {one["name"] for one in changes["slower"]["metrics"]} == {"duration", "ttft", "tps", "errors"}
-    assert "resource.service.version" in {one["attribute"] for one in changes["slower"]["attributes"]}
-    assert (changes["steady"]["metrics"], changes["steady"]["attributes"]) == ([], [])
-    assert changes["steady"]["comparable"] is True
+    assert {one["name"] for one in changed["slower"]["metrics"]} == {"duration", "ttft", "tps", "errors"}
+    assert "resource.service.version" in {one["attribute"] for one in changed["slower"]["attributes"]}
+    assert (changed["steady"]["metrics"], changed["steady"]["attributes"]) == ([], [])
+    assert changed["steady"]["comparable"] is True
 
 
-def test_a_model_with_few_spans_is_said_to_have_few(twin: dict[str, object], client: FlaskClient) -> None:
+def test_a_model_with_few_spans_is_said_to_have_few(changed: dict[str, Any], client: FlaskClient) -> None:
     """Nothing is claimed of it."""
-    changes = {one["model"]: one for one in twin["changes"]["models"]}  # type: ignore[index]
+    assert changed[world.XSS[1]]["comparable"] is False
+    assert "fewer than 30 say nothing" in get(client, "/?from=-6h&changes=now").text
 
-    assert changes[world.XSS[1]]["comparable"] is False
-    assert "fewer than 30 say nothing" in get(client, "/?from=-6h").text
+
+def test_the_page_does_not_wait_for_what_changed(client: FlaskClient) -> None:
+    """It comes with a part that is fetched later and a link to the page that waits; once they are known, it has them at once."""
+    site = world.site_of(client)
+    fresh = create_app(site.store, Settings(data="unused"), now_ns=lambda: NOW_NS).test_client()
+    first = get(fresh, "/?from=-6h")
+    sources = [attrs["data-src"] for tag, attrs in first.tags if tag == "later-part"]
+    assert (sources, "spans then" in first.text) == (["/overview/changes?from=-6h"], False)
+    assert "/?changes=now&from=-6h" in first.links("/?")
+
+    fragment = get(fresh, str(sources[0]))
+    assert ("spans then" in fragment.text, [tag for tag, _ in fragment.tags if tag == "later-part"]) == (True, [])
+    again = get(fresh, "/?from=-6h")
+    assert ("spans then" in again.text, [tag for tag, _ in again.tags if tag == "later-part"]) == (True, [])
+    assert "spans then" in get(fresh, "/?changes=now&from=-5h").text
 
 
 def test_every_link_of_the_page_leads_somewhere(client: FlaskClient, twin: dict[str, object]) -> None:
     """Searches, comparisons and the other pages; the page shows every model."""
-    page = get(client, "/?from=-6h")
+    page = get(client, "/?from=-6h&changes=now")
 
     assert all(str(one["name"]) in page.text for one in twin["models"])  # type: ignore[attr-defined]
     compared = [link for link in page.links("/compare?") if "afrom" in link and "slower" in link]
@@ -114,14 +131,15 @@ def test_a_model_named_like_markup_stays_text(client: FlaskClient) -> None:
 @pytest.mark.parametrize("text", ["all", "yesterday", "-400d", "2999-01-01"])
 def test_a_time_that_makes_no_sense_is_refused(client: FlaskClient, text: str) -> None:
     """With times that would."""
-    assert [client.get(path).status_code for path in (f"/?from={text}", f"/overview.json?from={text}")] == [400, 400]
+    assert [client.get(path).status_code for path in (f"/?from={text}", f"/overview.json?from={text}",
+            f"/overview/changes?from={text}")] == [400] * 3
 
 
 def test_a_time_without_models_says_so(client: FlaskClient) -> None:
     """It names how old the newest span is and offers to search everything."""
     site = world.site_of(client)
     late = type(site)(site.store, site.settings, lambda: NOW_NS + 400 * HOUR_NS)
-    page = overview.page(late, {}, overview.Recent(), "")
+    page = overview.page(late, {}, overview_changes.Recent(), "")
 
     assert (page.store_empty, page.models, "d ago" in page.newest) == (False, (), True)
 
@@ -131,15 +149,15 @@ def test_a_tenant_without_spans_is_shown_how_to_begin(client: FlaskClient) -> No
     site = world.site_of(client)
     nobody = type(site)(TenantStore(site.store, lambda: "nobody"), site.settings, site.now_ns)
 
-    assert overview.page(nobody, {}, overview.Recent(), "nobody") == overview.OverviewPage(True)
+    assert overview.page(nobody, {}, overview_changes.Recent(), "nobody") == overview.OverviewPage(True)
 
 
 def test_changes_are_kept_for_a_minute_by_tenant_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made once; again after a minute; of another tenant for itself; without time left the old ones stay."""
-    monkeypatch.setattr(overview, "CHANGES_SECONDS", 2.5)
+    monkeypatch.setattr(overview_changes, "CHANGES_SECONDS", 2.5)
     now = [0.0]
     made: list[str] = []
-    recent = overview.Recent(lambda: now[0])
+    recent = overview_changes.Recent(lambda: now[0])
 
     def make(seconds: float = 0.0) -> object:
         def one(name: str) -> object:
@@ -153,7 +171,10 @@ def test_changes_are_kept_for_a_minute_by_tenant_and_model(monkeypatch: pytest.M
     assert recent.get("t", "-24h", ["a", "b", "c"], make()) == ["a", "b", "c"]
     assert made == ["a", "b", "c"]
     recent.get("other", "-24h", ["a"], make())
+    assert recent.known("t", "-24h", ["a", "b"]) == (["a", "b"], True)
+    assert recent.known("t", "-24h", ["a", "d"]) == (["a"], False)
     now[0] += 61
+    assert recent.known("t", "-24h", ["a", "b"]) == (["a", "b"], False)
     assert recent.get("t", "-24h", ["a", "b", "c"], make(3.0)) == ["a", "b", "c"]
     assert made == ["a", "b", "c", "a", "a"]
     now[0] += 600
@@ -170,7 +191,7 @@ def test_a_comparison_that_runs_out_of_time_does_not_cost_the_page() -> None:
             raise StoreError("the query ran longer than query_seconds_max allows", retryable=False)
         return name
 
-    assert overview.Recent(lambda: 0.0).get("t", "-24h", ["a", "b", "c"], make) == ["a"]  # type: ignore[arg-type]
+    assert overview_changes.Recent(lambda: 0.0).get("t", "-24h", ["a", "b", "c"], make) == ["a"]  # type: ignore[arg-type]
     assert made == ["a", "b"]
 
 
@@ -178,5 +199,5 @@ def test_the_window_before_is_a_day_earlier_or_the_one_before() -> None:
     """The same hours of yesterday; of a week the week before."""
     day = 24 * HOUR_NS
 
-    assert overview.before(Window(10 * day, 10 * day + HOUR_NS)) == Window(9 * day, 9 * day + HOUR_NS)
-    assert overview.before(Window(20 * day, 27 * day)) == Window(13 * day, 20 * day)
+    assert before(Window(10 * day, 10 * day + HOUR_NS)) == Window(9 * day, 9 * day + HOUR_NS)
+    assert before(Window(20 * day, 27 * day)) == Window(13 * day, 20 * day)

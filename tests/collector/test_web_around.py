@@ -256,7 +256,7 @@ ALLOWED_TAGS = {
     "table-keys",
     "plot-brush",
     "result-rows",
-    "facet-later",
+    "later-part",
     "fieldset",
     "legend",
     "defs",

@@ -142,9 +142,9 @@ def test_a_term_is_added_to_the_search_alone(query: str, meant: str) -> None:
 def test_every_bar_leads_to_what_it_counts(client: FlaskClient, where: str) -> None:
     """The link of each bar finds as many spans as the bar says, to the nanosecond at the ends of the range too."""
     page = search.page(site_of(client), MultiDict(parse_qsl(where)))
-    bars = page.plot.histogram
+    bars = page.picture.plot.histogram
     assert bars is not None
-    counts = {url: bar.count for bar, url in zip(bars.bars, page.plot.bar_urls, strict=True) if bar.count}
+    counts = {url: bar.count for bar, url in zip(bars.bars, page.picture.plot.bar_urls, strict=True) if bar.count}
     assert sum(counts.values()) == bars.total
     for url, count in list(counts.items())[:: max(1, len(counts) // 8)] + list(counts.items())[-1:]:
         assert count == len(found_by(client, url)), url
@@ -154,7 +154,7 @@ def test_every_bar_leads_to_what_it_counts(client: FlaskClient, where: str) -> N
 def test_every_cell_leads_to_what_it_counts(client: FlaskClient, plot: str) -> None:
     """The link of each cell finds as many spans as the cell says; all cells and what has no value make the whole."""
     page = search.page(site_of(client), {"plot": plot})
-    drawn = page.plot.map
+    drawn = page.picture.plot.map
     assert drawn is not None
     assert len(found_by(client, "/search?")) == drawn.total + drawn.missing
     edges = [cell for cell in drawn.cells if cell.row in (0, drawn.rows - 1)]
@@ -168,9 +168,9 @@ def test_a_picture_has_a_table(client: FlaskClient) -> None:
         page = search.page(site_of(client), {"plot": plot, "table": "1"})
         twin = client.get(f"/search/plot.json?plot={plot}").json
         total = sum(twin["counts"]) if plot == "count" else sum(map(sum, twin["counts"]))
-        assert total == sum(line.count for line in page.plot.rows)
+        assert total == sum(line.count for line in page.picture.plot.rows)
         shown = get(client, f"/search?plot={plot}&table=1")
-        assert {line.url for line in page.plot.rows} <= set(shown.links("/search?"))
+        assert {line.url for line in page.picture.plot.rows} <= set(shown.links("/search?"))
 
 
 @settings(deadline=None)

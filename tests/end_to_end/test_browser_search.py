@@ -126,7 +126,7 @@ def test_a_facet_comes_when_it_is_seen(page: Page) -> None:
     """What the page had no time to count is fetched in view, and its links work."""
     page.goto("/search")
     page.evaluate("""() => {
-        const later = document.createElement('facet-later');
+        const later = document.createElement('later-part');
         later.dataset.src = '/search/facet?name=host.name';
         later.append(document.createElement('section'));
         later.firstChild.textContent = 'x';

@@ -26,8 +26,6 @@ PINNED: Final[tuple[tuple[str, str], ...]] = (
 """Field, heading; the ones that are columns of their own first, since they are quickly counted."""
 WHEN_PRESENT: Final[tuple[tuple[str, str], ...]] = (("prompt.template", "Prompt template"), ("dataset", "Dataset"))
 """Attributes that have a place here when any match carries them."""
-PAGE_SECONDS: Final = 0.25
-"""What all facets of a page may take together before the rest is left for later."""
 ALONE_SECONDS: Final = 5.0
 """What a facet may take that was asked for alone."""
 
@@ -76,12 +74,12 @@ def term_field(name: str) -> str:
     return f"{scope}.{query_edit.field_name(key)}" if scope else query_edit.field_name(key)
 
 
-def rail(site: Site, state: State, request: verb.SearchRequest, matches: verb.Extent) -> tuple[Facet, ...]:
-    """The facets of a page. Raises StoreError."""
+def rail(site: Site, state: State, request: verb.SearchRequest, matches: verb.Extent, *, seconds: float) -> tuple[Facet, ...]:
+    """The facets of a page. seconds: what all may take together before the rest is left for later. Raises StoreError."""
     present = dict(WHEN_PRESENT)
     wanted = [*PINNED, *((name, name) for name in state.facets if name not in dict(PINNED)), *WHEN_PRESENT]
     found: dict[str, Facet] = {}
-    deadline = time.monotonic() + PAGE_SECONDS
+    deadline = time.monotonic() + seconds
     for name, label in sorted(wanted, key=lambda entry: entry[0] != state.count):
         left = ALONE_SECONDS if name == state.count else deadline - time.monotonic()
         counted = count(site, request, name, matches, left) if left > 0 else None

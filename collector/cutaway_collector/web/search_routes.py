@@ -2,6 +2,7 @@
 
     GET  /search, /search.json              parameters: search_state.NAMES; col, more and facet come from its forms
     GET  /search/facet, /search/facet.json  those, and name
+    GET  /search/picture                    those, and rows (how many the page shows)
     GET  /search/plot.json                  those
     GET  /search/row/<trace>/<span>[.json]  at: its start
     GET  /search/compare                    pick: two rows
@@ -22,7 +23,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from cutaway_collector.search.heat import MEASURES
 from cutaway_collector.web import search_state, urls
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages import search, stats
+from cutaway_collector.web.pages import search, search_picture, stats
 from cutaway_collector.web.site import Arguments, Site
 
 _PICK: Final = re.compile(r"(?:span|trace):[0-9A-Za-z_.-]{1,64}")
@@ -59,9 +60,13 @@ def routes(app: Flask, site: Site, render: Callable[..., Response], answer: Call
     def search_facet_twin() -> Response:
         return answer(search.facet_twin(site, request.args))
 
+    @app.get("/search/picture")
+    def search_later() -> Response:
+        return render("_picture_alone.html", search_picture.fragment(site, request.args))
+
     @app.get("/search/plot.json")
     def search_plot_twin() -> Response:
-        return answer(search.plot_twin(site, request.args))
+        return answer(search_picture.twin(site, request.args))
 
     @app.get("/search/row/<trace_id>/<span_id>")
     def search_row(trace_id: str, span_id: str) -> Response:

@@ -26,6 +26,11 @@ def search_facet(parameters: Mapping[str, object], *, name: str, json: bool = Fa
     return _with(f"/search/facet{'.json' if json else ''}", {**parameters, "name": name})
 
 
+def search_picture(parameters: Mapping[str, object], *, rows: int) -> str:
+    """The picture and counts of a search with so many rows, as a fragment of its page."""
+    return _with("/search/picture", {**parameters, "rows": rows})
+
+
 def search_row(trace_id: str, span_id: str, start_ns: int, *, json: bool = False) -> str:
     """A closer look at one row of a search, as a fragment of its page or with `json=True` as JSON."""
     return _with(f"/search/row/{quote(trace_id, safe='')}/{quote(span_id, safe='')}{'.json' if json else ''}", {"at": start_ns})
@@ -122,9 +127,14 @@ def compare(parameters: Mapping[str, object] | None = None, /, **changes: object
 
 
 def overview(**parameters: object) -> str:
-    """The start page; parameters: from_. `json=True` gives its twin."""
+    """The start page; parameters: from_, changes. `json=True` gives its twin."""
     path = "/overview.json" if parameters.pop("json", False) else "/"
     return _with(path, {key.rstrip("_"): value for key, value in parameters.items()})
+
+
+def overview_changes(*, from_: str, json: bool = False) -> str:
+    """What changed since yesterday, as a fragment of the start page or with `json=True` as JSON."""
+    return _with(f"/overview/changes{'.json' if json else ''}", {"from": from_})
 
 
 def sign_in(back: str = "") -> str:

@@ -1,7 +1,7 @@
 """The search page: what matched, when it happened, and one-click ways to narrow it.
 
 Not the query language, which is the search verb's; this page only edits the text that goes into it. Its parts stand in search_state
-(the address), search_plots (the picture), search_rail (the facets) and search_table (the rows).
+(the address), search_picture (counts), search_rail (facets) and search_table (rows).
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector import search as verb
-from cutaway_collector.search import counts
-from cutaway_collector.web import figures, query_edit, search_plots, search_rail, search_table, times, urls
+from cutaway_collector.web import figures, query_edit, search_rail, search_table, times, urls
 from cutaway_collector.web.errors import BadParameter, Missing
-from cutaway_collector.web.search_plots import Plot
+from cutaway_collector.web.pages import search_picture
+from cutaway_collector.web.pages.search_picture import COUNT_ALL, Picture
 from cutaway_collector.web.search_rail import Facet
 from cutaway_collector.web.search_state import DEFAULT_FROM, State, read, unknown
 from cutaway_collector.web.search_table import Choice, Heading, Hit, TraceHit
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-COUNT_SECONDS: Final = 1.0
-"""What counting all matches and the picture of them may take together: rows are what people wait for."""
-PICTURE_SECONDS_MIN: Final = 0.2
-COUNT_ALL: Final = "*"
-"""In the place of a facet to count first: everything is counted, as long as a query may take."""
+PAGE_SECONDS: Final = 0.7
+"""What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
+that come late. Rows themselves may take as long as a query may."""
+COUNT_SECONDS_MIN: Final = 0.1
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
                 ("traces", "Traces", "The traces that matching spans belong to"))
 THRESHOLDS: Final[tuple[tuple[str, str], ...]] = (
@@ -43,8 +42,8 @@ VALUE_CHARS_MAX: Final = 400
 class SearchPage:
     """Everything the search template may use. `hidden` are parameters the forms must carry along.
 
-    shown: "50 of 12 431 spans" in words. partial: what was cut off and what helps, "" when nothing was; count_url: where all is
-    counted, "" where it is. spark_top: nats at the top of the rows' curves, 0 where there are none.
+    picture: of all matches. partial: which rows are missing and what helps, "" when none are. spark_top: nats at the top of the
+    rows' curves, 0 where there are none.
 
     traces: rows of the view of that name, `hits` of the others.
     """
@@ -61,13 +60,11 @@ class SearchPage:
     facets: tuple[Facet, ...]
     thresholds: tuple[Tab, ...]
     ranges: tuple[Tab, ...]
-    plot: Plot
+    picture: Picture
     spark_top: float
     explanation: str
     warnings: tuple[str, ...]
     partial: str
-    count_url: str
-    shown: str
     sql: str
     elapsed_ms: float
     rows_read: int
@@ -106,22 +103,19 @@ def twin(site: Site, args: Arguments) -> dict[str, Any]:
 
 def page(site: Site, args: Arguments) -> SearchPage:
     """The page. Raises BadParameter, QueryError, StoreError."""
-    now_ns = site.now_ns()
+    now_ns, began = site.now_ns(), time.monotonic()
     state = read(site, args)
     request = state.request(now_ns)
     found = verb.find(site.store, replace(request, columns=search_table.asked(state)), rows_max=site.settings.page_rows_max,
                       seconds_max=site.settings.query_seconds_max)
     stats, rows = found["stats"], found["rows"]
-    # A page in the middle keeps the time range of the first one: everything on it is of that range.
-    whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
-    seconds = float(site.settings.query_seconds_max) if state.count == COUNT_ALL else COUNT_SECONDS
-    began = time.monotonic()
-    matches = verb.extent(site.store, whole, seconds_max=seconds)
-    left = max(PICTURE_SECONDS_MIN, seconds - (time.monotonic() - began))
-    plot = search_plots.plot(site, state, request, matches, seconds_max=left)
-    counts_cut = matches.cut or plot.cut
     of_traces = state.view == "traces"
     sparks = {} if of_traces or "surprisal" not in search_table.shown(state) else verb.sparklines(site.store, rows)
+    until = began + (site.settings.query_seconds_max if state.count == COUNT_ALL else PAGE_SECONDS)
+    # A page in the middle keeps the time range of the first one: everything on it is of that range.
+    whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
+    matches = verb.extent(site.store, whole, seconds_max=max(COUNT_SECONDS_MIN, until - time.monotonic()))
+    picture = search_picture.make(site, state, request, matches, len(rows), seconds=until - time.monotonic(), again=True)
     return SearchPage(
         query=state.q,
         from_text=state.from_,
@@ -132,19 +126,17 @@ def page(site: Site, args: Arguments) -> SearchPage:
         traces=search_table.trace_hits(state, rows, now_ns) if of_traces else (),
         headings=search_table.headings(state),
         choices=search_table.choices(state),
-        facets=search_rail.rail(site, state, request, matches),
+        facets=search_rail.rail(site, state, request, matches, seconds=until - time.monotonic()),
         thresholds=tuple(
             Tab(label, state.url(q=query_edit.toggled(state.q, term)), query_edit.has(state.q, term), term)
             for term, label in THRESHOLDS
         ),
         ranges=_ranges(state),
-        plot=plot,
+        picture=picture,
         spark_top=search_table.spark_top(sparks) if sparks else 0.0,
         explanation=stats["explanation"] + (" Generations only." if state.view == "generations" else ""),
         warnings=(*stats["warnings"], *unknown(args)),
-        partial=_partial(site, stats["cut"], counts_cut, seconds),
-        count_url=state.url(count=COUNT_ALL) if counts_cut and state.count != COUNT_ALL else "",
-        shown=_shown(len(rows), matches, state.view),
+        partial=_partial(site) if stats["cut"] else "",
         sql=stats["sql"],
         elapsed_ms=stats["elapsed_ms"],
         rows_read=stats["rows_read"],
@@ -166,31 +158,9 @@ def _view_url(state: State, view: str) -> str:
     return state.url(view=view, sort="", cols=()) if view == "traces" else state.url(view=view)
 
 
-def _partial(site: Site, rows_cut: bool, counts_cut: bool, seconds: float) -> str:
-    remedy = "Narrow the time range, or add a term such as service:NAME."
-    if rows_cut:
-        limit = site.settings.query_seconds_max
-        return f"The search was stopped after {limit} s (query_seconds_max): these rows match, but others are missing. {remedy}"
-    if counts_cut:
-        return f"The rows are complete, but counting all was stopped after {seconds:.0f} s: counts are of a part. {remedy}"
-    return ""
-
-
-def _shown(rows: int, matches: verb.Extent, view: str) -> str:
-    """ "50 of 12 431 spans", with what the number is worth."""
-    least = max(rows, matches.count)
-    if matches.cut:
-        total = f"more than {figures.count(least)}"
-    elif matches.exact:
-        total = figures.count(matches.count)
-    else:
-        total = f"{figures.count(matches.count)} received"
-    noun = "generation" if view == "generations" else "span"
-    some = "s" if matches.count != 1 else ""
-    if view == "traces":
-        return f"{figures.count(rows)} trace{'s' if rows != 1 else ''} here; {total} span{some} match in all"
-    note = "" if matches.exact or matches.cut else f" (above {figures.count(counts.UNIQUE_MAX)} one sent twice counts twice)"
-    return f"{figures.count(rows)} of {total} {noun}{some}{note}"
+def _partial(site: Site) -> str:
+    return (f"The search was stopped after {site.settings.query_seconds_max} s (query_seconds_max): these rows match, but others "
+            "are missing. Narrow the time range, or add a term such as service:NAME.")
 
 
 def facet_fragment(site: Site, args: Arguments) -> Facet:
@@ -211,19 +181,8 @@ def _facet(site: Site, args: Arguments) -> tuple[State, str, dict[str, Any]]:
         raise BadParameter("a facet has a name", hint="try name=model")
     state = read(site, args)
     request = state.request(site.now_ns())
-    matches = verb.extent(site.store, request, seconds_max=COUNT_SECONDS)
+    matches = verb.extent(site.store, request, seconds_max=search_rail.ALONE_SECONDS)
     return state, name, search_rail.count(site, request, name, matches, search_rail.ALONE_SECONDS)
-
-
-def plot_twin(site: Site, args: Arguments) -> dict[str, Any]:
-    """The picture as numbers: {"start_ns", "step_ns", "matches", "exact", "cut"}, and "counts" and "errors" or what `heat` gives.
-
-    Raises BadParameter, QueryError, StoreError.
-    """
-    state = read(site, args)
-    request = state.request(site.now_ns())
-    matches = verb.extent(site.store, request, seconds_max=COUNT_SECONDS)
-    return search_plots.numbers(site, state, request, matches, seconds_max=COUNT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

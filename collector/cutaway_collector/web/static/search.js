@@ -1,26 +1,12 @@
-// The results page: dragging and arrow keys over the picture, keys for rows, a closer look in line, facets that are counted when seen.
+// The results page: dragging and arrow keys over the picture, keys for rows, a closer look in line, counts that come later.
 // Not needed for anything: bars, cells, rows and facets are links and forms without it.
+
+import { fragment } from "./later.js";
 
 const typing = (event) => event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
 const plain = (event) => !event.ctrlKey && !event.metaKey && !event.altKey;
 const NS_PER_MS = 1_000_000n;
 const SVG = "http://www.w3.org/2000/svg";
-
-/** The parsed answer of a fragment's address: an element of this document. The browser's own parser reads it, no string becomes markup. */
-function fragment(url) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("GET", url);
-    request.responseType = "document";
-    request.onload = () => {
-      const found = request.status === 200 ? request.response?.body?.firstElementChild : null;
-      if (found) resolve(document.adoptNode(found));
-      else reject(new Error(`the server answered ${request.status}`));
-    };
-    request.onerror = () => reject(new Error("the server did not answer"));
-    request.send();
-  });
-}
 
 /** Nanoseconds as the address has them: ISO to the millisecond where that says all, else a number. */
 function moment(ns) {
@@ -210,29 +196,11 @@ class ResultRows extends HTMLElement {
   }
 }
 
-/** A facet that the page had no time for: counted when it comes into view. */
-class FacetLater extends HTMLElement {
-  connectedCallback() {
-    this.watch = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.fetch());
-    this.watch.observe(this.firstElementChild);
-  }
-
-  disconnectedCallback() {
-    this.watch.disconnect();
-  }
-
-  async fetch() {
-    this.watch.disconnect();
-    const note = this.querySelector(".later");
-    note?.replaceChildren("counting …");
-    try {
-      this.replaceWith(await fragment(this.dataset.src));
-    } catch (error) {
-      note?.replaceChildren(`Not counted: ${error.message}.`);
-    }
-  }
-}
+// The picture that came later knows how many matched.
+document.addEventListener("came-later", (event) => {
+  const { shown } = event.target.dataset;
+  if (shown) document.querySelector(".bar .count")?.replaceChildren(shown);
+});
 
 customElements.define("plot-brush", PlotBrush);
 customElements.define("result-rows", ResultRows);
-customElements.define("facet-later", FacetLater);

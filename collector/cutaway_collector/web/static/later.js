@@ -1,0 +1,48 @@
+// Parts of a page that come after it, as HTML that the server made: fetched when they come into view, and put in their place.
+// Not needed for anything: each holds a link that leads to the page with the part in it.
+
+/** The parsed answer of a fragment's address: an element of this document. The browser's own parser reads it, no string becomes markup. */
+export function fragment(url) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("GET", url);
+    request.responseType = "document";
+    request.onload = () => {
+      const found = request.status === 200 ? request.response?.body?.firstElementChild : null;
+      if (found) resolve(document.adoptNode(found));
+      else reject(new Error(`the server answered ${request.status}`));
+    };
+    request.onerror = () => reject(new Error("the server did not answer"));
+    request.send();
+  });
+}
+
+/** data-src: where the part is. Its ".later" says how far things are. What is fetched may be such an element again, and goes on. */
+class LaterPart extends HTMLElement {
+  connectedCallback() {
+    this.watch = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.fetch());
+    this.watch.observe(this.firstElementChild);
+  }
+
+  disconnectedCallback() {
+    this.watch.disconnect();
+  }
+
+  async fetch() {
+    this.watch.disconnect();
+    const note = this.querySelector(".later");
+    note?.replaceChildren("counting …");
+    try {
+      const part = await fragment(this.dataset.src);
+      const inside = this.contains(document.activeElement);
+      this.replaceWith(part);
+      // Who was in it with the keyboard stays there, at its first link.
+      if (inside) part.querySelector("a, button, input")?.focus({ preventScroll: true });
+      part.dispatchEvent(new CustomEvent("came-later", { bubbles: true }));
+    } catch (error) {
+      note?.replaceChildren(`Not counted: ${error.message}.`);
+    }
+  }
+}
+
+customElements.define("later-part", LaterPart);
