@@ -437,6 +437,10 @@ class Page(html.parser.HTMLParser):
     def with_class(self, name: str) -> list[dict[str, str | None]]:
         return [attrs for _, attrs in self.tags if name in str(attrs.get("class") or "").split()]
 
+    def named(self, name: str) -> list[dict[str, str | None]]:
+        """Fields of forms."""
+        return [attrs for _, attrs in self.tags if attrs.get("name") == name]
+
 
 def get(client: FlaskClient, path: str, status: int = 200) -> Page:
     """The parsed page; fails when it does not answer with `status`."""

@@ -103,9 +103,11 @@ def _wait(until: Callable[[], Any], what: str, deadline_s: float = 120.0) -> Any
 
 
 @contextlib.contextmanager
-def _process(command: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], folder: Path, *, read: bool, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """read: its output is read here. What nobody reads goes to the log: Phoenix does not start where its pipe is full."""
     with open(folder / "log", "ab") as log:
-        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=ENVIRONMENT | environment)
+        started = subprocess.Popen(command, stdout=subprocess.PIPE if read else log, stderr=log, cwd=ROOT,
+                                   env=ENVIRONMENT | environment)
     try:
         yield started
     finally:
@@ -121,7 +123,7 @@ def _process(command: list[str], folder: Path, **environment: str) -> Iterator[s
 def sink(folder: Path) -> Iterator[str]:
     """A discarding server; its URL."""
     program = str(Path(__file__).parent / "collector_sink.py")
-    with _process([sys.executable, program, "0", str(folder / "sink")], folder) as process:
+    with _process([sys.executable, program, "0", str(folder / "sink")], folder, read=True) as process:
         assert process.stdout is not None
         port = process.stdout.readline().split()[1].decode()
         yield f"http://127.0.0.1:{port}"
@@ -135,7 +137,7 @@ def _taken(url: str) -> Callable[[], int]:
 def _cutaway(folder: Path, *arguments: str) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "cutaway_collector", "serve", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0",
                "--ui", "127.0.0.1:0", "--spool", str(folder / "spool"), *arguments]
-    with _process(command, folder) as process:
+    with _process(command, folder, read=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline()), process
 
@@ -178,7 +180,7 @@ def rotel_sink(folder: Path) -> Iterator[Contender]:
         str(program), "start", "--otlp-http-endpoint", f"127.0.0.1:{http}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}",
         "--exporter", "clickhouse", "--clickhouse-exporter-endpoint", url, "--clickhouse-exporter-compression", "none",
         "--otlp-grpc-max-recv-msg-size-mib", "64",
-    ], folder) as process:
+    ], folder, read=False) as process:
         _wait(lambda: socket.create_connection(("127.0.0.1", http), 1).close() is None, "rotel answers")
         yield _Running(f"http://127.0.0.1:{http}/v1/traces", process, _taken(url))
 
@@ -192,7 +194,7 @@ def phoenix_queryable(folder: Path) -> Iterator[Contender]:
     http, grpc = _free_port(), _free_port()
     environment = {"PHOENIX_PORT": str(http), "PHOENIX_GRPC_PORT": str(grpc), "PHOENIX_HOST": "127.0.0.1",
                    "PHOENIX_WORKING_DIR": str(folder), "PHOENIX_TELEMETRY_ENABLED": "false"}
-    with _process([str(program), "serve"], folder, **environment) as process:
+    with _process([str(program), "serve"], folder, read=False, **environment) as process:
         url = f"http://127.0.0.1:{http}"
         _wait(lambda: _get(f"{url}/healthz") is not None, "Phoenix answers", 300)
         question = json.dumps({"query": "{ projects { edges { node { recordCount } } } }"}).encode()

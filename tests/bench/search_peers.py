@@ -121,7 +121,7 @@ class _Phoenix:
         return found["data"]
 
     def search(self, condition: str) -> int:
-        text = ("query($id: ID!, $where: String, $first: Int) { node(id: $id) { ... on Project { spans(first: $first, "
+        text = ("query($id: ID!, $where: String, $first: Int!) { node(id: $id) { ... on Project { spans(first: $first, "
                 f"filterCondition: $where, sort: {{col: startTime, dir: desc}}) {{ {self.FIELDS} }} }} }} }}")
         return len(self._ask(text, id=self._project, where=condition, first=PAGE)["node"]["spans"]["edges"])
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 import web_helpers as world
+from cutaway_collector import search as verb
 from cutaway_collector.contracts import Result
 from cutaway_collector.search import language
+from cutaway_collector.search.window import Window
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app, query_edit, search_plots, search_state, search_table
@@ -244,6 +246,39 @@ def test_the_page_and_its_fragment_say_the_same(client: FlaskClient) -> None:
     twin = client.get("/search/facet.json?name=service&q=is:error").json
     titles = [attrs["title"] for attrs in fragment.with_class("pick") if attrs.get("href")]
     assert [entry["value"] for entry in twin["values"]] == titles[: len(twin["values"])]
+
+
+def test_counts_that_would_keep_rows_waiting_come_later(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are there at once; the picture and each facet are fragments then, which say what the page says that has the time."""
+    patient = get(client, "/search?q=is:error")
+    monkeypatch.setattr(search, "PAGE_SECONDS", 0.0)
+    hurried = get(client, "/search?q=is:error")
+    sources = [str(attrs["data-src"]) for tag, attrs in hurried.tags if tag == "later-part"]
+
+    assert [attrs["value"] for attrs in hurried.named("pick")] == [attrs["value"] for attrs in patient.named("pick")]
+    assert [urlsplit(source).path for source in sources] == ["/search/picture", *["/search/facet"] * (len(sources) - 1)]
+    fragment = get(client, sources[0])
+    bars = [attrs["href"] for page in (patient, fragment) for tag, attrs in page.tags
+            if tag == "a" and re.match(r"/search\?from=.*&to=", str(attrs.get("href")))]
+    assert len(bars) == 2 * len(set(bars)) > 0
+    said, = (attrs["data-shown"] for attrs in fragment.with_class("picture"))
+    assert str(said) in patient.text
+    assert "not all matches are counted yet" in hurried.text
+    assert "not all matches are counted yet" not in patient.text + fragment.text
+    assert [attrs["data-src"] for tag, attrs in get(client, "/search?q=is:error&count=*").tags if tag == "later-part"] == []
+
+
+def test_a_facet_does_not_say_none_where_nothing_was_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where time was up before the first match was counted, the facet is counted all the same."""
+    nothing = verb.Extent(Window(0, world.NOW_NS), 0, 0, 0, exact=False, cut=True)
+    monkeypatch.setattr(search.verb, "extent", lambda *_, **__: nothing)
+    assert client.get("/search/facet.json?name=service").json["values"]
+
+
+@pytest.mark.parametrize("rows", ["", "-1", "5e3", "1234567"])
+def test_a_picture_is_of_a_page_with_some_rows(client: FlaskClient, rows: str) -> None:
+    """Anything else is refused."""
+    assert client.get(f"/search/picture?rows={rows}").status_code == 400
 
 
 def test_any_attribute_can_be_a_facet_and_leave_again(client: FlaskClient) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import web_helpers as world
 from browser_helpers import CHROMIUM
+from cutaway_collector.web.pages import search
 
 pytestmark = [
     pytest.mark.browser,
@@ -136,6 +137,27 @@ def test_a_facet_comes_when_it_is_seen(page: Page) -> None:
     expect(link).to_be_visible()
     link.click()
     page.wait_for_url("**host.name*")
+
+
+def test_what_comes_later_takes_its_place(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picture, counts and facets follow by themselves; bars can be walked, and who waits there with the keyboard stays."""
+    monkeypatch.setattr(search, "PAGE_SECONDS", 0.0)
+    held: list[Route] = []
+    page.route("**/search/picture?*", lambda route: held.append(route))
+    page.goto("/search")
+    expect(page.locator("plot-brush")).to_have_count(0)
+    page.locator("later-part .segments a").first.focus()
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+
+    expect(page.locator(".bar .count")).to_have_text(re.compile(r"^50 of \d+ spans$"))
+    expect(page.locator("later-part .picture")).to_have_count(0)
+    expect(page.locator("plot-brush")).to_have_count(1)
+    expect(page.locator(".picture a:focus")).to_have_count(1)
+    page.locator("plot-brush > svg a").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("plot-brush > svg a:focus")).to_have_count(1)
 
 
 def test_it_all_works_without_script(browser: Browser, url: str) -> None:

@@ -130,11 +130,14 @@ def _frame(state: State, request: verb.SearchRequest, matches: verb.Extent) -> t
 
 
 def numbers(site: Site, state: State, request: verb.SearchRequest, matches: verb.Extent, *, seconds_max: float) -> dict[str, Any]:
-    """What is drawn, as numbers: start_ns, step_ns, matches, exact, and what the verb counts. Raises QueryError, StoreError."""
+    """What is drawn, as numbers: start_ns, step_ns, matches, exact, and what the verb counts. Without seconds nothing is counted.
+
+    Raises QueryError, StoreError.
+    """
     start_ns, step_ns, number = _frame(state, request, matches)
     limits = replace(request, start_ns=matches.span.start_ns, end_ns=matches.span.end_ns)
-    if not matches.count:
-        found: dict[str, Any] = {"counts": [], "cut": False}
+    if not matches.count or seconds_max <= 0:
+        found: dict[str, Any] = {"counts": [], "cut": bool(matches.count)}
     elif state.plot == "count":
         found = counts.over_time(site.store, limits, matches, start_ns, step_ns, number, seconds_max=seconds_max)
     else:
@@ -152,7 +155,7 @@ def plot(site: Site, state: State, request: verb.SearchRequest, matches: verb.Ex
     drawn: Map | None = None
     if state.plot == "count" and found["counts"]:
         bars = charts.histogram(start_ns, step_ns, found["counts"], found["errors"])
-    elif matches.count and state.plot != "count":
+    elif "edges" in found:
         drawn = _map(state, found, matches.span, start_ns, step_ns)
     ends = [_within(matches.span, at) for at in (start_ns, start_ns + number * step_ns)]
     bar_urls = tuple(_time_url(state, matches.span, bar.start_ns, bar.end_ns) for bar in bars.bars) if bars else ()

@@ -99,7 +99,7 @@ def label_of(name: str) -> str:
 def count(site: Site, request: verb.SearchRequest, name: str, matches: verb.Extent, seconds: float) -> dict[str, Any]:
     """What the verb says of one facet, or {"fault": why it cannot be one}. Raises StoreError."""
     limits = replace(request, start_ns=matches.span.start_ns, end_ns=matches.span.end_ns)
-    if not matches.count:
+    if not matches.count and not matches.cut:
         return {"values": [], "other": 0, "other_values": 0, "missing": 0, "cut": False}
     try:
         return verb.facet(site.store, limits, name, matches, seconds_max=seconds)

@@ -25,6 +25,8 @@ PAGE_SECONDS: Final = 0.7
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
 COUNT_SECONDS_MIN: Final = 0.1
+FACET_EXTENT_SECONDS: Final = 1.0
+"""What a facet that is counted alone may spend on how many match in all, which tells whether repetitions have to be minded."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
                 ("traces", "Traces", "The traces that matching spans belong to"))
 THRESHOLDS: Final[tuple[tuple[str, str], ...]] = (
@@ -181,7 +183,7 @@ def _facet(site: Site, args: Arguments) -> tuple[State, str, dict[str, Any]]:
         raise BadParameter("a facet has a name", hint="try name=model")
     state = read(site, args)
     request = state.request(site.now_ns())
-    matches = verb.extent(site.store, request, seconds_max=search_rail.ALONE_SECONDS)
+    matches = verb.extent(site.store, request, seconds_max=FACET_EXTENT_SECONDS)
     return state, name, search_rail.count(site, request, name, matches, search_rail.ALONE_SECONDS)
 
 

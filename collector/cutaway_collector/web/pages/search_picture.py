@@ -19,7 +19,6 @@ from cutaway_collector.web.site import Arguments, Site
 
 ALONE_SECONDS: Final = 5.0
 """What counting and drawing may take in a request of their own."""
-PLOT_SECONDS_MIN: Final = 0.1
 COUNT_ALL: Final = "*"
 """In the place of a facet to count first: everything is counted, as long as a query may take."""
 
@@ -41,13 +40,16 @@ def make(
     site: Site, state: State, request: verb.SearchRequest, matches: verb.Extent, rows: int, *, seconds: float, again: bool,
 ) -> Picture:
     """The picture of these matches. seconds: what drawing may take. again: the fragment may go on with it. Raises StoreError."""
-    plot = search_plots.plot(site, state, request, matches, seconds_max=max(PLOT_SECONDS_MIN, seconds))
-    cut, all_of_it = matches.cut or plot.cut, state.count == COUNT_ALL
+    all_of_it = state.count == COUNT_ALL
+    later = again and not all_of_it
+    # Where not even the number is known yet, a picture would be of a part of a part.
+    plot = search_plots.plot(site, state, request, matches, seconds_max=0 if later and matches.cut else seconds)
+    cut = matches.cut or plot.cut
     limit = site.settings.query_seconds_max if all_of_it else ALONE_SECONDS
     return Picture(
         plot, _shown(rows, matches, state.view),
-        urls.search_picture(state.parameters(), rows=rows) if cut and again and not all_of_it else "",
-        f"{limit:.0f}" if cut and (all_of_it or not again) else "", "" if all_of_it else state.url(count=COUNT_ALL))
+        urls.search_picture(state.parameters(), rows=rows) if cut and later else "",
+        f"{limit:.0f}" if cut and not later else "", "" if all_of_it else state.url(count=COUNT_ALL))
 
 
 def fragment(site: Site, args: Arguments) -> Picture:

@@ -17,6 +17,24 @@ export function fragment(url) {
   });
 }
 
+const AT_ONCE = 2;
+const waiting = [];
+let running = 0;
+
+/** Few at a time, in the order in which they were asked for: ten at once would all come as late as the last. */
+function inTurn(work) {
+  return new Promise((resolve, reject) => {
+    waiting.push(() => work().then(resolve, reject).finally(() => { running--; next(); }));
+    next();
+  });
+}
+
+function next() {
+  if (running >= AT_ONCE || !waiting.length) return;
+  running++;
+  waiting.shift()();
+}
+
 /** data-src: where the part is. Its ".later" says how far things are. What is fetched may be such an element again, and goes on. */
 class LaterPart extends HTMLElement {
   connectedCallback() {
@@ -33,7 +51,7 @@ class LaterPart extends HTMLElement {
     const note = this.querySelector(".later");
     note?.replaceChildren("counting …");
     try {
-      const part = await fragment(this.dataset.src);
+      const part = await inTurn(() => (this.isConnected ? fragment(this.dataset.src) : Promise.reject(new Error("it is gone"))));
       const inside = this.contains(document.activeElement);
       this.replaceWith(part);
       // Who was in it with the keyboard stays there, at its first link.
