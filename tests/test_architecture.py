@@ -43,7 +43,7 @@ LAYERS: dict[str, dict[str, str]] = {
         "judging": FLOWS, "windowing": FLOWS,
         "pipeline": FLOWS, "backfill": FLOWS, "scores_out": FLOWS, "baselines": FLOWS, "alerts": FLOWS, "web": FLOWS,
         "comparison": FLOWS,
-        "allocator": WIRING, "app": WIRING, "ui_server": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING,
+        "process": WIRING, "app": WIRING, "ui_server": WIRING, "cli": WIRING, "commands": WIRING, "demo": WIRING,
         "demo_scenes": WIRING,
         "__main__": WIRING, "": WIRING,
     },

@@ -6,10 +6,9 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
-import chdb
-import clickhouse_connect
 import numba
 from numba import cuda
 
@@ -23,8 +22,9 @@ LISTENERS = ("otlp_grpc", "otlp_http", "ui")
 
 def versions(settings: Settings) -> Iterator[Finding]:
     """Which packages do the work."""
-    yield ok("packages", f"Python {sys.version.split()[0]}, chdb {getattr(chdb, '__version__', '?')}, clickhouse-connect "
-                         f"{clickhouse_connect.__version__}, numba {numba.__version__}")
+    # As installed: the engine is not loaded to be asked, for that starts it, and other commands need none.
+    yield ok("packages", f"Python {sys.version.split()[0]}, chdb {version('chdb')}, clickhouse-connect "
+                         f"{version('clickhouse-connect')}, numba {numba.__version__}")
 
 
 def kernels(settings: Settings) -> Iterator[Finding]:

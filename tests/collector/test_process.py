@@ -1,0 +1,53 @@
+"""What a collector asks of the system it runs on, and what it leaves alone: open files, memory, an engine it does not need."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cutaway_collector import process
+
+SERVING = """
+import sys
+from cutaway_collector import cli
+from cutaway_collector.app import Collector
+from cutaway_collector.settings import Settings
+collector = Collector(Settings(clickhouse="http://127.0.0.1:9", spool=sys.argv[1], otlp_grpc="127.0.0.1:0", otlp_http="127.0.0.1:0",
+                               ui="127.0.0.1:0"))
+loaded = sys.modules.keys() & {"chdb", "torch", "transformers", "pandas", "pyarrow", "scipy.stats", "sklearn"}
+collector.close()
+print(sorted(loaded))
+"""
+
+
+@pytest.fixture
+def limits() -> Iterator[tuple[int, int]]:
+    """The limits on open files, put back afterwards."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_low_limit_on_open_files_is_raised(limits: tuple[int, int]) -> None:
+    """To what the system allows, or to more than connections and merges need."""
+    _, hard = limits
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    assert process.allow_open_files() == resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
+
+
+def test_a_high_limit_on_open_files_is_left(limits: tuple[int, int]) -> None:
+    """Nothing is taken away from a process that may open more."""
+    assert process.allow_open_files() >= limits[0]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] == limits[1]
+
+
+@pytest.mark.slow
+def test_a_collector_over_a_server_loads_no_engine(tmp_path: Path) -> None:
+    """Neither the embedded engine nor any library that only some pages, scorers or commands use takes its memory."""
+    done = subprocess.run([sys.executable, "-c", SERVING, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
