@@ -72,8 +72,8 @@ def numbers(cells: Mapping[int, tuple[float, float]], unit: str) -> Shape | None
         below = np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(side)]))
         below[0], below[-1] = 0.0, 1.0
         heights.append(np.diff(below))
-    said = f"from {figures.number(low)} to {figures.number(high)} {unit}".rstrip()
-    return _shape(heights[0], heights[1], figures.number(low), figures.number(high), said)
+    ends = [figures.seconds(value) if unit == "s" else f"{figures.number(value)}\u202f{unit}".rstrip() for value in (low, high)]
+    return _shape(heights[0], heights[1], ends[0], ends[1], f"from {ends[0]} to {ends[1]}")
 
 
 def labels(cells: Mapping[str, tuple[float, float]]) -> Shape | None:

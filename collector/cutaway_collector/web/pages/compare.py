@@ -1,7 +1,7 @@
 """The comparison page: two sides of spans, what tells them apart, and where to look next.
 
 Not the comparing, which is the comparison flow's; this page says it in words, links and bars. Its parts stand in compare_cards,
-compare_inside and compare_pair, its JSON twin in compare_twin.
+compare_inside, compare_pair and compare_attributes, its JSON twin in compare_twin.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from cutaway_collector.comparison import Comparison, compare
 from cutaway_collector.comparison.metrics import ERRORS, Metric
 from cutaway_collector.search import fields
 from cutaway_collector.search.compare import CompareRequest, Count, SideError
+from cutaway_collector.search.trace import span as read_span
 from cutaway_collector.search.window import Window
 from cutaway_collector.web import figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages import compare_cards, compare_inside, compare_pair
+from cutaway_collector.web.pages import compare_attributes, compare_cards, compare_inside, compare_pair
+from cutaway_collector.web.pages.compare_attributes import Own
 from cutaway_collector.web.pages.compare_cards import Cards
 from cutaway_collector.web.pages.compare_inside import InsideView
 from cutaway_collector.web.pages.compare_pair import Pair
@@ -38,6 +40,8 @@ PRESETS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
 )
 """What it says, parameters."""
 METHODS: Final = {"bootstrap": "median", "newcombe": "share"}
+SPEED: Final = "tps"
+"""The metric whose name leaves open what it is divided by: pages of a single generation have the speed of decoding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class SideView:
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric as printed. tone: "", "a" or "b", the side that is larger where chance would hardly do that."""
+    """One metric as printed. tone: "", "a" or "b", the side that is larger where chance would hardly do that. help: what it is."""
 
     name: str
     a: str
@@ -68,6 +72,7 @@ class MetricRow:
     n: str
     tone: str
     method: str
+    help: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +157,18 @@ def page(site: Site, args: Arguments) -> ComparePage:
         return ComparePage(values, presets, ranges, own, Fault(error.side, f"{said}: {error}", error.hint))
     if found is None:
         return ComparePage(values, presets, ranges, own, None)
-    pair = compare_pair.view(found)
+    pair = compare_pair.view(found, _own(site, found))
     return ComparePage(
         values, presets, ranges, own, None, _sides(found, request, kept), _notes(found), _offers(found, kept),
         tuple(map(metric_row, found.metrics)), compare_cards.view(found, kept), compare_inside.view(found), pair,
         _swapped(kept, found), urls.compare(kept, json=True))
+
+
+def _own(site: Site, found: Comparison) -> Own | None:
+    """What two generations say of themselves; None for other sides. Raises StoreError."""
+    spans = [read_span(site.store, side.trace_id, side.span_id) for side in (found.a, found.b)] if found.tokens else []
+    first, second = spans or (None, None)
+    return compare_attributes.view(first, second) if first and second else None
 
 
 def _swapped(kept: Mapping[str, str], found: Comparison) -> str:
@@ -238,4 +250,4 @@ def metric_row(one: Metric) -> MetricRow:
         f"{signed(one.interval.low, apart)} to {signed(one.interval.high, apart)}" if one.interval and not isnan(one.interval.low)
         else figures.ABSENT, q_text(one.q),
         f"{figures.count(one.a_n)} and {figures.count(one.b_n)}", tone if one.interval and one.interval.value else "",
-        METHODS[one.method])
+        METHODS[one.method] + (", over the whole span" if one.name == SPEED else ""), field.description if field else "")

@@ -1,6 +1,7 @@
-"""One against one on the comparison page: two generations token by token, two traces span by span, and what their attributes say.
+"""One against one on the comparison page: two generations token by token, two traces span by span.
 
-Not the alignment, which is the comparison flow's. Marks and words carry what colours carry: nothing is said by colour alone.
+Not what single spans say of themselves (compare_attributes), and not the alignment, which is the comparison flow's. Marks and words
+carry what colours carry: nothing is said by colour alone.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from cutaway_collector.comparison import Comparison
 from cutaway_collector.comparison.pairs import TOKENS_MAX, Spans, Tokens, TokenStep, summary
 from cutaway_collector.search.compare import Outlined
 from cutaway_collector.web import figures, tokens, urls
+from cutaway_collector.web.pages.compare_attributes import Own
 from cutaway_collector.web.pages.compare_inside import limit_of, steps
 from cutaway_collector.web.pages.compare_words import signed
 
 TABLE_ROWS_MAX: Final = 1000
-ATTRIBUTES_SHOWN: Final = 40
-TEXT_SHOWN: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,20 @@ class SpanRow:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """attributes: (name, A's value, B's value) where they differ."""
+    """own: what two generations say of themselves."""
 
     tokens: TokensView | None
     spans: tuple[SpanRow, ...]
     spans_cut: bool
-    attributes: tuple[tuple[str, str, str], ...]
+    own: Own | None
 
 
-def view(found: Comparison) -> Pair | None:
+def view(found: Comparison, own: Own | None) -> Pair | None:
     """The pair, or None where the sides are more than one span or trace each."""
     if found.tokens is None and found.spans is None:
         return None
     return Pair(_tokens(found.tokens, found) if found.tokens else None, _spans(found.spans, found) if found.spans else (),
-                bool(found.spans and found.spans.cut), _attributes(found) if found.tokens else ())
+                bool(found.spans and found.spans.cut), own)
 
 
 def _tokens(pair: Tokens, found: Comparison) -> TokensView:
@@ -145,15 +145,3 @@ def _spans(pair: Spans, found: Comparison) -> tuple[SpanRow, ...]:
         urls.trace(found.a.trace_id, span=step.a.span_id) if step.a else "",
         urls.trace(found.b.trace_id, span=step.b.span_id) if step.b else "",
         " and ".join(letter for letter, span in (("A", step.a), ("B", step.b)) if span and span.failed)) for step in pair.steps)
-
-
-def _attributes(found: Comparison) -> tuple[tuple[str, str, str], ...]:
-    rows = []
-    for card in sorted(found.cards, key=lambda one: (one.key.scope, one.key.name)):
-        if card.kind != "category":
-            continue
-        a, b = (next((value.text for value in card.values if getattr(value, side)), "") for side in ("a", "b"))
-        if a != b:
-            names = ", ".join(key.name for key in (card.key, *card.same))
-            rows.append((names, *(text[:TEXT_SHOWN] or figures.ABSENT for text in (a, b))))
-    return tuple((name, a, b) for name, a, b in rows[:ATTRIBUTES_SHOWN])

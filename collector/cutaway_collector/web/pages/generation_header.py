@@ -97,7 +97,7 @@ def tiles(found: Mapping[str, Any]) -> tuple[Tile, ...]:
             "",
             "from the call to the first token, prefill included",
         ),
-        Tile("Speed", figures.rate(per_token), "tok/s", f"{figures.seconds(per_token)} a token while decoding"),
+        Tile("Decoding speed", figures.rate(per_token), "tok/s", f"{figures.seconds(per_token)} a token while decoding"),
         Tile("Tokens", f"{n(tokens_in)} → {n(tokens_out)}", "", "prompt → generated, all sequences, without padding"),
     )
 
