@@ -212,6 +212,28 @@ def test_rows_are_sorted_by_an_aggregate(store: Store) -> None:
     assert len(seen) == len(SPANS + BARE)
 
 
+@pytest.mark.parametrize("sort", ["", "-surprisal.p50", "-rank.min"])
+def test_aggregates_are_columns_of_rows(store: Store, sort: str) -> None:
+    """Whatever the rows are sorted by, each has the figures that were asked for, beside a field and an attribute; else none."""
+    names = ("surprisal.p95", "rank.p50", "attn.entropy[layer=2,head=1].mean", "surprisal.count(>8bits)", "duration", LAYERS)
+    rows = find(store, SearchRequest(q="-span_id:000000000000003c", sort=sort, limit=500, columns=names), rows_max=500)["rows"]
+    shown = {int(row["span_id"], 16): row["columns"] for row in rows}
+    cell = of_spans(lambda row: attention(row, 2, 1))
+    expected: dict[str, dict[int, float]] = {
+        "surprisal.p95": {span: float(np.percentile(one, 95)) for span, one in SURPRISAL.items()},
+        "rank.p50": {span: float(np.median(one)) for span, one in RANK.items()},
+        "attn.entropy[layer=2,head=1].mean": {span: float(one.mean()) for span, one in cell.items()},
+        "surprisal.count(>8bits)": {span: int((one > 8 * math.log(2)).sum()) for span, one in SURPRISAL.items()},
+    }
+
+    assert set(shown) == {*range(1, 51), 70}
+    assert cell
+    for name, figures in expected.items():
+        assert {span: row[name] for span, row in shown.items() if row[name] is not None} == pytest.approx(figures, rel=1e-5), name
+    assert all(row["duration"] > 0 for row in shown.values())
+    assert {span: row[LAYERS] for span, row in shown.items() if row[LAYERS]} == {span: one[LAYERS] for span, one in NAMED.items()}
+
+
 def test_a_tenant_is_found_by_its_own_tokens(store: Store) -> None:
     """Another tenant's row under the same ids says nothing."""
     acme = TenantStore(store, lambda: "acme")

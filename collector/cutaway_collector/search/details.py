@@ -76,14 +76,15 @@ def glance(store: Store, trace_id: str, span_id: str, start_ns: int) -> dict[str
     one = itertools.zip_longest(texts, ids, surprisals)
     return {
         **span, "tokens": [{"text": text, "id": number, "surprisal": value} for text, number, value in one],
-        "scores": scores.scores(store, trace_id, span_id=span_id, start_ns=start_ns, limit=SCORES_MAX),
+        "scores": scores.scores(store, trace_id, span_ids=(span_id,), start_ns=start_ns, limit=SCORES_MAX),
     }
 
 
 def columns(store: Store, page: Sequence[_Row], names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each row {name: value}: of fields and attributes as stored, text cut to 200 characters; of scores the largest value.
+    """For each row {name: value}: of fields and attributes as stored, text cut to 200 characters; of scores the largest value; of
+    an aggregate of a series its figure.
 
-    None where the span lacks it. Raises StoreError.
+    None where the span lacks it. Raises QueryError for what cannot be shown, StoreError.
     """
     targets = {name: sql.resolve(*reversed(language.split_scope(name))) for name in names}
     judged = [target.key for target in targets.values() if isinstance(target, Score)]
@@ -92,10 +93,19 @@ def columns(store: Store, page: Sequence[_Row], names: Sequence[str]) -> list[di
     if not page:
         return []
     if plain:
-        parameters = Parameters()
-        expressions = [_value(target, parameters) for target in plain.values()]
-        where = _of(page, parameters, "ServiceName", "service") + f" AND {_among('SpanName', 'name', page, parameters)}"
-        text = f"SELECT TraceId, SpanId, {', '.join(expressions)} FROM {rows.table(store)} WHERE {where} LIMIT 1 BY TraceId, SpanId"
+        parameters = Parameters(database=store.database)
+        # The tables of spans and of tokens have these in common, so sub-queries read the rows of this page alone, too.
+        parameters.of = _of(page, parameters, "ServiceName", "service")
+        where = f"{parameters.of} AND {_among('SpanName', 'name', page, parameters)}"
+        expressions, joined = [], ""
+        for place, target in enumerate(plain.values()):
+            if isinstance(target, Measure):
+                expressions.append(f"figure_{place}")
+                joined += target.join(parameters, expressions[-1])
+            else:
+                expressions.append(_value(target, parameters))
+        text = (f"SELECT TraceId, SpanId, {', '.join(expressions)} FROM {rows.table(store)}{joined} WHERE {where} "
+                "LIMIT 1 BY TraceId, SpanId")
         for trace_id, span_id, *values in rows.run(store, text, parameters.values).rows:
             out[trace_id, span_id] = dict(zip(plain, rows.json_safe(values), strict=True))
     marks = _scores(store, page, judged) if judged else {}
@@ -108,9 +118,7 @@ def columns(store: Store, page: Sequence[_Row], names: Sequence[str]) -> list[di
     return found
 
 
-def _value(target: Field | Key | Measure, parameters: Parameters) -> str:
-    if isinstance(target, Measure):
-        return target.expression(parameters)
+def _value(target: Field | Key, parameters: Parameters) -> str:
     if isinstance(target, Key):
         text = f"substringUTF8({target.expression(parameters)}, 1, {TEXT_CHARACTERS_MAX})"
         return f"if({target.present(parameters)}, {text}, NULL)"

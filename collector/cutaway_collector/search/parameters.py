@@ -16,13 +16,15 @@ class Parameters:
     """Values bound to placeholders, in the order of their use.
 
     database: of the tables that sub-queries read, "" for the engine's current one. start_ns, end_ns: the search's time range, the
-    end excluded, 0 for none; whoever applies a range says so (see `window`), before conditions are written.
+    end excluded, 0 for none; whoever applies a range says so (see `window`), before conditions are written. of: SQL condition on
+    the ids and times of the only spans that sub-queries need to look at, "" for all.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     database: str = ""
     start_ns: int = 0
     end_ns: int = 0
+    of: str = ""
 
     def bind(self, value: str | int | float | list[str] | list[int], type: str) -> str:
         """The placeholder, `{p0:Type}`."""
@@ -44,10 +46,10 @@ class Parameters:
         return f"`{self.database}`.`{name}`" if self.database else f"`{name}`"
 
     def within(self) -> str:
-        """SQL condition of a sub-query over rows that have a span's Timestamp: those of the time range; "1" without one."""
+        """SQL condition of a sub-query over rows that have a span's ids and Timestamp: those of the time range; "1" without one."""
         ends = [f"Timestamp {operator} fromUnixTimestamp64Nano({self.bind(ns, 'Int64')})"
                 for operator, ns in ((">=", self.start_ns), ("<", self.end_ns)) if ns]
-        return " AND ".join(ends) or "1"
+        return " AND ".join([*ends, *filter(None, [self.of])]) or "1"
 
     @contextmanager
     def around(self, slack_ns: int) -> Iterator[None]:

@@ -253,12 +253,9 @@ def _cell(name: str, row: Mapping[str, Any]) -> Cell:
     """A cell of a column that the template has no picture for says its value."""
     if name in OWN_COLUMNS:
         return Cell(name, "", True, "", "")
-    value = row.get("columns", {}).get(name)
-    if value is None and split_scope(name)[0] == SCOPE:
-        value = row.get("score")
-    measured = isinstance(_target_of(name), Measure)
-    if measured:
-        value = row.get("measured")
+    columns, measured = row.get("columns", {}), isinstance(_target_of(name), Measure)
+    # What rows are sorted by comes with them, under a name of its own.
+    value = columns[name] if name in columns else row.get("measured" if measured else "score")
     field = _field(name)
     text = said(value, field)
     numeric = isinstance(value, int | float)
