@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,7 +217,7 @@ def desk(store: ClickHouseStore) -> Desk:
 
 
 def _form(**said: str) -> dict[str, str]:
-    return {"name": "failing chats", "do": "make", "above": "3", "window": "1h", "channel": "log", **said}
+    return {"name": "failing chats", "do": "make", "than": "3", "window": "1h", "channel": "log", **said}
 
 
 def test_an_editor_makes_changes_and_removes_the_rule_of_a_search_by_a_form(client: FlaskClient, desk: Desk) -> None:
@@ -228,20 +229,109 @@ def test_an_editor_makes_changes_and_removes_the_rule_of_a_search_by_a_form(clie
             "condition": {"above": 3}, "labels": {"saved_search": "failing chats"}, "channels": ["log"]}
     assert ["same"] == [change["action"] for change in desk.apply({"rules": [file]}, dry_run=True)["changes"]]
 
-    client.post("/saved/alert", data=_form(above="12", window="1d", channel=""))
+    client.post("/saved/alert", data=_form(than="12", window="1d", channel=""))
     (rule,) = desk.listing()["rules"]
     assert ("above 12", []) == (rule["condition"].split(" for")[0], rule["channels"])
     page = world.get(client, "/saved")
-    assert ["12"] == [attrs["value"] for _, attrs in page.tags if attrs.get("name") == "above"]
+    assert ["12"] == [attrs["value"] for _, attrs in page.tags if attrs.get("name") == "than"]
     assert "above 12" in page.text
 
     client.post("/saved/alert", data=_form(do="remove"))
     assert [] == desk.listing()["rules"]
 
 
+@pytest.mark.parametrize(("said", "expected", "shown"), [
+    ({"number": "share", "of": "is:error", "than": "20%"},
+     {"aggregate": "share", "of": "is:error", "window": "1h", "every": "5m", "condition": {"above": 0.2}}, "20%"),
+    ({"number": "mean", "field": "ttft", "side": "below", "than": "500ms", "by": "service,model"},
+     {"aggregate": "mean", "field": "ttft", "window": "1h", "every": "5m", "condition": {"below": 0.5},
+      "group_by": ["service", "model"]}, "0.5s"),
+    ({"number": "p95", "field": "duration", "than": "2", "severity": "critical"},
+     {"aggregate": "quantile", "quantile": 0.95, "field": "duration", "window": "1h", "every": "5m",
+      "condition": {"above": 2_000_000_000}, "severity": "critical"}, "2s"),
+    ({"number": "p95", "field": "surprisal.max", "than": "3.5", "window": "6h"},
+     {"aggregate": "quantile", "quantile": 0.95, "field": "surprisal.max", "window": "6h", "every": "15m",
+      "condition": {"above": 3.5}}, "3.5nats"),
+    ({"number": "silence", "by": "service", "than": ""},
+     {"every": "1h", "condition": {"kind": "no_data", "for": "1h"}, "group_by": ["service"]}, None),
+])
+def test_the_form_makes_what_a_file_can_say(
+    client: FlaskClient, desk: Desk, said: dict[str, str], expected: dict[str, object], shown: str | None,
+) -> None:
+    """Thresholds are read in the unit of their field; and the form shows what stands, so that sending it again changes nothing."""
+    client.post("/saved", data={"name": "failing chats", "q": "operation:chat"})
+    client.post("/saved/alert", data=_form(**said))
+    file = {"name": "failing-chats", "query": "operation:chat", "labels": {"saved_search": "failing chats"}, "channels": ["log"]}
+    assert ["same"] == [change["action"] for change in desk.apply({"rules": [file | expected]}, dry_run=True)["changes"]]
+
+    form = _filled(client)
+    assert shown is None or shown == form["than"]
+    assert form.items() >= {key: value for key, value in said.items() if key != "than"}.items()
+    before = desk.listing()["rules"]
+    client.post("/saved/alert", data={"name": "failing chats", "do": "make", **form})
+    assert before == desk.listing()["rules"]
+
+
+def _filled(client: FlaskClient) -> dict[str, str]:
+    """What the one alert form of the page holds."""
+    text = client.get("/saved").text.split('class="alert-form"')[1].split("</form>")[0]
+    inputs = dict(re.findall(r'<input(?: class="short")? name="(\w+)" value="([^"]*)"', text))
+    selects = {name: re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
+               for name, options in re.findall(r'<select name="(\w+)">(.*?)</select>', text)}
+    assert {"of", "field", "than"} == set(inputs)
+    return inputs | {name: chosen[1] if chosen[1] is not None else chosen[2] for name, chosen in selects.items() if chosen}
+
+
+def test_a_rule_follows_its_search_to_another_name(client: FlaskClient, desk: Desk) -> None:
+    """It goes on under its own name with the new label, and the form knows it; a search that takes the old name gets another."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error"})
+    client.post("/saved/alert", data=_form())
+    (before,) = desk.listing()["rules"]
+    client.post("/saved/rename", data={"name": "failing chats", "new": "Chats that fail"})
+    (after,) = desk.listing()["rules"]
+    assert before | {"labels": {"saved_search": "Chats that fail"}} == after
+    client.post("/saved/alert", data=_form(name="Chats that fail", than="7"))
+    assert ["failing-chats"] == [rule["name"] for rule in desk.listing()["rules"]]
+
+    client.post("/saved", data={"name": "failing chats", "q": "is:error model:other"})
+    made = client.post("/saved/alert", data=_form())
+    assert "/alerts?rule=failing-chats-2" == made.location
+    assert {("failing-chats", "Chats that fail"), ("failing-chats-2", "failing chats")} == {
+        (rule["name"], rule["labels"]["saved_search"]) for rule in desk.listing()["rules"]}
+
+
+def test_a_search_that_was_changed_says_what_its_rule_watches(client: FlaskClient, desk: Desk) -> None:
+    """Until the rule is changed it watches what the search was; then nothing is left to say."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error"})
+    client.post("/saved/alert", data=_form())
+    client.post("/saved", data={"name": "failing chats", "q": "is:error model:m"})
+    assert "It watches <code>is:error</code>" in client.get("/saved").text
+
+    client.post("/saved/alert", data=_form())
+    assert "It watches" not in client.get("/saved").text
+    assert ["is:error model:m"] == [rule["query"] for rule in desk.listing()["rules"]]
+
+
+def test_with_a_search_goes_the_rule_of_its_form(client: FlaskClient, desk: Desk) -> None:
+    """There would be no form left to remove it by; a rule of a file stays."""
+    client.post("/saved", data={"name": "failing chats", "q": "is:error"})
+    client.post("/saved/alert", data=_form())
+    desk.apply({"rules": [{"name": "own", "query": "is:error", "condition": {"above": 5}}]})
+    assert "and its alert rule" in client.get("/saved").text
+    client.post("/saved/delete", data={"name": "failing chats"})
+
+    assert ["own"] == [rule["name"] for rule in desk.listing()["rules"]]
+
+
 @pytest.mark.parametrize(("said", "words"), [
-    ({"above": "-1"}, "whole one"), ({"above": "1e9"}, "whole one"), ({"above": "9" * 400}, "whole one"),
-    ({"above": "²"}, "whole one"),
+    ({"than": "-1"}, "whole one"), ({"than": "1e9"}, "whole one"), ({"than": "9" * 400}, "whole one"),
+    ({"than": "²"}, "whole one"), ({"than": ""}, "whole one"), ({"side": "beside"}, "side is one of"),
+    ({"number": "mode"}, "number is one of"), ({"by": "user.id"}, "group is one of"), ({"severity": "grave"}, "severity is one of"),
+    ({"number": "share"}, "query of what counts"), ({"number": "share", "of": "is:error", "than": "20"}, "between 0 and 1"),
+    ({"number": "share", "of": "is:nonsense", "than": "20%"}, "nonsense"), ({"number": "mean", "than": "1"}, "needs a field"),
+    ({"number": "mean", "field": "ttft", "than": "3 bananas"}, "no unit"),
+    ({"number": "p95", "field": "ttft", "than": "x"}, "number"),
+    ({"number": "p95", "field": "model", "than": "3"}, "model"),
     ({"window": "3m"}, "window is one of"), ({"channel": "nowhere"}, "no channel"), ({"name": "unsaved"}, "no search"),
     ({"do": "remove"}, "no rule"),
 ])

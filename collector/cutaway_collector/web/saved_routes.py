@@ -4,7 +4,7 @@
     POST /saved                     form: name, q, from, to, sort, cols, view; takes the place of the search of that name
     POST /saved/rename              form: name, new
     POST /saved/delete              form: name
-    POST /saved/alert               form: name, do (make, remove), above, window, channel: the alert rule of the search of that name
+    POST /saved/alert               form: name, do (make, remove), and the fields of saved_alert.Form: the alert rule of that search
 
 A tenant's searches are its own; changing them needs the scope edit. Not the keeping: that is the search verb's.
 """
@@ -50,12 +50,16 @@ def routes(
 
     @app.post("/saved/rename")
     def saved_rename() -> AnyResponse:
-        searches.rename(g.caller.tenant, request.form.get("name", ""), request.form.get("new", "").strip())
+        old, new = request.form.get("name", ""), request.form.get("new", "").strip()
+        searches.rename(g.caller.tenant, old, new)
+        alerts.renamed(g.caller.tenant, old, new)
         return redirect(urls.saved(), 303)
 
     @app.post("/saved/delete")
     def saved_delete() -> AnyResponse:
-        searches.delete(g.caller.tenant, request.form.get("name", ""))
+        name = request.form.get("name", "")
+        searches.delete(g.caller.tenant, name)
+        alerts.deleted(g.caller.tenant, name)
         return redirect(urls.saved(), 303)
 
     @app.post("/saved/alert")

@@ -5,19 +5,26 @@ Not the keeping, which is the search verb's, and not the making of a rule, which
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import yaml
 
+from cutaway_collector.alerts.rules import SEVERITIES
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import explain
+from cutaway_collector.search import explain, fields
 from cutaway_collector.search.saved import CHARACTERS_MAX, SAVED_MAX, SavedSearch
 from cutaway_collector.web import figures, times, urls
-from cutaway_collector.web.pages.saved_alert import WINDOWS, Rules, Standing, definition
+from cutaway_collector.web.pages.saved_alert import GROUPS, NUMBERS, SIDES, WINDOWS, Rules, Standing, definition
 from cutaway_collector.web.site import Arguments
 
 FILTER_CHARACTERS_MAX: Final = 200
+CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
+    "number": NUMBERS, "side": {side: side for side in SIDES}, "window": {window: window for window in WINDOWS}, "by": GROUPS,
+    "severity": {severity: severity for severity in SEVERITIES},
+}
+"""Field of the alert form -> value, as the form says it."""
 RANGES: Final = {text: f"the last {label}" for text, label in times.RANGES if text}
 
 
@@ -38,7 +45,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class SavedPage:
-    """Everything the template may use. filter: what was typed into the filter box; total: of the tenant, shown or not."""
+    """Everything the template may use. filter: what was typed into the filter box; total: of the tenant, shown or not; choices: of
+    the alert form, by field; fields: names of numbers that it may be about."""
 
     entries: tuple[Entry, ...]
     filter: str
@@ -47,7 +55,8 @@ class SavedPage:
     name_characters_max: int
     may_change: bool
     channels: tuple[str, ...]
-    windows: tuple[str, ...]
+    choices: Mapping[str, Mapping[str, str]]
+    fields: tuple[str, ...]
     twin_url: str
 
 
@@ -68,7 +77,8 @@ def page(searches: list[SavedSearch], args: Arguments, now_ns: int, rules: Rules
     return SavedPage(
         entries=tuple(_entry(search, now_ns, rules) for search in _left(searches, args)), filter=_filter(args), total=len(searches),
         most=SAVED_MAX, name_characters_max=CHARACTERS_MAX["name"], may_change=rules is not None,
-        channels=rules.channels if rules else (), windows=tuple(WINDOWS),
+        channels=rules.channels if rules else (), choices=CHOICES,
+        fields=tuple(field.name for field in fields.FIELDS if field.kind == "number"),
         twin_url=urls.saved(filter=_filter(args), json=True),
     )
 
