@@ -34,7 +34,8 @@ CATEGORIES: Final[dict[str, str]] = {
 TITLES: Final[dict[str, tuple[str, str]]] = {
     "tokens.in": ("Prompt length", "tokens"), "tokens.out": ("Answer length", "tokens"), "perplexity": ("Perplexity", ""),
     "entropy": ("Entropy", "nats"), "attn": ("Attention entropy", "nats"), "prompt.perplexity": ("Prompt perplexity", ""),
-    "ttft": ("Time to first token", "s"), "tps": ("Speed", "tokens/s"), "finish": ("Finish reason", ""), "status": ("Status", ""),
+    "ttft": ("Time to first token", "s"), "tps": ("Decoding speed", "tokens/s"), "finish": ("Finish reason", ""),
+    "status": ("Status", ""),
 }
 """Name -> what a page calls it, and its unit."""
 
