@@ -62,6 +62,16 @@ def put_scores(store: Store, ids: Sequence[str], start_s: float, name: str, valu
     }), f"scores-{name}-{ids[0]}")
 
 
+def put_windows(store: Store, name: str, values: Sequence[float], *, start_s: int = T0_S, seconds: int = 900, service: str = "chat",
+                model: str = "m", route: str = "/ask", template: str = "", count: int = 50, tenant: str = "") -> None:
+    """A window score a value, of windows of so many seconds that lie end to end from start_s on. count: answers behind each."""
+    rows = ", ".join(
+        f"('{tenant}', {start_s + number * seconds}, {seconds}, '{service}', '{model}', '{route}', '{template}', '{name}', "
+        f"{value}, {count}, {count})" for number, value in enumerate(values))
+    store.command("INSERT INTO otel.gen_ai_window_scores (TenantId, WindowStart, WindowSeconds, ServiceName, ResponseModel, Route, "
+                  f"PromptTemplate, ScoreName, Value, Count, Answers) VALUES {rows}")
+
+
 def rule(name: str = "loops", **changes: Any) -> Rule:
     """A rule: more than a fifth of the answers repeat themselves, for two minutes, unless something else is said."""
     return parse_rule(document(name, **changes))
@@ -76,7 +86,8 @@ def document(name: str = "loops", **changes: Any) -> dict[str, Any]:
 
 def wipe(store: Store) -> None:
     """Empties every table that alerts read or write."""
-    for table in ("otel_traces", "gen_ai_scores", "gen_ai_drift", *(table.name for table in ALERT_TABLES)):
+    for table in ("otel_traces", "gen_ai_tokens", "gen_ai_scores", "gen_ai_window_scores", "gen_ai_drift",
+                  *(table.name for table in ALERT_TABLES)):
         store.command(f"TRUNCATE TABLE otel.{table}")
 
 

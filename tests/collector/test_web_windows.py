@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+import yaml
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 
 import window_helpers as made
 from cutaway_collector import credentials
+from cutaway_collector.alerts.rules import parse_rule
 from cutaway_collector.blocks import Strings
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.settings import Settings
@@ -129,3 +134,18 @@ def test_a_tenant_sees_its_own_windows(clients: dict[str, FlaskClient]) -> None:
     assert "well" not in clients["acme"].get("/windows").text
     assert _services(clients["acme"], "?service=well") == []
     assert clients["acme"].application.test_client().get("/windows.json").status_code == 401
+
+
+@pytest.mark.parametrize(("asked", "score", "query"), [
+    ("", "pairwise_cosine", ""), ("label=duplicates&service=sick", "duplicate_share", 'service:"sick"'),
+    ("label=rising&template=", "surprisal_rise", "-has:template"), ("label=memorised", "memorised_share", ""),
+    (urlencode({"route": XSS[1], "template": 'a "b" \\ c: {d}'}), "pairwise_cosine",
+     f'''route:"{XSS[1].replace(chr(92), 2 * chr(92)).replace('"', chr(92) + '"')}" template:"a \\"b\\" \\\\ c: {{d}}"''')])
+def test_the_page_writes_the_rule_that_watches_what_it_shows(clients: dict[str, FlaskClient], asked: str, score: str,
+                                                             query: str) -> None:
+    """As a file has it, whatever a group is called: it can be read, and watches the chosen score of the chosen group."""
+    page = clients[""].get(f"/windows?{asked}").text
+    (snippet,) = re.findall(r'<pre class="snippet"><code>(.*?)</code>', page, re.DOTALL)
+    (rule,) = yaml.safe_load(unescape(snippet))["rules"]
+    assert parse_rule(rule).score == score
+    assert rule.get("query", "") == query

@@ -35,6 +35,16 @@ _BY_WORD: Final = (
     (("error", "status"),
      "Open the failed spans: the status message and the exception event say what went wrong; facets of error and model say where."),
 )
+_MEMORISED: Final = ("The windows page names the document and the traces: read both. Is the text in a prompt template or in "
+                     "retrieved context, or does the model recite it?")
+_OF_WINDOWS: Final = {
+    "surprisal_rise": "Open the example traces of the windows page: from which token on does the surprisal climb? Compare the "
+                      "length of answers, and of contexts, with what the model was trained on.",
+    "memorised_share": _MEMORISED, "memorised_words": _MEMORISED,
+}
+_OF_ANSWERS: Final = ("Read the example traces of the windows page side by side. Was one prompt asked again and again, does a "
+                      "cache answer, or did temperature, prompt template or model change? A service whose answers are rightly "
+                      "alike (labels, extraction) is left out by query: -service:NAME.")
 _OTHERWISE: Final = "Open the search of the window, sort by what the rule measures, and compare the first spans with the last."
 
 
@@ -42,5 +52,7 @@ def advice(rule: Rule) -> str:
     """What to look at for this rule."""
     if rule.condition.kind in _BY_KIND:
         return _BY_KIND[rule.condition.kind]
+    if rule.source == "windows":
+        return _OF_WINDOWS.get(rule.score, _OF_ANSWERS)
     text = " ".join((rule.field, rule.score, rule.of, rule.query, rule.name)).lower()
     return next((said for words, said in _BY_WORD if any(word in text for word in words)), _OTHERWISE)

@@ -147,13 +147,14 @@ class Book:
     def save_states(self, changed: Iterable[tuple[Rule, str, State | None, int]]) -> None:
         """(rule, group, its state or None to forget it, end of the window); group "" is how far the rule has been judged."""
         items = list(changed)
+        fingerprints = {id(rule): rule.fingerprint for rule in {id(rule): rule for rule, *_ in items}.values()}
         states = [state or State() for _, _, state, _ in items]
         memories = [state.memory() if group else json.dumps({"judged_ns": end_ns})
                     for (_, group, _, end_ns), state in zip(items, states, strict=True)]
         self._insert(ALERT_STATES.name, len(items), {
             "TenantId": Strings.of([rule.tenant for rule, *_ in items]), "Rule": Strings.of([rule.name for rule, *_ in items]),
             "GroupKey": Strings.of([group for _, group, _, _ in items]),
-            "Fingerprint": Strings.of([rule.fingerprint for rule, *_ in items]),
+            "Fingerprint": Strings.of([fingerprints[id(rule)] for rule, *_ in items]),
             "Phase": Strings.of([state.phase for state in states]), "Value": _nullable([state.value for state in states]),
             "Memory": Strings.of(memories), "Version": self._versions(len(items)),
             "IsDeleted": np.array([bool(group) and state is None for _, group, state, _ in items], np.uint8)})

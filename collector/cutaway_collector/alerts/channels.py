@@ -242,7 +242,7 @@ def signature(key: str, stamp: str, body: bytes) -> str:
 
 def subject(message: Mapping[str, Any]) -> str:
     """One line: what happened to what."""
-    group = f" [{', '.join(message['group'].values())}]" if message["group"] else ""
+    group = f" [{', '.join(value or '(none)' for value in message['group'].values())}]" if message["group"] else ""
     known = message["value"] is not None and message["value_words"]
     value = f": {message['value_words']} is {message['value']:.4g}" if known else ""
     return f"{message['kind']} ({message['severity']}) {message['rule']}{group}{value}, {message['condition']}"

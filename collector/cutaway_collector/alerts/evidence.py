@@ -14,6 +14,7 @@ Not a state of alerts: see `judge`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -31,10 +32,17 @@ def stakes(mean: float) -> npt.NDArray[np.float64]:
     return _BOLDEST * 2.0 ** -np.arange(GAMBLERS - 1, -1, -1, dtype=np.float64) / mean
 
 
+@functools.lru_cache(maxsize=4096)
+def _of_one(mean: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Logarithms [GAMBLERS] by which each wealth grows at a 1, and at a 0."""
+    bets = stakes(mean)
+    return np.log1p(bets * (1 - mean)), np.log1p(-bets * mean)
+
+
 def of_rate(count: float, hits: float, mean: float) -> npt.NDArray[np.float64]:
     """Logarithms [GAMBLERS] by which each wealth grows when `hits` of `count` values are 1 and the others 0."""
-    bets = stakes(mean)
-    return hits * np.log1p(bets * (1 - mean)) + (count - hits) * np.log1p(-bets * mean)
+    one, zero = _of_one(mean)
+    return hits * one + (count - hits) * zero
 
 
 def of_values(values: npt.NDArray[np.float64], mean: float) -> npt.NDArray[np.float64]:

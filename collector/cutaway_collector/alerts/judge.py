@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
+
+import orjson
 
 from cutaway_collector.alerts import evidence
 from cutaway_collector.alerts.fields import NS
@@ -48,8 +50,10 @@ class State:
 
     def memory(self) -> str:
         """What is stored beside phase and value."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("phase", "value")}
-        return json.dumps(kept)
+        # By hand: `asdict` copies each tuple value by value, and this is written for every group of every rule, every minute.
+        kept = {"held": self.held, "seen": self.seen, "fired": self.fired, "told": self.told, "since": self.since,
+                "logs": self.logs, "epoch": self.epoch, "recent": self.recent}
+        return orjson.dumps(kept, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
     @classmethod
     def of(cls, phase: Phase, value: float | None, memory: str) -> State:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from cutaway_collector.alerts.advice import advice
@@ -15,6 +16,7 @@ from cutaway_collector.alerts.judge import Change, window_ns
 from cutaway_collector.alerts.rules import Rule
 
 RESOLVED_BY_HAND = "the rule was changed or removed"
+_DAY_NS: Final = 86_400 * NS
 
 
 def event_id(rule: Rule, change: Change) -> str:
@@ -44,7 +46,9 @@ def group_of(rule: Rule, key: str) -> dict[str, str]:
 
 
 def query_of(rule: Rule, group: dict[str, str]) -> str:
-    """The search that shows what was judged: the rule's own, what counts, and the group."""
+    """The search that shows what was judged: the rule's own, what counts, and the group; of windows their service's answers."""
+    if rule.source == "windows":
+        rule, group = replace(rule, query="is:generation"), {name: group[name] for name in group if name == "service"}
     parts = [f"({part})" if " OR " in part else part for part in (rule.query, rule.of) if part]
     for name, value in group.items():
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -53,7 +57,10 @@ def query_of(rule: Rule, group: dict[str, str]) -> str:
 
 
 def link(rule: Rule, group: dict[str, str], start_ns: int, end_ns: int) -> str:
-    """The search page of a window."""
+    """The search page of a window; of window scores their page, with the day that led there."""
+    if rule.source == "windows":
+        asked = {**group, "from": iso(start_ns - _DAY_NS), "to": iso(end_ns)}
+        return f"/windows?{urlencode(asked, quote_via=quote)}"
     asked = {"q": query_of(rule, group), "from": iso(start_ns), "to": iso(end_ns)}
     return f"/search?{urlencode(asked, quote_via=quote)}"
 

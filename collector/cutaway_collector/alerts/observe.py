@@ -9,28 +9,36 @@ Not the judging: an `Observation` says what was seen, not what that means.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from cutaway_collector.alerts import evidence
+from cutaway_collector.alerts import evidence, windowed
 from cutaway_collector.alerts.fields import NS
 from cutaway_collector.alerts.rules import SHARES, Rule, group_expression, number_of
-from cutaway_collector.columns import DRIFT, SCORES
+from cutaway_collector.columns import DRIFT, SCORES, TRACES, WINDOW_SCORES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import StoreError
 from cutaway_collector.search import language, rows, sql
 from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.tenants import TenantStore
+from cutaway_collector.search.tree import Node
 
 RULES_PER_STATEMENT: Final = 50
 GROUPS_READ_MAX: Final = 1000
 """Groups a window, the largest first: more are not watched, and said to be so."""
 STEPS_PER_STATEMENT: Final = 240
 GROUP_CHARS_MAX: Final = 200
+WINDOW_SECONDS_MAX: Final = 86_400
+"""Of window scores: they are found by when their window began."""
+_TABLES: Final = {"spans": TRACES.name, "scores": SCORES.name, "windows": WINDOW_SCORES.name, "drift": DRIFT.name}
+_WINDOW_END: Final = "(toUnixTimestamp(WindowStart) + WindowSeconds)"
 UNGROUPED: Final = "[]"
+_SEARCHES_KEPT: Final = 4096
+"""Read once, though each is asked every minute: twice the searches of as many rules as are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ class Batch(NamedTuple):
     window_s: int
     lateness_s: int
     group_by: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=_SEARCHES_KEPT)
+def _tree(query: str) -> Node:
+    return language.parse(query)
 
 
 def batch_of(rule: Rule, lateness_s: int) -> Batch:
@@ -148,7 +161,7 @@ def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation
         return Observation(count, _finite(value))
     if rule.aggregate in ("count", "rate"):
         return Observation(count, count / (batch.window_s if rule.aggregate == "rate" else 1))
-    if count < rule.least and rule.condition.kind != "e_process":
+    if count < rule.least and rule.condition.kind != "e_process" and rule.source != "windows":
         return Observation(count, None)
     condition = rule.condition
     if rule.aggregate in SHARES:
@@ -158,8 +171,8 @@ def _observation(rule: Rule, batch: Batch, values: Sequence[Any]) -> Observation
             return Observation(count, value)
         against, back = (hits, count - hits) if condition.up else (count - hits, hits)
         mean = condition.threshold if condition.up else 1 - condition.threshold
-        return Observation(count, value, tuple(evidence.of_rate(count, against, mean)),
-                           tuple(evidence.of_rate(count, back, 1 - mean)))
+        return Observation(count, value, tuple(evidence.of_rate(count, against, mean).tolist()),
+                           tuple(evidence.of_rate(count, back, 1 - mean).tolist()))
     if condition.kind == "e_process":
         return Observation(count, _finite(values[1]), tuple(values[2]), tuple(values[3]))
     return Observation(count, _finite(values[1]))
@@ -202,6 +215,8 @@ class _Statement:
             return self._of_drift(rule)
         if self._batch.source == "scores":
             return self._of_scores(rule)
+        if self._batch.source == "windows":
+            return self._of_windows(rule)
         found = self._search(rule.query)
         self._searches.add(found)
         if rule.condition.kind == "no_data" or rule.aggregate in ("count", "rate"):
@@ -238,6 +253,16 @@ class _Statement:
             return [self._place(f"countIf({condition})"), self._place(f"countIf({condition} AND score_value > {over})")]
         return self._of_numbers(rule, "score_value", f"{condition} AND isFinite(score_value)")
 
+    def _of_windows(self, rule: Rule) -> list[int]:
+        condition = self._once("score", rule.score, lambda: f"(ScoreName = {self.parameters.text(rule.score)} AND isFinite(Value))")
+        if rule.query:
+            condition += " AND " + self._once("windows", rule.query,
+                                              lambda: windowed.condition(_tree(rule.query), self.parameters))
+        condition += f" AND answers >= {rule.least}"
+        self._searches.add(f"({condition})")
+        worst = "maxIf" if rule.condition.up else "minIf"
+        return [self._place(f"countIf({condition})"), self._place(f"{worst}(score_value, {condition})")]
+
     def _of_drift(self, rule: Rule) -> list[int]:
         about, below = rule.condition.attribute, rule.condition.q_below
         if rule.condition.kind == "chart":
@@ -253,10 +278,10 @@ class _Statement:
         return [self._place(f"countIf({name})"), self._place(f"maxIf(toFloat64({moved}), {name})")]
 
     def _search(self, query: str) -> str:
-        return self._once("search", query, lambda: f"ifNull({sql.condition(language.parse(query), self.parameters)}, 0)")
+        return self._once("search", query, lambda: f"ifNull({sql.condition(_tree(query), self.parameters)}, 0)")
 
     def _of_spans(self, query: str) -> str:
-        found = sql.condition(language.parse(query), self.parameters)
+        found = sql.condition(_tree(query), self.parameters)
         return f"(TraceId, SpanId) IN (SELECT TraceId, SpanId FROM {rows.table(self._store)} WHERE {self._within()} AND {found})"
 
     def _once(self, kind: str, about: str, expression: Callable[[], str]) -> str:
@@ -273,29 +298,42 @@ class _Statement:
         return (f"Timestamp >= fromUnixTimestamp64Nano({self._start_ns}) AND "
                 f"Timestamp < fromUnixTimestamp64Nano({self._end_ns})")
 
+    def _when(self) -> tuple[str, str]:
+        """The moment that a row belongs to, nanoseconds since 1970, and the condition that it lies in time.
+
+        What was made of a window of its own belongs to the bucket that the end of this window closes.
+        """
+        if self._batch.source == "drift":
+            return "toUnixTimestamp64Nano(WindowEnd) - 1", (f"WindowEnd > fromUnixTimestamp64Nano({self._start_ns}) AND "
+                                                            f"WindowEnd <= fromUnixTimestamp64Nano({self._end_ns})")
+        if self._batch.source == "windows":
+            first_s, end_s = self._start_ns // NS, self._end_ns // NS
+            return f"{_WINDOW_END} * {NS} - 1", (
+                f"WindowStart >= toDateTime({max(0, first_s - WINDOW_SECONDS_MAX)}) AND WindowStart < toDateTime({end_s}) AND "
+                f"{_WINDOW_END} > {first_s} AND {_WINDOW_END} <= {end_s}")
+        return "toUnixTimestamp64Nano(Timestamp)", self._within()
+
     def text(self) -> str:
         """The SELECT: step, group, then the aggregates in the order of their places."""
-        batch, drift = self._batch, self._batch.source == "drift"
+        batch = self._batch
         every_ns, windows = batch.every_s * NS, batch.window_s // batch.every_s
-        # A drift row belongs to the moment its own window ended: the bucket that this moment closes.
-        bucket = f"intDiv(toUnixTimestamp64Nano({'WindowEnd' if drift else 'Timestamp'}){' - 1' if drift else ''}, {every_ns})"
+        moment, within = self._when()
+        bucket = f"intDiv({moment}, {every_ns})"
         steps = f"arrayJoin(range(greatest({bucket} + 1, {self._first}), least({bucket} + {windows}, {self._last}) + 1)) AS step"
-        scored = batch.source != "spans"
-        names = [group_expression(name, self.parameters, scores=scored) for name in batch.group_by]
+        names = [group_expression(name, self.parameters, source=batch.source) for name in batch.group_by]
         group = f"[{', '.join(f'substringUTF8(toString({name}), 1, {GROUP_CHARS_MAX})' for name in names)}] AS grp"
         group = group if names else "CAST([], 'Array(String)') AS grp"
-        inner = [steps, group, *(["Value AS score_value"] if batch.source == "scores" else [])]
+        inner = [steps, group, *(["Value AS score_value"] if batch.source in ("scores", "windows") else [])]
+        inner += ["Count AS answers"] if batch.source == "windows" else []
         inner += [] if self._late else ["toUnixTimestamp64Milli(IngestedAt) AS arrived_ms"]
         inner += [f"{expression} AS {name}" for name, expression in self._inner.items()]
-        table = rows.table(self._store, DRIFT.name if drift else SCORES.name if scored else "otel_traces")
+        table = rows.table(self._store, _TABLES[batch.source])
         due_ms = f"step * {batch.every_s * 1000} + {batch.lateness_s * 1000}"
-        within = self._within()
-        if drift:
-            within = within.replace("Timestamp >=", "WindowEnd >").replace("Timestamp <", "WindowEnd <=")
         outer = ", ".join(self._outer)
         asked = " OR ".join(sorted(self._searches))
+        final = "" if batch.source == "spans" else " FINAL"
         return (
-            f"SELECT step, grp, {outer} FROM (SELECT {', '.join(inner)} FROM {table}{' FINAL' if scored else ''} WHERE {within}) "
+            f"SELECT step, grp, {outer} FROM (SELECT {', '.join(inner)} FROM {table}{final} WHERE {within}) "
             f"WHERE ({asked}){'' if self._late else f' AND arrived_ms < {due_ms}'} "
             f"GROUP BY step, grp ORDER BY step, count() DESC, grp LIMIT {GROUPS_READ_MAX} BY step"
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cutaway_collector.alerts import windowed
 from cutaway_collector.alerts.fields import NS, Reader, RuleError, words_of
 from cutaway_collector.baselines.attributes import CATEGORIES, NUMBERS
 from cutaway_collector.drift import chart, streams
@@ -24,21 +25,25 @@ from cutaway_collector.search.parameters import Parameters
 SCHEMA: Final[dict[str, str]] = {
     "name": "letters, digits and _ . -; one rule of a name",
     "tenant": "whose spans are watched; left out, everybody's",
-    "query": "the saved search, in the language of the search page; left out, every span",
+    "query": "the saved search, in the language of the search page; left out, every span (of window_score: service, model, route "
+             "and template with exact values, such as -route:/classify)",
     "aggregate": "count, rate (spans a second), share (of the found spans, those that `of` finds too), mean, quantile (of "
-                 "`field`), score_mean, score_share (of `score`: its mean, or the share of values above `over`)",
+                 "`field`), score_mean, score_share (of `score`: its mean, or the share of values above `over`), window_score "
+                 "(of `score`: the worst of the windows that end in `window`, the largest for above, the smallest for below)",
     "of": "for share: the search of what counts",
     "field": "for mean and quantile: a numeric field or attribute",
     "quantile": "for quantile: 0 to 1 (default 0.95)",
-    "score": "for score_mean and score_share: the name of the score",
+    "score": "for score_mean and score_share: the name of the score; for window_score: that of the window score, as vendi_share",
     "over": "for score_share: a value above it counts",
-    "group_by": "up to 3 fields or attributes; each combination is judged by itself (of scores: service, model)",
+    "group_by": "up to 4 fields or attributes; each combination is judged by itself (of scores: service, model; of window_score: "
+                "service, model, route, template, and all four when it is left out)",
     "groups_max": "groups that are judged, the largest first (default 50, at most 500)",
-    "every": "how often it is judged, aligned to the clock (default 1m; of drift 1h, as its windows)",
+    "every": "how often it is judged, aligned to the clock (default 1m; of drift 1h and of window_score 15m, as their windows: "
+             "give what drift_interval_minutes and windows_minutes say)",
     "window": "how much time a judgement looks at, a multiple of `every` (default `every`)",
-    "lateness": "how long after its end a window is judged (default: the setting alerts_lateness_seconds, of scores at least 5m, "
-                "of drift 10m: they are computed after the spans have come)",
-    "least": "spans (or scores) below which a window has no value (default 1)",
+    "lateness": "how long after its end a window is judged (default: the setting alerts_lateness_seconds, of scores and "
+                "window_score at least 5m, of drift 10m: they are computed after the spans have come)",
+    "least": "spans (or scores) below which a window has no value; of window_score the answers it was computed from (default 1)",
     "condition": "the condition, see CONDITIONS",
     "severity": "info, warning (default) or critical",
     "owner": "who looks after it",
@@ -80,14 +85,14 @@ CONDITIONS: Final[dict[str, dict[str, str]]] = {
 }
 """Kind of a condition -> its keys."""
 
-AGGREGATES: Final = ("count", "rate", "share", "mean", "quantile", "score_mean", "score_share")
+AGGREGATES: Final = ("count", "rate", "share", "mean", "quantile", "score_mean", "score_share", "window_score")
 OF_SCORES: Final = frozenset({"score_mean", "score_share"})
 SHARES: Final = frozenset({"share", "score_share"})
 SEVERITIES: Final = ("info", "warning", "critical")
 WINDOWS_PER_WINDOW_MAX: Final = 240
 _EDGE: Final = 1e-6
 _RANGE_MAX: Final = 1e15
-_COMPUTED_S: Final = {"spans": 0, "scores": 300, "drift": 600}
+_COMPUTED_S: Final = {"spans": 0, "scores": 300, "windows": 300, "drift": 600}
 """Seconds after a span has arrived by which what is computed of it is stored."""
 _SCORE_GROUPS: Final = {"service": "ServiceName", "model": "GenAiModel"}
 DRIFT_GROUPS: Final = ("service", "model")
@@ -174,8 +179,10 @@ class Rule:
 
     @property
     def source(self) -> str:
-        """What it is judged by: "spans", "scores" or "drift"."""
-        return "drift" if self.condition.kind in OF_DRIFT else "scores" if self.aggregate in OF_SCORES else "spans"
+        """What it is judged by: "spans", "scores", "windows" (their scores) or "drift"."""
+        if self.condition.kind in OF_DRIFT:
+            return "drift"
+        return "windows" if self.aggregate == "window_score" else "scores" if self.aggregate in OF_SCORES else "spans"
 
     @property
     def value_words(self) -> str:
@@ -186,6 +193,7 @@ class Rule:
             "count": "spans", "rate": "spans a second", "share": f"share of {self.of}", "mean": f"mean {self.field}",
             "quantile": f"quantile {self.quantile:g} of {self.field}", "score_mean": f"mean score {self.score}",
             "score_share": f"share of {self.score} above {self.over:g}",
+            "window_score": f"{'largest' if self.condition.up else 'smallest'} {self.score} of a window",
         }[self.aggregate]
 
     def lateness(self, default_s: int) -> int:
@@ -202,14 +210,16 @@ def parse_rule(value: Any, where: str = "rule") -> Rule:
     reader.where = where = f"rule {name}"
     condition = _condition(where, reader.part("condition"))
     aggregate = reader.choice("aggregate", AGGREGATES, "count")
-    every_s = reader.duration_s("every", "1h" if condition.kind in OF_DRIFT else "1m", least=10, most=86_400)
+    windows = aggregate == "window_score"
+    every_s = reader.duration_s("every", "1h" if condition.kind in OF_DRIFT else "15m" if windows else "1m", least=10, most=86_400)
     rule = Rule(
         name=name, tenant=reader.tenant(), query=reader.text("query", ""), aggregate=aggregate, condition=condition,
         of=reader.text("of", ""), field=reader.text("field", "", most=200),
         quantile=reader.number("quantile", 0.95, least=0, most=1),
         score=reader.text("score", "", most=200), over=reader.number("over", 0.0),
         # A chart follows one stream: two models in one would be a zigzag between their levels.
-        group_by=reader.texts("group_by", most=3) or (DRIFT_GROUPS if condition.kind == "chart" else ()),
+        group_by=reader.texts("group_by", most=4) or (DRIFT_GROUPS if condition.kind == "chart" else
+                                                      windowed.GROUPS if windows and not reader.has("group_by") else ()),
         groups_max=reader.whole("groups_max", 50, least=1, most=500), every_s=every_s,
         window_s=reader.duration_s("window", words_of(every_s), least=10, most=7 * 86_400),
         lateness_s=reader.duration_s("lateness", most=86_400) if reader.has("lateness") else None,
@@ -275,14 +285,15 @@ def _check(rule: Rule, reader: Reader) -> None:
     """What no key says alone. Raises RuleError."""
     kind = rule.condition.kind
     needs = {"share": ("of",), "mean": ("field",), "quantile": ("field",), "score_mean": ("score",),
-             "score_share": ("score", "over")}
+             "score_share": ("score", "over"), "window_score": ("score",)}
     wanted = needs.get(rule.aggregate, ())
     for key in ("of", "field", "score", "over", "quantile"):
         if key in wanted and not reader.has(key):
             raise RuleError(f"{reader.where}: aggregate {rule.aggregate} needs {key}: {SCHEMA[key]}")
         if reader.has(key) and key not in wanted and (key, rule.aggregate) != ("quantile", "quantile"):
             raise RuleError(f"{reader.where}: {key} does nothing with aggregate {rule.aggregate}: leave it out")
-    if kind in ("no_data", *OF_DRIFT) and reader.has("aggregate") and rule.aggregate != "count":
+    if kind in ("no_data", *OF_DRIFT) and reader.has("aggregate") and rule.aggregate != "count" and \
+            (kind, rule.aggregate) != ("no_data", "window_score"):
         raise RuleError(f"{reader.where}: a {kind} condition has no aggregate: leave it out")
     if rule.window_s % rule.every_s or rule.window_s // rule.every_s > WINDOWS_PER_WINDOW_MAX:
         raise RuleError(f"{reader.where}: window is a multiple of every, at most {WINDOWS_PER_WINDOW_MAX} times, it is "
@@ -310,13 +321,16 @@ def _watched(attribute: str) -> bool:
 
 
 def _check_search(rule: Rule, where: str) -> None:
+    condition = windowed.condition if rule.source == "windows" else sql.condition
     try:
+        if rule.source == "windows":
+            windowed.check_name(rule.score)
         for text in (rule.query, rule.of):
-            sql.condition(language.parse(text), Parameters())
+            condition(language.parse(text), Parameters())
         if rule.field:
             number_of(rule.field, Parameters())
         for name in rule.group_by:
-            group_expression(name, Parameters(), scores=rule.aggregate in OF_SCORES)
+            group_expression(name, Parameters(), source=rule.source)
     except QueryError as error:
         raise RuleError(f"{where}: {error}{f': {error.hint}' if error.hint else ''}") from None
 
@@ -331,9 +345,11 @@ def number_of(name: str, parameters: Parameters) -> str:
     return f"toFloat64OrNull({target.expression(parameters)})"
 
 
-def group_expression(name: str, parameters: Parameters, *, scores: bool) -> str:
-    """SQL String expression to group by. Raises QueryError for what cannot be grouped by."""
-    if scores:
+def group_expression(name: str, parameters: Parameters, *, source: str) -> str:
+    """SQL String expression to group by. source: as `Rule.source`. Raises QueryError for what cannot be grouped by."""
+    if source == "windows":
+        return windowed.group(name)
+    if source != "spans":
         if name not in _SCORE_GROUPS:
             raise QueryError(f"scores are grouped by {', '.join(_SCORE_GROUPS)}, not by {name[:40]!r}")
         return _SCORE_GROUPS[name]

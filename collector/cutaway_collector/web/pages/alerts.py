@@ -169,10 +169,10 @@ def _happened(event: Mapping[str, Any]) -> Happened:
     told = tuple((f"{one['channel']}: {one['state']}", one["error"]) for one in event["deliveries"])
     nobody = (("muted", "nobody was told"),) if event["muted"] else ()
     # The base of links is for those outside; here the path alone is right.
-    path = event["link"][event["link"].find("/search?"):]
+    path = event["link"][max(event["link"].rfind("/search?"), event["link"].rfind("/windows?")):]
     return Happened(_clock(event["window_end"]), event["kind"], "bad" if event["kind"] == "firing" else "good", event["rule"],
-                    ", ".join(event["group"].values()), figures.number(event["value"]), event["reason"] or event["condition"],
-                    told or nobody, path)
+                    ", ".join(value or "(none)" for value in event["group"].values()), figures.number(event["value"]),
+                    event["reason"] or event["condition"], told or nobody, path)
 
 
 def _clock(iso: str | None) -> str:

@@ -5,6 +5,7 @@ Not the scores (the verb `windows` has their formulas) and not when they are mad
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,11 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
 _NAMES: Final = tuple(name for name, _ in COLUMNS)
 _HELP: Final = {kind.name: kind.help + (f"; {kind.unit}" if kind.unit == "nats" else "") for kind in verb.KINDS}
 LABELS: Final = tuple(kind.label for kind in verb.KINDS if kind.label)
+_WATCHED: Final[Mapping[str, tuple[str, str]]] = {
+    "collapsed": ("pairwise_cosine", "above: 0.5, clear: 0.4"), "duplicates": ("duplicate_share", "above: 0.2, clear: 0.1"),
+    "rising": ("surprisal_rise", "above: 1, clear: 0.5"), "memorised": ("memorised_share", "above: 0.02"),
+}
+"""Label -> the score that has it, and a condition to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +81,16 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True)
 class WindowsPage:
-    """Everything the template may use. filters: what narrows the page, each link taking it away."""
+    """Everything the template may use. filters: what narrows the page, each link taking it away. rule: an alert rule over what is
+    shown, as a file has it.
+    """
 
     rows: tuple[WindowRow, ...]
     headings: tuple[tuple[str, str], ...]
     ranges: tuple[Tab, ...]
     labels: tuple[Tab, ...]
     filters: tuple[Tab, ...]
+    rule: str
     truncated: bool
     limit: int
     minutes: int
@@ -112,6 +121,7 @@ def page(site: Site, args: Arguments) -> WindowsPage:
                      for label in LABELS),
         filters=tuple(Tab(f"{name}: {kept[name] or 'none'}", urls.windows({key: kept[key] for key in kept if key != name}), True)
                       for name in query.FILTERS if name in kept),
+        rule=_rule(kept, site.settings.windows_minutes),
         truncated=found["truncated"],
         limit=len(found["windows"]),
         minutes=site.settings.windows_minutes,
@@ -135,6 +145,22 @@ def _found(site: Site, args: Arguments) -> tuple[dict[str, Any], dict[str, str]]
     limit = _limit(kept.get("limit", ""), site.settings.page_rows_max)
     filters = {name: kept[name] for name in query.FILTERS if name in kept}
     return query.windows(site.store, start_ns=start_ns, end_ns=end_ns, filters=filters, label=label, limit=limit), kept
+
+
+def _rule(kept: Mapping[str, str], minutes: int) -> str:
+    """A rule as YAML: of the label that is chosen, else of mode collapse, and of the group that is."""
+    label = kept.get("label") or LABELS[0]
+    score, condition = _WATCHED[label]
+    parts = [f'{name}:"{_escaped(kept[name])}"' if kept[name] else f"-has:{name}" for name in query.FILTERS if name in kept]
+    lines = ["rules:", f"  - name: answers-{label}", "    aggregate: window_score", f"    score: {score}"]
+    # What JSON writes, YAML reads: a group's name may hold anything.
+    lines += [f"    query: {json.dumps(' '.join(parts), ensure_ascii=False)}"] if parts else []
+    lines += [f"    every: {minutes}m"] if minutes not in (0, 15) else []
+    return "\n".join([*lines, f"    condition: {{{condition}, for: {2 * (minutes or 15)}m}}"])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _limit(text: str, rows_max: int) -> int:
