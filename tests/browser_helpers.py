@@ -1,14 +1,15 @@
-"""Shared by the tests in a real browser: Chromium, and a watch over what a page must never do."""
+"""Shared by the tests in a real browser: Chromium, a watch over what a page must never do, and answers that are kept back."""
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -72,3 +73,50 @@ def watched_page(browser: Browser, watch: Watch, **options: object) -> tuple[Bro
     page = context.new_page()
     watch.attach(page)
     return context, page
+
+
+def wait_for(page: Page, holds: Callable[[], bool]) -> None:
+    """Lets the page go on until what the test itself collects is as wished; the test's own time limit ends it."""
+    while not holds():
+        page.wait_for_timeout(20)
+
+
+def settle(page: Page) -> None:
+    """Until the page has done what it does with the answers it has."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+@dataclass
+class Held:
+    """Requests of a page to addresses like `pattern`, kept back until the test lets them go, one by one or all."""
+
+    page: Page
+    pattern: str
+    routes: list[Route] = field(default_factory=list)
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.page.route(re.compile(self.pattern), self._keep)
+
+    def _keep(self, route: Route) -> None:
+        if self.ended:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def wait(self, count: int = 1) -> None:
+        """Until so many have been asked."""
+        wait_for(self.page, lambda: len(self.routes) >= count)
+
+    def answer(self, place: int) -> None:
+        """Lets one go, and waits until the page has its answer."""
+        address = self.routes[place].request.url
+        with self.page.expect_response(address):
+            self.routes[place].continue_()
+        settle(self.page)
+
+    def end(self) -> None:
+        """Keeps no more back, and lets all go."""
+        self.ended = True
+        for route in self.routes:
+            route.continue_()

@@ -99,6 +99,38 @@ def test_a_polygon_holds_what_lies_in_it() -> None:
     assert [True, False] == latent.inside(np.array([[5, 15], [20, 15]]), letter_c).tolist()
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_plane_puts_its_own_vectors_where_they_were(scaled: bool) -> None:
+    """Places and clusters of what it was made of are those of the arithmetic without it, and nothing lies beyond."""
+    values, _ = _blobs(3, 30, 8)
+    if scaled:
+        values = values * np.linspace(1, 500, 8) + 3
+    frame = latent.fit(values, 3, scaled=scaled)
+    matrix = latent.features(values)[0] if scaled else values
+    coordinates, shares = latent.pca(matrix, 8)
+
+    assert np.allclose(coordinates, frame.coordinates(values))
+    assert np.allclose(shares, frame.shares)
+    assert np.array_equal(latent.place(coordinates[:, :2]), frame.places(frame.coordinates(values)))
+    assert np.array_equal(latent.clusters(coordinates, 3), frame.groups(frame.coordinates(values)))
+    assert not frame.beyond(frame.coordinates(values)).any()
+
+
+def test_a_later_vector_has_the_place_of_its_like_and_a_far_one_lies_beyond() -> None:
+    """A copy lies where the original does, in its cluster; what is far from all is put at the edge and told; NaN is the mean."""
+    values, labels = _blobs(3, 30, 8)
+    frame = latent.fit(values, 3, scaled=True)
+    later = np.vstack([values[[4, 77]], 50 * values[:1], np.full((1, 8), np.nan)])
+    coordinates = frame.coordinates(later)
+
+    assert np.array_equal(frame.places(frame.coordinates(values))[[4, 77]], frame.places(coordinates)[:2])
+    assert [False, False, True, False] == frame.beyond(coordinates).tolist()
+    assert np.allclose(0, coordinates[3])
+    groups = frame.groups(frame.coordinates(values))
+    assert groups[[4, 77]].tolist() == frame.groups(coordinates)[:2].tolist()
+    assert 1.0 == adjusted_rand_score(labels, groups)
+
+
 def test_signals_count_alike_and_what_is_missing_counts_as_the_mean() -> None:
     """Columns become standard deviations; one that few have, or that says the same everywhere, is left out."""
     values = np.array([[1.0, 1000, 5, np.nan], [2, 2000, 5, np.nan], [3, np.nan, 5, np.nan], [4, 4000, 5, 1]])

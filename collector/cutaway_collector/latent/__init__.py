@@ -5,6 +5,7 @@ Not embeddings, not a query and not a picture: numbers in, numbers out, the same
 
 from __future__ import annotations
 
+from cutaway_collector.latent.frame import Frame, fit
 from cutaway_collector.latent.place import HEIGHT, WIDTH, Layout, clusters, features, inside, pca, place, umap
 
-__all__ = ["HEIGHT", "WIDTH", "Layout", "clusters", "features", "inside", "pca", "place", "umap"]
+__all__ = ["HEIGHT", "WIDTH", "Frame", "Layout", "clusters", "features", "fit", "inside", "pca", "place", "umap"]

@@ -23,6 +23,7 @@ HEIGHT: Final = 640
 _MARGIN: Final = 24
 _PRESENT_SHARE: Final = 0.5
 _UMAP_ROWS_MIN: Final = 16
+_NOTHING: Final = 1e-12
 INSTALL: Final = "pip install 'cutaway[map]'"
 
 
@@ -45,23 +46,30 @@ def features(values: Floats) -> tuple[Floats, list[int]]:
 
 
 def pca(vectors: Floats, components: int = 2) -> tuple[Floats, Floats]:
-    """[n, d] -> ([n, components] coordinates, [components] share of the variance of each). Signs are fixed: the largest loading of
-    an axis is positive, so that the same vectors give the same picture."""
+    """[n, d] -> ([n, components] coordinates, [components] share of the variance of each)."""
+    found, shares = principal_axes(vectors, components)
+    return (vectors - vectors.mean(0)) @ found, shares
+
+
+def principal_axes(vectors: Floats, components: int = 2) -> tuple[Floats, Floats]:
+    """[n, d] -> ([d, components] principal axes, [components] share of the variance along each); 0 where nothing varies. Signs are
+    fixed: the largest loading of an axis is positive, so that the same vectors give the same picture."""
     centred = vectors - vectors.mean(0)
     # Of n vectors of d numbers, the smaller of the two products says it all.
     if centred.shape[1] <= centred.shape[0]:
-        values, axes = np.linalg.eigh(centred.T @ centred)
+        values, all_axes = np.linalg.eigh(centred.T @ centred)
     else:
         values, left = np.linalg.eigh(centred @ centred.T)
-        axes = centred.T @ left / np.sqrt(np.maximum(values, 1e-300))
+        all_axes = centred.T @ left / np.sqrt(np.maximum(values, 1e-300))
+    # What is left of an axis along which nothing varies is rounding: a later vector has nothing to do with it.
     order = np.argsort(values)[::-1][:components]
-    chosen = axes[:, order]
-    chosen = chosen * np.where(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])] < 0, -1.0, 1.0)
-    total = max(float(np.maximum(values, 0).sum()), 1e-300)
-    found = np.zeros((len(vectors), components))
-    found[:, : chosen.shape[1]] = centred @ chosen
-    shares = np.zeros(components)
-    shares[: len(order)] = np.maximum(values[order], 0) / total
+    order = order[values[order] > _NOTHING * max(float(values.max(initial=0.0)), 0.0)]
+    chosen = all_axes[:, order]
+    if chosen.size:
+        chosen = chosen * np.where(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])] < 0, -1.0, 1.0)
+    found, shares = np.zeros((vectors.shape[1], components)), np.zeros(components)
+    found[:, : chosen.shape[1]] = chosen
+    shares[: len(order)] = values[order] / max(float(np.maximum(values, 0).sum()), 1e-300)
     return found, shares
 
 
@@ -83,13 +91,20 @@ def umap(vectors: Floats) -> Floats:
 
 def place(coordinates: Floats) -> npt.NDArray[np.int64]:
     """[n, 2] -> [n, 2] places in WIDTH x HEIGHT, each axis filled; what is far outside of the middle 98 % is put at the edge."""
-    if not len(coordinates):
-        return np.zeros((0, 2), np.int64)
+    return within(coordinates, *ends(coordinates)) if len(coordinates) else np.zeros((0, 2), np.int64)
+
+
+def ends(coordinates: Floats) -> tuple[Floats, Floats]:
+    """[n, 2] with n of 1 or more -> ([2], [2]): where each axis of the plane begins and ends."""
     low, high = np.percentile(coordinates, 1, axis=0), np.percentile(coordinates, 99, axis=0)
     reach = 4 * np.maximum(high - low, 1e-9)
     bounded = np.clip(coordinates, low - reach, high + reach)
-    least, most = bounded.min(0), bounded.max(0)
-    share = (bounded - least) / np.maximum(most - least, 1e-12)
+    return bounded.min(0), bounded.max(0)
+
+
+def within(coordinates: Floats, low: Floats, high: Floats) -> npt.NDArray[np.int64]:
+    """[n, 2] -> [n, 2] places in WIDTH x HEIGHT between those ends; what lies beyond them is put at the edge."""
+    share = (np.clip(coordinates, low, high) - low) / np.maximum(high - low, 1e-12)
     size = np.array([WIDTH, HEIGHT]) - 2 * _MARGIN
     return np.asarray(np.rint(_MARGIN + share * size), np.int64)
 
@@ -103,14 +118,14 @@ def clusters(vectors: Floats, count: int, seed: int = 7) -> npt.NDArray[np.int64
         return np.zeros(0, np.int64)
     centres = vectors[[int(rng.integers(n))]]
     for _ in range(count - 1):
-        nearest = _squares(vectors, centres).min(1)
+        nearest = squares(vectors, centres).min(1)
         total = nearest.sum()
         if not total > 0:
             break
         centres = np.vstack([centres, vectors[int(rng.choice(n, p=nearest / total))]])
     labels = np.zeros(n, np.int64)
     for _ in range(50):
-        before, labels = labels, _squares(vectors, centres).argmin(1)
+        before, labels = labels, squares(vectors, centres).argmin(1)
         centres = np.stack([vectors[labels == one].mean(0) if (labels == one).any() else centres[one]
                             for one in range(len(centres))])
         if (before == labels).all():
@@ -121,7 +136,7 @@ def clusters(vectors: Floats, count: int, seed: int = 7) -> npt.NDArray[np.int64
     return rank[labels]
 
 
-def _squares(vectors: Floats, centres: Floats) -> Floats:
+def squares(vectors: Floats, centres: Floats) -> Floats:
     """[n, k] squared distances."""
     found = (vectors**2).sum(1)[:, None] - 2 * vectors @ centres.T + (centres**2).sum(1)[None, :]
     return np.asarray(np.maximum(found, 0.0), np.float64)

@@ -1,4 +1,5 @@
-"""What the latent map knows of texts: their embeddings, made in the background and kept within bounds, and layouts that take long.
+"""What the latent map knows of texts: their embeddings, made in the background and kept within bounds, layouts that take long, and
+the planes that maps were drawn in, so that later generations are put into the same.
 
 Not the embedder (that is the judge verb's, handed in) and not the map: a page asks for what is known by now, and what is missing is
 begun. Everything is kept by tenant, in memory, and gone with the process.
@@ -33,6 +34,9 @@ KNOWN_MAX: Final = 20_000
 """Texts whose vectors are kept: MiniLM's take a kilobyte and a half each."""
 WAITING_MAX: Final = 10_000
 LAYOUTS_MAX: Final = 8
+FRAMES_MAX: Final = 32
+LATER_SHARE_MAX: Final = 0.25
+"""With more of its points that came later than the plane, a map is drawn in a plane of its own."""
 BATCH: Final = 32
 CHARACTERS_SHOWN: Final = 160
 _PAUSE_S: Final = 0.5
@@ -58,6 +62,14 @@ class Looked:
     trouble: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A frame and whose points it was made of."""
+
+    frame: latent.Frame
+    made_of: frozenset[Key]
+
+
 @dataclass(slots=True)
 class _Umap:
     vectors: Floats
@@ -76,6 +88,7 @@ class Vectors:
     _known: OrderedDict[_Entry, Known] = field(default_factory=OrderedDict)
     _waiting: OrderedDict[_Entry, None] = field(default_factory=OrderedDict)
     _layouts: OrderedDict[str, _Umap] = field(default_factory=OrderedDict)
+    _planes: OrderedDict[tuple[str, ...], Plane] = field(default_factory=OrderedDict)
     _trouble: str = ""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _thread: threading.Thread | None = None
@@ -121,6 +134,28 @@ class Vectors:
             if layout.trouble:
                 raise MissingExtra(layout.trouble)
             return layout.places
+
+    def plane(self, name: tuple[str, ...], keys: Sequence[Key], make: Callable[[], latent.Frame], *, keep: bool) -> Plane:
+        """The plane of that name where most of the points of these keys went into its making, else a new one, which is kept from
+        then on. keep: false while points are still to come, when nothing is kept."""
+        with self._changed:
+            kept = self._planes.get(name)
+            if kept is not None:
+                self._planes.move_to_end(name)
+        if kept is not None and sum(key not in kept.made_of for key in keys) <= LATER_SHARE_MAX * len(keys):
+            return kept
+        made = Plane(make(), frozenset(keys))
+        if keep:
+            with self._changed:
+                self._planes[name] = made
+                while len(self._planes) > FRAMES_MAX:
+                    self._planes.popitem(last=False)
+        return made
+
+    def forget_plane(self, name: tuple[str, ...]) -> None:
+        """The next map of that name is drawn in a plane of its own."""
+        with self._changed:
+            self._planes.pop(name, None)
 
     def close(self) -> None:
         """Begins nothing more and waits for what is under way, though not for long. Idempotent."""

@@ -29,7 +29,7 @@ from cutaway_collector.search.language import QUERY_CHARACTERS_MAX
 from cutaway_collector.search.points import Key, Point, Points
 from cutaway_collector.web import times
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.map_vectors import Known, Vectors
+from cutaway_collector.web.map_vectors import Known, Plane, Vectors
 from cutaway_collector.web.site import Arguments, Site
 
 POINTS_MAX: Final = 1000
@@ -95,7 +95,8 @@ class Cluster:
 class LatentMap:
     """of: what places are made of in the end. signals: the numbers it is, for a map of signals.
 
-    left_out: sampled generations without a place. pending: those whose place is still to come. shares: of the variance, of each
+    left_out: sampled generations without a place. pending: those whose place is still to come. later: those put into a plane that
+    was made of the others before they came, and beyond: those of them that lie outside of it. shares: of the variance, of each
     axis, None for UMAP. trouble: why it is not what was asked for.
     """
 
@@ -110,6 +111,8 @@ class LatentMap:
     shares: tuple[float, float] | None
     clusters: tuple[Cluster, ...]
     trouble: tuple[str, ...]
+    later: int = 0
+    beyond: int = 0
 
     @property
     def selected(self) -> list[Placed]:
@@ -153,7 +156,16 @@ def make(site: Site, vectors: Vectors, tenant: str, wanted: Asked) -> LatentMap:
         made = _of_texts(vectors, tenant, wanted, found, trouble)
         if made is not None:
             return made
-    return _of_signals(vectors, wanted, found, trouble)
+    return _of_signals(vectors, tenant, wanted, found, trouble)
+
+
+def plane_names(tenant: str, wanted: Asked) -> tuple[tuple[str, ...], ...]:
+    """Under which names the planes of such a map may be kept. A time range counted back from now moves, its plane stays."""
+    return tuple(_plane_name(tenant, wanted, of) for of in OF)
+
+
+def _plane_name(tenant: str, wanted: Asked, of: str) -> tuple[str, ...]:
+    return (tenant, of, *(wanted.kept.get(key, "") for key in ("q", "from", "to")))
 
 
 def _of_texts(vectors: Vectors, tenant: str, wanted: Asked, found: Points, trouble: list[str]) -> LatentMap | None:
@@ -174,46 +186,56 @@ def _of_texts(vectors: Vectors, tenant: str, wanted: Asked, found: Points, troub
         return LatentMap((), found.total, len(found.points), 0, looked.pending, of, wanted.layout, (), None, (), tuple(trouble))
     matrix = np.stack([known.vector for _, known in told if known.vector is not None]).astype(np.float64)
     left_out = len(looked.known) - len(told)
-    return _drawn(vectors, wanted, found, [point for point, _ in told], matrix, of, (), left_out, looked.pending, trouble,
+    points = [point for point, _ in told]
+    plane = vectors.plane(_plane_name(tenant, wanted, of), [point.key for point in points],
+                          lambda: latent.fit(matrix, _groups(points), scaled=False), keep=not looked.pending)
+    return _drawn(vectors, wanted, found, points, matrix, plane, of, left_out, looked.pending, trouble,
                   {point.key: known for point, known in told})
 
 
-def _of_signals(vectors: Vectors, wanted: Asked, found: Points, trouble: list[str]) -> LatentMap:
+def _groups(points: Sequence[Point]) -> int:
+    return max(2, min(CLUSTERS, len(points) // 6))
+
+
+def _of_signals(vectors: Vectors, tenant: str, wanted: Asked, found: Points, trouble: list[str]) -> LatentMap:
     numbers = np.array([[np.nan if one is None else one for one in point.numbers] for point in found.points], np.float64)
     known = np.array([any(one is not None for one in point.numbers) for point in found.points], bool)
     having = [point for point, has in zip(found.points, known, strict=True) if has]
-    matrix, kept = latent.features(numbers[known]) if len(having) > 1 else (np.zeros((0, 0)), [])
-    names = tuple(finding.FEATURES[index][0] for index in kept)
-    if not kept:
+    values = numbers[known]
+    if len(having) < 2 or not latent.features(values)[1]:
         return LatentMap((), found.total, len(found.points), len(found.points), 0, "signals", wanted.layout, (), None, (),
                          tuple(trouble))
-    return _drawn(vectors, wanted, found, having, matrix, "signals", names, len(found.points) - len(having), 0, trouble, {})
+    plane = vectors.plane(_plane_name(tenant, wanted, "signals"), [point.key for point in having],
+                          lambda: latent.fit(values, _groups(having), scaled=True), keep=True)
+    return _drawn(vectors, wanted, found, having, values, plane, "signals", len(found.points) - len(having), 0, trouble, {})
 
 
-def _drawn(vectors: Vectors, wanted: Asked, found: Points, points: Sequence[Point], matrix: Floats, of: str,
-           signals: tuple[str, ...], left_out: int, pending: int, trouble: list[str], texts: Mapping[Key, Known]) -> LatentMap:
-    axes, shares = latent.pca(matrix, min(10, *matrix.shape) if min(matrix.shape) > 2 else 2)
-    layout, coordinates = "pca", axes[:, :2]
+def _drawn(vectors: Vectors, wanted: Asked, found: Points, points: Sequence[Point], values: Floats, plane: Plane, of: str,
+           left_out: int, pending: int, trouble: list[str], texts: Mapping[Key, Known]) -> LatentMap:
+    coordinates = plane.frame.coordinates(values)
+    layout, places = "pca", plane.frame.places(coordinates)
     if wanted.layout == "umap" and not pending:
         try:
-            places = vectors.umap(matrix, wait_s=WAIT_SECONDS)
-            if places is not None:
-                layout, coordinates = "umap", places
+            laid = vectors.umap(latent.features(values)[0] if of == "signals" else values, wait_s=WAIT_SECONDS)
+            if laid is not None:
+                layout, places = "umap", latent.place(laid)
             else:
                 trouble.append("UMAP is at work: the principal components are shown until it is done")
                 pending = 1
         except MissingExtra as error:
             trouble.append(str(error))
-    places_ = latent.place(coordinates)
-    groups = latent.clusters(axes, max(2, min(CLUSTERS, len(points) // 6)))
-    chosen = _chosen(wanted.lasso, places_, groups)
+    groups = plane.frame.groups(coordinates)
+    chosen = _chosen(wanted.lasso, places, groups)
     placed = tuple(
         Placed(point.key, int(x), int(y), int(group), bool(inside), int(group) + 1 if wanted.colour is None else point.value,
                point.service, point.model, *((said.prompt, said.answer) if (said := texts.get(point.key)) else ("", "")))
-        for point, (x, y), group, inside in zip(points, places_, groups, chosen, strict=True))
-    shown = (float(shares[0]), float(shares[1])) if layout == "pca" else None
-    return LatentMap(placed, found.total, len(found.points), left_out, pending, of, layout, signals, shown, _named(placed),
-                     tuple(trouble))
+        for point, (x, y), group, inside in zip(points, places, groups, chosen, strict=True))
+    later = np.array([point.key not in plane.made_of for point in points], bool) & (layout == "pca")
+    shares = plane.frame.shares
+    signals = tuple(finding.FEATURES[index][0] for index in plane.frame.columns) if of == "signals" else ()
+    return LatentMap(placed, found.total, len(found.points), left_out, pending, of, layout, signals,
+                     (float(shares[0]), float(shares[1])) if layout == "pca" else None, _named(placed), tuple(trouble),
+                     int(later.sum()), int((later & plane.frame.beyond(coordinates)).sum()))
 
 
 def _chosen(lasso: str, places: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -246,7 +268,8 @@ def twin(found: LatentMap, wanted: Asked) -> dict[str, Any]:
     return {
         "q": wanted.query, "explanation": verb.explain(wanted.query), "width": latent.WIDTH, "height": latent.HEIGHT,
         "of": found.of, "layout": found.layout, "color": wanted.colour.name if wanted.colour else "cluster", "total": found.total,
-        "sampled": found.sampled, "left_out": found.left_out, "pending": found.pending, "signals": found.signals,
+        "sampled": found.sampled, "left_out": found.left_out, "pending": found.pending, "later": found.later,
+        "beyond": found.beyond, "signals": found.signals,
         "variance_shares": found.shares, "trouble": found.trouble,
         "clusters": [{"number": one.number, "size": one.size, "words": one.words} for one in found.clusters],
         "points": [{"trace_id": point.key.trace_id, "span_id": point.key.span_id, "start_ns": point.key.start_ns, "x": point.x,

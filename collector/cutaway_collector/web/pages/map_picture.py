@@ -108,6 +108,8 @@ class MapPage:
     compare_url: str
     clear_url: str
     made: str
+    later: str
+    anew_url: str
     trouble: tuple[str, ...]
     pending: int
     placed: int
@@ -135,6 +137,7 @@ def page(found: LatentMap, wanted: Asked) -> MapPage:
         tuple(_row(point) for point in shown[:ROWS_MAX]), max(0, len(shown) - ROWS_MAX), latent.WIDTH, latent.HEIGHT,
         wanted.lasso if "," in wanted.lasso else "", len(chosen), urls.search(q=these) if these else "", len(spans),
         urls.compare(a=these, b=_rest(wanted.query)) if these else "", urls.latent_map(wanted.kept, lasso=""), _made(found),
+        _later(found), urls.latent_map(wanted.kept, lasso="", plane="new"),
         found.trouble, found.pending, len(found.placed),
         {key: value for key, value in wanted.kept.items() if key in ("of", "layout")},
         wanted.kept.get("from", ""), wanted.kept.get("to", ""), colour,
@@ -182,6 +185,15 @@ def _made(found: LatentMap) -> str:
     lacking = "a signal" if found.of == "signals" else "text"
     left = f"; {figures.count(found.left_out)} without {lacking} are left out" if found.left_out else ""
     return f"{figures.count(len(found.placed))} generations{sample}{left}. Placed by {what}; {how}."
+
+
+def _later(found: LatentMap) -> str:
+    """What the plane was not made of; "" where it was made of all."""
+    if not found.later:
+        return ""
+    beyond = f", {figures.count(found.beyond)} of them beyond its edge" if found.beyond else ""
+    return (f"{figures.count(found.later)} came after this plane was made of the others and {'is' if found.later == 1 else 'are'} "
+            f"put into it{beyond}: what was there keeps its place.")
 
 
 def _coloured(found: LatentMap, wanted: Asked) -> tuple[tuple[Mark, ...], tuple[Key, ...]]:

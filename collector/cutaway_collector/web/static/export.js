@@ -44,6 +44,7 @@ class ExportForm extends HTMLElement {
     this.stop.focus();
     try {
       const answer = await fetch(`${this.form.action}?${wanted}`, { signal: aborting.signal });
+      if (this.aborting !== aborting) return; // another was started since
       if (!answer.ok) {
         this.form.submit(); // asks once more, as without script: the refusal is a page that says why
         return;

@@ -15,7 +15,7 @@ class TokenView extends HTMLElement {
   connectedCallback() {
     this.config = JSON.parse(this.dataset.config);
     const config = this.config;
-    Object.assign(this, { start: config.start, stop: config.stop, token: -1, layer: null, head: 0, anchor: -1 });
+    Object.assign(this, { start: config.start, stop: config.stop, token: -1, layer: null, head: 0, anchor: -1, loaded: [config.start, config.stop] });
     this.numbers = new Numbers(config);
     this.state = new State(config.base);
     this.lane = new TextLane(this.querySelector("[data-lane], table.tokens tbody") ?? document.createElement("div"), config);
@@ -76,27 +76,31 @@ class TokenView extends HTMLElement {
       return;
     }
     this.box();
-    if (config.token >= 0) {
+    // What somebody did while the numbers were on their way goes before what the address says.
+    if (this.token >= 0) await this.go(this.token, this.layer);
+    else if (config.token >= 0) {
       await this.go(config.token, config.layer >= 0 ? config.layer : null);
       this.lane.show();
-      this.pin(config.token);
     }
-    if (config.first >= 0) this.select(config.first, config.last);
+    if (config.token >= 0 && !this.panel.used) this.pin(config.token);
+    if (config.first >= 0 && this.rangeOf[0] < 0) this.select(config.first, config.last);
     this.dataset.ready = "";
     if (await this.hesitations.known) this.dataset.hesitating = "";
   }
 
-  /** The numbers of the window at this.start, and its text where another stands there. */
+  /** The numbers of the window at this.start, and its text where another stands there. False where another window is wanted by now. */
   async load(lane) {
     const map = this.grid && !this.grid.heads ? this.grid.dataset.url : null;
     const wanted = this.start;
     const found = await this.numbers.window(this.start, this.stop, lane, map);
-    if (wanted !== this.start) return;
+    if (wanted !== this.start) return false;
+    this.loaded = [this.start, this.stop];
     this.signals = found.signals;
     this.cells = found.map;
     if (found.lane && this.text) this.lane.draw(found.lane);
     if (found.lane) this.strips(found.lane.strips);
     if (this.grid && found.map) this.grid.drawTokens(found.map);
+    return true;
   }
 
   strips(paths) {
@@ -119,7 +123,15 @@ class TokenView extends HTMLElement {
     }
     [this.start, this.stop] = [start, Math.min(count, start + size)];
     this.dataset.loading = "";
-    await this.load(true);
+    try {
+      if (!(await this.load(true))) return;
+    } catch (error) {
+      if (this.start === start) {
+        [this.start, this.stop] = this.loaded; // what still stands there
+        delete this.dataset.loading;
+      }
+      throw error;
+    }
     delete this.dataset.loading;
     this.box();
     this.hesitations.mark(this.lane);
@@ -145,7 +157,7 @@ class TokenView extends HTMLElement {
       try {
         await this.move(wanted);
       } catch {
-        this.readout.replaceChildren(element("span", "That part could not be loaded; move again to try once more.", "muted"));
+        if (this.token === wanted) this.readout.replaceChildren(element("span", "That part could not be loaded; move again to try once more.", "muted"));
         return;
       }
       if (this.token !== wanted) return;
@@ -172,9 +184,12 @@ class TokenView extends HTMLElement {
   async matrix(token) {
     if (this.matrixOf !== token) {
       this.matrixOf = token;
+      this.matrixShown = false; // until then its cells are another token's
       const values = await this.numbers.cells(this.grid.dataset.url, token, 1).catch(() => null);
-      if (this.matrixOf !== token || !values?.length) return;
+      if (this.matrixOf !== token) return;
+      if (!values?.length) return void (this.matrixOf = -1); // asked again with the next move
       this.grid.drawHeads(values);
+      this.matrixShown = true;
       this.tell();
     }
     this.grid.mark(this.head, this.layer);
@@ -211,9 +226,11 @@ class TokenView extends HTMLElement {
 
   /** Chooses the word or sentence at the cursor, however the page reads. */
   async choose(unit) {
-    const numbers = await this.numbers.series(`unit:${unit}`);
-    const own = numbers[this.token];
-    this.choosing(numbers.indexOf(own), numbers.lastIndexOf(own));
+    const { token } = this;
+    const asked = (this.asked = Symbol(unit));
+    const numbers = await this.numbers.series(`unit:${unit}`).catch(() => null);
+    if (this.asked !== asked || !numbers) return; // another stretch was chosen since
+    this.choosing(numbers.indexOf(numbers[token]), numbers.lastIndexOf(numbers[token]));
   }
 
   pin(token) {
@@ -240,6 +257,7 @@ class TokenView extends HTMLElement {
   }
 
   choosing(first, last) {
+    this.asked = undefined;
     this.state.set({ range: first < 0 ? "" : `${first}-${last}` });
     return this.select(first, last);
   }
@@ -265,7 +283,9 @@ class TokenView extends HTMLElement {
 
   /** To the next hesitation in that direction. */
   async jump(step) {
+    const from = this.token;
     await this.hesitations.known;
+    if (this.token !== from) return; // moved on while they were counted
     const token = this.hesitations.next(this.token, step);
     if (token < 0) return;
     await this.go(token);
@@ -299,10 +319,10 @@ class TokenView extends HTMLElement {
   }
 
   async step(event, token, onMap) {
-    if (event.shiftKey && this.anchor < 0) this.anchor = Math.max(0, this.token);
+    if (!event.shiftKey) this.anchor = -1;
+    else if (this.anchor < 0) this.anchor = Math.max(0, this.token);
     await this.go(token, onMap ? (this.layer ?? 0) : null);
     if (event.shiftKey) this.extend(this.lane.tokensOf(this.lane.unitOf(this.token))[event.key === "ArrowLeft" ? 0 : 1]);
-    else this.anchor = -1;
     this.lane.show();
   }
 
@@ -353,7 +373,7 @@ class TokenView extends HTMLElement {
   /** "layer 3, token 17 ' Paris', attention entropy 0.42 nats" */
   cellSaid(text) {
     const { grid, layer, head, token } = this;
-    if (!grid?.columns || layer === null) return null;
+    if (!grid?.columns || layer === null || (grid.heads && !this.matrixShown)) return null;
     const value = grid.value(grid.heads ? head : token - this.start, layer);
     const where = grid.heads ? `layer ${grid.names[layer]}, head ${head}` : `layer ${grid.names[layer]}`;
     return said(`${where}, token ${token}${text ? ` ‘${text}’` : ""}, ${grid.dataset.label.toLowerCase()}`, spell(value, grid.dataset.unit));

@@ -116,7 +116,7 @@ function sources(found, input, names, text, go) {
 
 export class Panel {
   constructor(box, numbers, config) {
-    Object.assign(this, { box, numbers, config, token: -1 });
+    Object.assign(this, { box, numbers, config, token: -1, used: false }); // used: somebody has pinned a token
   }
 
   close() {
@@ -128,16 +128,16 @@ export class Panel {
   /** ways: {names, unit, label, kind of the map, text(token), go(token), close()}. */
   async open(token, ways) {
     this.token = token;
+    this.used = true;
     this.box.hidden = false;
-    this.box.replaceChildren(title(`Token ${token}`, ways.close), element("p", "Loading …", "muted"));
-    let found;
-    try {
-      found = await this.numbers.token(token);
-    } catch {
-      this.box.replaceChildren(title(`Token ${token}`, ways.close), element("p", "Its numbers could not be loaded; pin it again to try once more.", "muted"));
-      return;
-    }
-    if (this.token === token) this.box.replaceChildren(title(`Token ${token}`, ways.close), ...this.parts(found, ways, token));
+    const head = title(`Token ${token}`, ways.close);
+    this.box.replaceChildren(head, element("p", "Loading …", "muted"));
+    const found = await this.numbers.token(token).catch(() => null);
+    if (head.parentNode !== this.box) return; // another was pinned since, or none
+    // The heading stays as it is: its button may have the focus.
+    while (head.nextSibling) head.nextSibling.remove();
+    this.box.append(...(found ? this.parts(found, ways, token)
+      : [element("p", "Its numbers could not be loaded; pin it again to try once more.", "muted")]));
   }
 
   parts(found, ways, token) {

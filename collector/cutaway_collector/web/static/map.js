@@ -19,9 +19,11 @@ class PointMap extends HTMLElement {
         for (const one of this.querySelectorAll("[data-tool]")) one.setAttribute("aria-pressed", String(one === button));
       });
     }
-    const answer = await fetch(this.dataset.points);
-    if (!answer.ok) return;
-    this.points = await answer.json();
+    this.points = await fetch(this.dataset.points).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+    if (!this.points) {
+      this.said.textContent = "The points could not be loaded: clusters and the table lead to them, and so does another try.";
+      return;
+    }
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "application");
     this.box.setAttribute("aria-label", "Map: arrow keys go from point to point, Enter opens one");
@@ -127,19 +129,21 @@ class PointMap extends HTMLElement {
   }
 }
 
-/** While places are still made: counts them, and draws again by itself only where nothing was drawn that somebody may be looking at. */
+/** While places are still made: counts them, and draws again by itself only where nothing was drawn that somebody may be looking at,
+ * and nobody is in a field or on a link. */
 function follow(note) {
   const bar = note.querySelector("progress");
   const map = document.querySelector("point-map");
   const ask = async () => {
-    if (!document.hidden) {
-      const answer = await fetch(note.dataset.pending);
-      const { x, pending } = answer.ok ? await answer.json() : { x: [], pending: 0 };
+    const found = document.hidden ? null
+      : await fetch(note.dataset.pending).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+    if (found) {
+      const { x, pending } = found;
       [bar.max, bar.value] = [x.length + pending, x.length];
-      if (!pending && !map) return location.reload();
+      if (!pending && !map && document.activeElement === document.body) return location.reload();
       if (!pending) return (note.querySelector("a").textContent = "All are placed: draw again");
     }
-    setTimeout(ask, AGAIN_MS);
+    setTimeout(ask, AGAIN_MS); // the collector may be away for a moment
   };
   setTimeout(ask, AGAIN_MS);
 }
