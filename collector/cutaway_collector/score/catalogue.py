@@ -23,8 +23,8 @@ SCORES: Final[tuple[Score, ...]] = (
     Score("length_adjusted_surprisal", _S, "nats", "sum of surprisals / ((5 + tokens) / 6)^0.6; not where a token was not measured",
           "Wu et al. 2016, arXiv 1609.08144"),
     Score("surprisal_p50", _S, "nats", "median surprisal, interpolated linearly"),
-    Score("surprisal_p90", _S, "nats", "the same at 90 %"),
-    Score("surprisal_p99", _S, "nats", "the same at 99 %"),
+    Score("surprisal_p90", _S, "nats", "the surprisal that 90 % of the tokens stay below, interpolated linearly"),
+    Score("surprisal_p99", _S, "nats", "the surprisal that 99 % of the tokens stay below, interpolated linearly"),
     Score("worst_window_surprisal", _S, "nats", "largest mean of 16 measured tokens in a row, of all of a shorter sequence; as "
           "`cutaway.sequence.worst_window`", "the idea: Fu et al. 2025, arXiv 2508.15260"),
     Score("surprisal_bursts", _S, "runs", "how many runs of at least 3 measured tokens in a row lie above 5 nats each"),
@@ -32,10 +32,10 @@ SCORES: Final[tuple[Score, ...]] = (
             "counted from 0; from 8 tokens up; as `cutaway.sequence.surprisal.quarters`") for quarter in (1, 2, 3, 4)),
     Score("surprisal_slope", _S, "nats", "last quarter less first: a proxy of exposure bias; as `cutaway.output.surprisal.slope`",
           "the bias: Arora et al. 2022, arXiv 2204.01171"),
-    Score("surprisal_trend", "trend", "nats/token", "least-squares slope over position, from 8 measured tokens up"),
-    Score("entropy_trend", "trend", "nats/token", "the same of the entropies"),
-    Score("lookback_trend", "trend", "1/token", "the same of the lookback ratio, mean over layers: falling, the model turns to its "
-          "own words", "the ratio: Chuang et al. 2024, arXiv 2407.07071"),
+    Score("surprisal_trend", "trend", "nats/token", "least-squares slope of surprisal over position, from 8 measured tokens up"),
+    Score("entropy_trend", "trend", "nats/token", "least-squares slope of entropy over position, from 8 measured tokens up"),
+    Score("lookback_trend", "trend", "1/token", "least-squares slope of the lookback ratio, mean over layers: falling, the "
+          "model turns to its own words", "the ratio: Chuang et al. 2024, arXiv 2407.07071"),
     Score("distinct_1", "repetition", "", "unique token ids / ids", "Li et al. 2016, arXiv 1510.03055"),
     Score("distinct_2", "repetition", "", "unique pairs of ids / pairs", "Li et al. 2016, arXiv 1510.03055"),
     Score("seq_rep_4", "repetition", "", "1 - unique 4-grams of ids / 4-grams; as `cutaway.sequence.repetition`",

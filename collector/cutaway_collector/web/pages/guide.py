@@ -12,9 +12,10 @@ from cutaway_collector.search import FIELDS, FLAGS, values
 from cutaway_collector.search import language as rules
 from cutaway_collector.search.aggregates import AGGREGATES, SERIES, Series
 from cutaway_collector.search.fields import Field
+from cutaway_collector.search.scores import Score
 from cutaway_collector.search.spansets import LEVELS_MAX, MEANINGS, SLACK_S
 from cutaway_collector.search.stats import FUNCTIONS, GROUPS_MAX, LINES_MAX, POINTS_MAX
-from cutaway_collector.web import tokens, urls
+from cutaway_collector.web import score_meanings, tokens, urls
 from cutaway_collector.web.keys import Shortcut, sheet
 
 EXAMPLES: Final[tuple[tuple[str, str], ...]] = (
@@ -114,6 +115,7 @@ class GuidePage:
     functions: tuple[tuple[str, str], ...]
     limits: tuple[str, ...]
     fields: tuple[FieldRow, ...]
+    scores: tuple[FieldRow, ...]
     signals: tuple[tokens.Signal, ...]
     maps: tuple[tokens.Map, ...]
     keys: tuple[tuple[str, tuple[Shortcut, ...]], ...]
@@ -148,6 +150,12 @@ def _series(series: Series) -> FieldRow:
                     series.description or series.phrase, _example(query))
 
 
+def _score(one: score_meanings.Meaning) -> FieldRow:
+    name = Score(one.name).name
+    example = Example(f"{name}:*", "", urls.search(q=f"{name}:*", sort=f"-{name}"))
+    return FieldRow(name, one.giver, "number", one.unit, one.text, one.text, example)
+
+
 def _units() -> tuple[Unit, ...]:
     """One row for each unit in which a field is stored, times once."""
     found = []
@@ -180,5 +188,6 @@ def page() -> GuidePage:
         functions=tuple((name, words) for name, (_, words) in FUNCTIONS.items()),
         limits=NOT_DONE,
         fields=tuple(_field(field) for field in FIELDS),
+        scores=tuple(_score(one) for one in score_meanings.MEANINGS.values()),
         signals=tokens.SIGNALS, maps=tokens.MAPS, keys=sheet(),
     )

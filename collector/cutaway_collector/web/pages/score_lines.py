@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cutaway_collector.search.scores import Score
 from cutaway_collector.web import urls
+from cutaway_collector.web.score_meanings import MEANINGS
 
 EXPLANATION_CHARS_MAX: Final = 2000
 LINES_MAX: Final = 500
@@ -18,9 +19,12 @@ LINES_MAX: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
-    """One score. sequence: from 1, 0 where the whole trace is judged. cut: characters of the explanation that are left out."""
+    """One score. meaning: a sentence, "" for one that is not ours. sequence: from 1, 0 where the whole trace is judged. cut:
+    characters of the explanation that are left out.
+    """
 
     name: str
+    meaning: str
     sequence: int
     value: float | None
     label: str
@@ -40,8 +44,10 @@ def lines(scores: Iterable[Mapping[str, Any]]) -> tuple[ScoreLine, ...]:
 def _line(score: Mapping[str, Any]) -> ScoreLine:
     name = Score(score["name"]).name
     explanation = score["explanation"]
+    meaning = MEANINGS.get(score["name"])
     return ScoreLine(
-        score["name"], score["sequence"] + 1 if score["span_id"] else 0, score["value"], score["label"],
+        score["name"], meaning.sentence if meaning else "",
+        score["sequence"] + 1 if score["span_id"] else 0, score["value"], score["label"],
         explanation[:EXPLANATION_CHARS_MAX], max(0, len(explanation) - EXPLANATION_CHARS_MAX), score["source"],
         score["scorer_version"],
         urls.search(q=f"{name}:*", sort=f"-{name}", from_="all"),
