@@ -84,6 +84,25 @@ def test_an_older_directory_starts_and_takes_rows(tmp_path: Path) -> None:
         store.close()
 
 
+def test_an_older_table_gets_the_settings_it_lacks_and_keeps_what_was_chosen(tmp_path: Path) -> None:
+    """Inserts reach the disk and make few files there too; a value that somebody gave a table stays."""
+    old_store(tmp_path)
+    store = open_store(Settings(data=str(tmp_path)), create=False)
+    store.command("ALTER TABLE otel.gen_ai_tokens MODIFY SETTING min_bytes_for_wide_part = 5")
+    store.close()
+    store = open_store(Settings(data=str(tmp_path)))
+    try:
+        held = dict(store.query("SELECT name, engine_full FROM system.tables WHERE database = 'otel'").rows)
+        for setting in ("fsync_after_insert = 1", "min_bytes_for_wide_part = 134217728", "non_replicated_deduplication_window = 10000"):
+            assert setting in str(held["otel_traces"])
+        assert "min_bytes_for_wide_part = 5" in str(held["gen_ai_tokens"])
+        store.insert(spans_block(2), "new")
+        store.insert(spans_block(2), "new")
+        assert one(store, "SELECT count() FROM otel.otel_traces") == 3
+    finally:
+        store.close()
+
+
 @pytest.mark.slow
 def test_check_names_the_time_to_live_and_the_view(tmp_path: Path) -> None:
     """What differs in an older directory is told before anything is changed, and migrate changes it."""

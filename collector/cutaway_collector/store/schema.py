@@ -1,7 +1,7 @@
 """The schema as statements: DDL rendered from columns.py, compared with what a store holds, and brought up to date.
 
-Not the schema itself (that is columns.py), and never destructive: a migration adds, follows defaults and retention and renews the
-view; it neither changes a type or a key nor rewrites data.
+Not the schema itself (that is columns.py), and never destructive: a migration adds columns, indexes and settings, follows defaults and
+retention and renews the view; it neither changes a type or a key nor rewrites data.
 """
 
 from __future__ import annotations
@@ -245,6 +245,12 @@ def _clause_differences(
         change = f"MODIFY TTL {wanted} SETTINGS materialize_ttl_after_modify = 0" if wanted else "REMOVE TTL"
         found.append(Found(f"TTL of {table.name} is {held or 'nothing'}, not {wanted or 'nothing'} ({table.retention})",
                            f"ALTER TABLE {quote(database)}.{table.name} {change}", "changed"))
+    # Another value is somebody's choice; the size of granules holds for parts on disk and cannot be changed.
+    given = engine_full.rpartition(" SETTINGS ")[2] if " SETTINGS " in engine_full else ""
+    found += [Found(f"setting {name} of {table.name} is missing",
+                    f"ALTER TABLE {quote(database)}.{table.name} MODIFY SETTING {name} = {value}", "set")
+              for name, value in table.settings
+              if not re.search(rf"\b{name} = ", given) and not name.startswith("index_granularity")]
     return found
 
 
