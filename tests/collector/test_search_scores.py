@@ -224,7 +224,7 @@ def test_scores_of_a_trace_are_the_current_ones(store: Store) -> None:
         assert {(row["span_id"], row["sequence"], row["name"], row["source"], row["label"], row["scorer_version"],
                  repr(math.nan if row["value"] is None else row["value"])) for row in found} == wanted
         assert len(found) == len(wanted)
-    alone = scores(store, SPANS[3].trace_id, span_id=SPANS[3].span_id, limit=1000)
+    alone = scores(store, SPANS[3].trace_id, span_ids=(SPANS[3].span_id,), limit=1000)
     assert {row["span_id"] for row in alone} == {SPANS[3].span_id}
 
 

@@ -98,7 +98,7 @@ def test_excluding_a_facet_leaves_the_rest(client: FlaskClient) -> None:
     value = next(value for facet in page.facets if facet.name == "service" for value in facet.values if value.value == "evals")
     rows = client.get(value.exclude_url.replace("/search?", "/search.json?limit=500&")).json["rows"]
 
-    assert page.plot.histogram.total - value.count == len(rows)
+    assert page.picture.plot.histogram.total - value.count == len(rows)
     assert "evals" not in {row["service"] for row in rows}
 
 
@@ -106,7 +106,7 @@ def test_the_histogram_counts_what_the_search_finds(client: FlaskClient) -> None
     """The bars add up to the number of matching spans, errors included."""
     rows = client.get("/search.json?limit=500").json["rows"]
 
-    chart = search.page(site_of(client), {}).plot.histogram
+    chart = search.page(site_of(client), {}).picture.plot.histogram
 
     assert (len(rows), sum(row["status"] == "Error" for row in rows)) == (chart.total, chart.errors)
 
@@ -114,10 +114,10 @@ def test_the_histogram_counts_what_the_search_finds(client: FlaskClient) -> None
 def test_a_bar_leads_to_its_spans(client: FlaskClient) -> None:
     """Clicking the tallest bar searches its time and finds its spans."""
     page = search.page(site_of(client), {})
-    bars = page.plot.histogram.bars
+    bars = page.picture.plot.histogram.bars
     tallest = max(range(len(bars)), key=lambda index: bars[index].height)
 
-    rows = client.get(page.plot.bar_urls[tallest].replace("/search?", "/search.json?limit=500&")).json["rows"]
+    rows = client.get(page.picture.plot.bar_urls[tallest].replace("/search?", "/search.json?limit=500&")).json["rows"]
 
     assert bars[tallest].count == len(rows)
     assert all(bars[tallest].start_ns <= row["start_ns"] < bars[tallest].end_ns for row in rows)

@@ -18,6 +18,7 @@ from cutaway_collector.search import rows, scores, series
 from cutaway_collector.search.cuts import WHOLE, Cut
 from cutaway_collector.search.series import Heads
 from cutaway_collector.search.sql import Parameters
+from cutaway_collector.search.together import both
 
 SEQUENCES_MAX: Final = 256
 SCORES_MAX: Final = 5000
@@ -49,7 +50,7 @@ def generation(
     span = look_up(store, span_id)
     if span is None:
         return None
-    found = _sequences(store, span, kinds, heads, details, cut)
+    found, judged = both(lambda: _sequences(store, span, kinds, heads, details, cut), lambda: judgements(store, span))
     layers = max((int(row["layers"]) for row in found), default=0)
     head_count = max((int(row["heads"]) for row in found), default=0)
     if isinstance(heads, int) and found and head_count and not 0 <= heads < head_count:
@@ -84,7 +85,7 @@ def generation(
             "layers": named if len(named) == layers else list(range(layers)),
         },
         "diffusion": steps,
-        "scores": scores.scores(store, span["trace_id"], span_id=span["span_id"], start_ns=span["start_ns"], limit=SCORES_MAX),
+        "scores": judged,
     }
     return span
 
@@ -118,12 +119,20 @@ def look_up(store: Store, span_id: str) -> dict[str, Any] | None:
     if not _SPAN_ID.fullmatch(wanted):
         return None
     parameters = Parameters()
-    text = (
-        f"SELECT {rows.select(_SPAN_KEYS)} FROM {rows.table(store)} WHERE SpanId = {parameters.text(wanted)} "
-        "ORDER BY Timestamp DESC LIMIT 1"
-    )
+    where = f"SpanId = {parameters.text(wanted)}"
+    # The table of tokens is smaller by far: where it has the span, it tells when that was, and one day is read instead of all.
+    known = store.query(f"SELECT toUnixTimestamp64Nano(max(Timestamp)) FROM {rows.table(store, TOKENS.name)} WHERE {where}",
+                        parameters.values).rows
+    if known and known[0][0]:
+        where += f" AND Timestamp = fromUnixTimestamp64Nano({parameters.bind(int(known[0][0]), 'Int64')})"
+    text = f"SELECT {rows.select(_SPAN_KEYS)} FROM {rows.table(store)} WHERE {where} ORDER BY Timestamp DESC LIMIT 1"
     found = store.query(text, parameters.values).rows
     return rows.whole(rows.as_dict([key for key, _ in _SPAN_KEYS], found[0])) if found else None
+
+
+def judgements(store: Store, span: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of a span that was looked up. Raises StoreError."""
+    return scores.scores(store, span["trace_id"], span_ids=(span["span_id"],), start_ns=span["start_ns"], limit=SCORES_MAX)
 
 
 def read(

@@ -14,11 +14,12 @@ import numpy.typing as npt
 from cutaway import conventions as c
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
-from cutaway_collector.search import scores, series
+from cutaway_collector.search import series
 from cutaway_collector.search.cuts import WHOLE, Cut
-from cutaway_collector.search.generation import SCORES_MAX, look_up, read
+from cutaway_collector.search.generation import judgements, look_up, read
 from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.series import Heads
+from cutaway_collector.search.together import both
 
 VALUES_MAX: Final = 4_000_000
 """Attention values in one answer of `attention`."""
@@ -48,7 +49,7 @@ def outline(store: Store, span_id: str) -> dict[str, Any] | None:
     span = look_up(store, span_id)
     if span is None:
         return None
-    found = read(store, span, _COLUMNS, Parameters())
+    found, judged = both(lambda: read(store, span, _COLUMNS, Parameters()), lambda: judgements(store, span))
     attributes: Mapping[str, str] = span["attributes"]
     steps = next((curves for row in found if (curves := series.steps(row))), None)
     sequences = [_sequence(row, attributes) for row in found]
@@ -56,7 +57,7 @@ def outline(store: Store, span_id: str) -> dict[str, Any] | None:
         "sequences": [one for one in sequences if one["tokens"] or steps is None],
         "diffusion": steps,
         "named_layers": series.whole(attributes.get(c.ATTENTION_LAYERS, "")),
-        "scores": scores.scores(store, span["trace_id"], span_id=span["span_id"], start_ns=span["start_ns"], limit=SCORES_MAX),
+        "scores": judged,
     }
 
 

@@ -133,16 +133,16 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"No score is named `{name[:50]}`: no scores are stored yet."
 
 
-def scores(store: Store, trace_id: str, *, span_id: str = "", start_ns: int = 0, limit: int) -> list[dict[str, Any]]:
-    """The newest score of each span, sequence, name and source: of one span, or without `span_id` of the trace.
+def scores(store: Store, trace_id: str, *, span_ids: Sequence[str] = (), start_ns: int = 0, limit: int) -> list[dict[str, Any]]:
+    """The newest score of each span, sequence, name and source: of these spans, or of all of the trace.
 
     A score of the whole trace has the span id "". start_ns: start of the span or trace, 0 when unknown. In the order of span,
     sequence and name. Raises StoreError.
     """
     parameters = Parameters()
     where = f"TraceId = {parameters.text(trace_id)}"
-    if span_id:
-        where += f" AND SpanId = {parameters.text(span_id)}"
+    if span_ids:
+        where += f" AND SpanId IN ({', '.join(map(parameters.text, span_ids))})"
     if start_ns:
         where += f" AND Timestamp >= fromUnixTimestamp64Nano({parameters.bind(max(0, start_ns - CLOCK_SLACK_S * _NS), 'Int64')})"
     columns = ", ".join(column for _, column in KEYS)

@@ -16,6 +16,7 @@ from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import rows, scores, series
 from cutaway_collector.search.sql import Parameters
+from cutaway_collector.search.together import both
 
 SCORES_MAX: Final = 20_000
 """Scores of one trace in one answer."""
@@ -53,20 +54,20 @@ def trace(store: Store, trace_id: str, *, spans_max: int) -> dict[str, Any] | No
     if not TRACE_ID.fullmatch(wanted):
         return None
     parameters = Parameters()
+    where = within(store, wanted, parameters)
     text = (
-        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {within(store, wanted, parameters)} "
+        f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {where} "
         f"ORDER BY Timestamp ASC, SpanId ASC LIMIT 1 BY SpanId LIMIT {parameters.bind(spans_max + 1, 'UInt64')}"
     )
-    found = store.query(text, parameters.values).rows
+    found, judged = both(lambda: store.query(text, parameters.values).rows,
+                         lambda: scores.scores(store, wanted, start_ns=parameters.start_ns, limit=SCORES_MAX))
     if not found:
         return None
     spans = [_span(row) for row in found[:spans_max]]
     if any(_diffuses(span) for span in spans):
         curves = _steps(store, wanted, min(span["start_ns"] for span in spans), max(span["start_ns"] for span in spans))
         spans = [span | ({"diffusion": curves.get(span["span_id"])} if _diffuses(span) else {}) for span in spans]
-    start_ns = min(span["start_ns"] for span in spans)
-    return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max,
-            "scores": scores.scores(store, wanted, start_ns=start_ns, limit=SCORES_MAX)}
+    return {"trace_id": wanted, "spans": spans, "truncated": len(found) > spans_max, "scores": judged}
 
 
 def span(store: Store, trace_id: str, span_id: str, *, start_ns: int | None = None) -> dict[str, Any] | None:
@@ -83,17 +84,16 @@ def span(store: Store, trace_id: str, span_id: str, *, start_ns: int | None = No
         f"SELECT {rows.select(_KEYS)} FROM {rows.table(store)} WHERE {where} "
         f"AND SpanId = {parameters.text(own)} ORDER BY Timestamp ASC LIMIT 1"
     )
-    found = store.query(text, parameters.values).rows
+    found, judged = both(lambda: store.query(text, parameters.values).rows,
+                         lambda: scores.scores(store, wanted, span_ids=(own, ""), start_ns=parameters.start_ns, limit=SCORES_MAX))
     if not found:
         return None
     row = _span(found[0])
     if _diffuses(row):
         row["diffusion"] = _steps(store, wanted, row["start_ns"], row["start_ns"]).get(own)
-    judged = scores.scores(store, wanted, span_id=own, start_ns=row["start_ns"], limit=SCORES_MAX)
-    if not row["parent_span_id"]:
-        every = scores.scores(store, wanted, start_ns=row["start_ns"], limit=SCORES_MAX)
-        judged += [score for score in every if not score["span_id"]]
-    return {**row, "scores": judged}
+    # A trace is judged at its root; what judges the span itself comes first.
+    of_trace = [] if row["parent_span_id"] else [score for score in judged if not score["span_id"]]
+    return {**row, "scores": [*(score for score in judged if score["span_id"]), *of_trace]}
 
 
 def within(store: Store, trace_id: str, parameters: Parameters) -> str:
@@ -101,12 +101,12 @@ def within(store: Store, trace_id: str, parameters: Parameters) -> str:
     times = _times(store, trace_id)
     if times is None:
         return f"TraceId = {parameters.text(trace_id)}"
-    parameters.start_ns, parameters.end_ns = times
     return between(trace_id, times[0], times[1] - 1, parameters)
 
 
 def between(trace_id: str, first_ns: int, last_ns: int, parameters: Parameters) -> str:
     """SQL condition: rows of this trace whose spans start from the first to the last of these moments, both included."""
+    parameters.start_ns, parameters.end_ns = first_ns, last_ns + 1
     first, last = parameters.bind(first_ns, "Int64"), parameters.bind(last_ns, "Int64")
     return (f"TraceId = {parameters.text(trace_id)} AND Timestamp >= fromUnixTimestamp64Nano({first}) "
             f"AND Timestamp <= fromUnixTimestamp64Nano({last})")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from cutaway_collector import search as verb
 from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
+from cutaway_collector.search.together import both
 from cutaway_collector.web import charts, figures, minimap, times, trace_rows, trace_state, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.keys import SHORTCUTS, Shortcut
@@ -229,7 +230,9 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     first = _first_row(state, tree, visible, chosen if state.span else -1)
     whole = len(visible) <= ROWS_WHOLE_MAX
     shown = visible if whole else visible[first : first + ROWS_A_PAGE]
-    stripes = _stripes(site, tree)
+    (stripes, energy_j), beside = both(
+        lambda: (_stripes(site, tree), bones.energy_j(site.store, spans) if any(spans.models) else None),
+        lambda: span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns, own_ns=spans.starts_ns[chosen]))
     lines = trace_rows.lines(tree, shown, state, selected=spans.span_ids[chosen], opened=opened, first=first,
                              stripes=stripes, matched=matched)
     worst = max((span for span, nats in enumerate(spans.surprisal_maxima) if nats is not None and math.isfinite(nats)),
@@ -245,7 +248,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         input_tokens=_sum(spans.input_tokens), output_tokens=_sum(spans.output_tokens),
         worst_surprisal=spans.surprisal_maxima[worst] if worst >= 0 else None,
         worst_url=state.url(span=spans.span_ids[worst]) if worst >= 0 else "",
-        energy_j=bones.energy_j(site.store, spans) if any(spans.models) else None,
+        energy_j=energy_j,
         path=tuple(path[:PATH_NAMES_SHOWN]), path_ns=sum(share.ns for share in path), path_names=len(path),
         lines=lines, row_count=len(visible),
         shows_prefill=any(line.prefill for line in lines), shows_surprisal=any(line.stripe for line in lines),
@@ -261,7 +264,7 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
         ),
         carried={key: value for key, value in [*state.parameters().items(), ("span", state.span)]
                  if key not in ("f", "show") and value},
-        opened=span_page.read(site, trace_id, spans.span_ids[chosen], start_ns=tree.start_ns, own_ns=spans.starts_ns[chosen]),
+        opened=beside,
         search=state.search, back_url=urls.search(state.search) if state.search else "",
         edge=args.get("end", "") if args.get("end") in ("first", "last") and state.search else "",
         before_url=urls.trace(trace_id, part="/previous", **state.search) if state.search else "",
