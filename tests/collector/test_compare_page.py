@@ -112,6 +112,17 @@ def test_by_compares_the_two_most_frequent_values(client: FlaskClient) -> None:
     assert twin["a"]["spans"] >= twin["b"]["spans"] > 0
 
 
+@pytest.mark.parametrize(("asked", "said"), [
+    ("by=model&q=model:SmolLM2*", "have the same: SmolLM2"), ("by=no.such.field", "no span here has a no.such.field"),
+])
+def test_a_field_without_two_values_is_told_on_the_page(client: FlaskClient, asked: str, said: str) -> None:
+    """With the form and what else may be compared, not as an address that cannot be read."""
+    page = get(client, f"/compare?{asked}", status=400)
+
+    assert said in page.text
+    assert "Errors against the rest" in page.text
+
+
 def test_the_start_of_a_comparison_explains_itself(client: FlaskClient) -> None:
     """Without a side nothing is computed, and every preset that it offers answers."""
     page = get(client, "/compare")

@@ -21,9 +21,13 @@ def routes(app: Flask, site: Site, render: Callable[..., Response], answer: Call
 
     @app.get("/compare")
     def compare_page() -> AnyResponse:
+        fault = None
         if request.args.get("by", "").strip():
-            return redirect(compare.by(site, request.args))
-        page = compare.page(site, request.args)
+            try:
+                return redirect(compare.by(site, request.args))
+            except compare.Alone as error:
+                fault = error
+        page = compare.page(site, request.args, fault)
         return render("compare.html", page, code=400 if page.fault else 200, from_text=page.values["from"])
 
     @app.get("/compare.json")

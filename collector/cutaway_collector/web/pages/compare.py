@@ -75,9 +75,13 @@ class MetricRow:
     help: str
 
 
+class Alone(BadParameter):
+    """A field whose two most frequent values are asked for has no two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A query that cannot be read: which, why, and what would help."""
+    """A query that cannot be read: which, why, and what would help. side: "by" where there are no two values to compare."""
 
     side: str
     message: str
@@ -125,7 +129,8 @@ def request_from(args: Arguments, now_ns: int) -> CompareRequest:
 
 
 def by(site: Site, args: Arguments) -> str:
-    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter, QueryError."""
+    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter, Alone of them where there
+    are no two, QueryError."""
     name, now_ns = args["by"].strip(), site.now_ns()
     wanted = request_from(args, now_ns)
     searched = verb.SearchRequest(q=wanted.q, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
@@ -133,14 +138,15 @@ def by(site: Site, args: Arguments) -> str:
     key = name if field or name.startswith(("span.", "resource.")) else query_edit.field_name(name)
     found = [str(one["value"]) for one in verb.facets(site.store, searched, [key])[key]["values"] if one["value"]]
     if len(found) < 2:
-        raise BadParameter(f"by is a field with two values or more, {name[:40]!r} has {len(found)} here",
-                           hint="widen the time range, or choose another field: by=model, by=service.version")
+        said = f"all spans here that have a {name[:40]} have the same: {found[0][:80]}" if found else f"no span here has a {name[:40]}"
+        raise Alone(f"There are no two to compare: {said}.", hint="widen the time range, or name the sides by queries of your own")
     kept = {key: args[key] for key in ("q", "from", "to") if args.get(key)}
     return urls.compare(kept, **{side: f"{key}:{query_edit.quoted(value)}" for side, value in zip("ab", found, strict=False)})
 
 
-def page(site: Site, args: Arguments) -> ComparePage:
-    """The page. Raises BadParameter, StoreError; a query that cannot be read is a fault of the page, beside its field."""
+def page(site: Site, args: Arguments, fault: Alone | None = None) -> ComparePage:
+    """The page. fault: why what was asked for cannot be compared. Raises BadParameter, StoreError; a query that cannot be read is a
+    fault of the page, beside its field."""
     now_ns = site.now_ns()
     kept = {name: args[name].strip() for name in (*QUERIES, *TIMES) if args.get(name, "").strip() not in ("", "all")}
     values = {name: kept.get(name, "") for name in (*QUERIES, *TIMES)}
@@ -149,6 +155,8 @@ def page(site: Site, args: Arguments) -> ComparePage:
     own = any(values[name] for name in ("afrom", "ato", "bfrom", "bto"))
     ranges = tuple(Tab(label, urls.compare(kept, from_=text, to=""), not values["to"] and values["from"] == text)
                    for text, label in times.RANGES)
+    if fault is not None:
+        return ComparePage(values, presets, ranges, own, Fault("by", str(fault), fault.hint))
     request = request_from(args, now_ns)
     try:
         found = compare(site.store, request) if asked(args) else None

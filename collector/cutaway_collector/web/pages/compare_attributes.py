@@ -25,6 +25,8 @@ ASKED_SHOWN: Final = 4000
 QUARTERS: Final = 4
 _KNOWN: Final = {one.name: one for one in ATTRIBUTES}
 _UNITS: Final = {"By": "bytes", "bit/By": "bits/byte", "nats^2": "nats²"}
+_OF_SEQUENCE: Final = "cutaway.sequence."
+_OF_OUTPUT: Final = "cutaway.output."
 _IS_MESSAGE: Final = re.compile(messages.ATTRIBUTES)
 
 
@@ -69,6 +71,10 @@ def view(a: Mapping[str, Any], b: Mapping[str, Any]) -> Own:
     rows = [Attribute(name, scope == "resource", _lines(name, a[scope].get(name), b[scope].get(name)))
             for scope in ("attributes", "resource") for name in sorted({*a[scope], *b[scope]})
             if a[scope].get(name) != b[scope].get(name) and not _IS_MESSAGE.match(name)]
+    # Where both have one sequence, what is said of it is what is said of the output.
+    known = {row.name: row.lines for row in rows}
+    rows = [row for row in rows if known.get(row.name.replace(_OF_SEQUENCE, _OF_OUTPUT, 1)) != row.lines
+            or not row.name.startswith(_OF_SEQUENCE)]
     return Own(_asked(a, b), tuple(rows[:ATTRIBUTES_SHOWN]), max(0, len(rows) - ATTRIBUTES_SHOWN))
 
 
@@ -113,7 +119,7 @@ def _entry(name: str, place: int, length: int) -> str:
     if name == SEQUENCE_SURPRISAL_QUARTERS:
         quarter = f"quarter {place % QUARTERS + 1}"
         return quarter if length == QUARTERS else f"sequence {place // QUARTERS}, {quarter}"
-    return f"sequence {place}" if name.startswith("cutaway.sequence.") else f"{place}"
+    return f"sequence {place}" if name.startswith(_OF_SEQUENCE) else f"{place}"
 
 
 def _said(name: str, value: Any) -> str:
