@@ -1,11 +1,12 @@
 """`cutaway demo`: the whole chain on a real model. A user of the SDK like any other; the collector runs as its own process.
 
 Starts `cutaway serve` on chDB, runs about twenty varied generations of SmolLM2-135M-Instruct under `cutaway.instrument()`, waits
-until search has found them, prints where to look.
+until search has found them, prints where to look. Every step is said as it begins, on a terminal and in a log alike.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -89,30 +90,42 @@ def _last_line(path: Path) -> str:
 
 def _generate(endpoint: str) -> list[str]:
     """Runs every scene under instrumentation; returns the trace ids."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    with _steps(len(SCENES) + 2) as begin:
+        begin("loading SmolLM2-135M (a minute the first time)")
+        from cutaway import smollm2
 
-    from cutaway import smollm2
-
-    columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as progress:
-        loading = progress.add_task("loading SmolLM2-135M (a minute the first time)", total=1)
         _quiet_transformers()
         model, tokenizer = smollm2.load()
-        progress.advance(loading)
         cutaway.configure(endpoint=f"http://{endpoint}", protocol="grpc", service_name="cutaway-demo", capture="text",
                           tokenizer=tokenizer, attention_layers_max=0, alternatives=5)  # what the product shows, whatever it costs
         cutaway.instrument()
         stage = Stage(model, tokenizer)
-        running = progress.add_task("generating", total=len(SCENES))
         traces = []
         for scene in SCENES:
-            progress.update(running, description=scene.title)
+            begin(f"generating: {scene.title}")
             traces.append(scene.play(stage))
-            progress.advance(running)
+        begin("sending what is left")
         cutaway.uninstrument()
         cutaway.flush()
         cutaway.shutdown()
     return traces
+
+
+@contextmanager
+def _steps(total: int) -> Iterator[Callable[[str], None]]:
+    """Gives what says that a step begins: on a terminal a bar that moves in place, anywhere else a line, at once, so that a log
+    shows how far things are."""
+    place = itertools.count(1)
+    if not sys.stdout.isatty():
+        yield lambda title: print(f"[{next(place)}/{total}] {title}", flush=True)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda title: bar.update(task, description=title, completed=next(place) - 1)
+        bar.update(task, description="done", completed=total)
 
 
 def _quiet_transformers() -> None:
@@ -131,6 +144,7 @@ def _search(link: str, began_ns: int, q: str, limit: int = 200, sort: str = "") 
 
 
 def _wait_until_found(link: str, traces: list[str], began_ns: int) -> None:
+    print("waiting until search finds every trace", flush=True)
     missing = set(traces)
     deadline = time.monotonic() + FOUND_SECONDS_MAX
     while missing:
@@ -145,7 +159,7 @@ def _wait_until_found(link: str, traces: list[str], began_ns: int) -> None:
 def _show(link: str, began_ns: int) -> None:
     rows = _search(link, began_ns, "is:generation", sort="-perplexity")
     least = rows[0] if rows else None
-    print(f"\n  search           {link}/search")
+    print(f"\nLook here:\n\n  search           {link}/search")
     if least is not None:
         print(f"  least certain    {link}/gen/{least['span_id']}")
         print(f"  its trace        {link}/trace/{least['trace_id']}")

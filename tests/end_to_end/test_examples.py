@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -70,11 +71,16 @@ def _rows(serving: Serving, q: str, count: int) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_demo_once(tmp_path: Path) -> None:
-    """`cutaway demo --once` exits 0 after search has found its traces, and leaves them on disk for the next start."""
+    """`cutaway demo --once` exits 0 after search has found its traces, and leaves them on disk for the next start. Into a pipe it
+    says its steps in plain lines."""
     done = subprocess.run([sys.executable, "-m", "cutaway_collector", "demo", "--once", "--data", str(tmp_path / "data"),
                            "--ui", "127.0.0.1:0"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "search found all 20 traces" in done.stdout
+    steps = re.findall(r"^\[(\d+)/22\] (.+)$", done.stdout, re.MULTILINE)
+    assert [str(place) for place in range(1, 23)] == [place for place, _ in steps]
+    assert ("loading", "generating: an error") == (steps[0][1].split()[0], steps[-2][1])
+    assert all(char.isprintable() for line in done.stdout.split("\n") for char in line)
     with Serving(tmp_path / "data") as again:
         rows = again.json("/search.json", limit="200")["rows"]
         reasons = [json.dumps(row) for row in rows if row["status"] == "Error"]
