@@ -93,7 +93,7 @@ def test_an_older_table_gets_the_settings_it_lacks_and_keeps_what_was_chosen(tmp
     store = open_store(Settings(data=str(tmp_path)))
     try:
         held = dict(store.query("SELECT name, engine_full FROM system.tables WHERE database = 'otel'").rows)
-        for setting in ("fsync_after_insert = 1", "min_bytes_for_wide_part = 134217728", "non_replicated_deduplication_window = 10000"):
+        for setting in ("fsync_after_insert = 1", "min_bytes_for_wide_part = 134217728", "deduplication_window = 10000"):
             assert setting in str(held["otel_traces"])
         assert "min_bytes_for_wide_part = 5" in str(held["gen_ai_tokens"])
         store.insert(spans_block(2), "new")

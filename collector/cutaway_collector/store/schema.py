@@ -1,7 +1,7 @@
 """The schema as statements: DDL rendered from columns.py, compared with what a store holds, and brought up to date.
 
-Not the schema itself (that is columns.py), and never destructive: a migration adds columns, indexes and settings, follows defaults and
-retention and renews the view; it neither changes a type or a key nor rewrites data.
+Not the schema itself (that is columns.py), and never destructive: a migration adds columns, indexes and settings, follows defaults
+and retention and renews the view; it neither changes a type or a key nor rewrites data.
 """
 
 from __future__ import annotations
