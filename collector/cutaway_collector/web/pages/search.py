@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector import search as verb
+from cutaway_collector.search.window import Window
 from cutaway_collector.web import figures, query_edit, search_rail, search_table, times, urls
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.pages import search_picture
@@ -24,7 +25,8 @@ from cutaway_collector.web.site import Arguments, Site, Tab
 PAGE_SECONDS: Final = 0.7
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
-COUNT_SECONDS_MIN: Final = 0.1
+COUNT_SECONDS_MIN: Final = 0.25
+"""With less than this left counting is not begun: a sub-query that has begun is not stopped halfway."""
 FACET_EXTENT_SECONDS: Final = 1.0
 """What a facet that is counted alone may spend on how many match in all, which tells whether repetitions have to be minded."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
@@ -116,7 +118,9 @@ def page(site: Site, args: Arguments) -> SearchPage:
     until = began + (site.settings.query_seconds_max if state.count == COUNT_ALL else PAGE_SECONDS)
     # A page in the middle keeps the time range of the first one: everything on it is of that range.
     whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
-    matches = verb.extent(site.store, whole, seconds_max=max(COUNT_SECONDS_MIN, until - time.monotonic()))
+    left = until - time.monotonic()
+    uncounted = verb.Extent(Window(stats["start_ns"], stats["end_ns"]), 0, 0, 0, exact=False, cut=True)
+    matches = verb.extent(site.store, whole, seconds_max=left) if left >= COUNT_SECONDS_MIN else uncounted
     picture = search_picture.make(site, state, request, matches, len(rows), seconds=until - time.monotonic(), again=True)
     return SearchPage(
         query=state.q,

@@ -49,7 +49,7 @@ class LaterPart extends HTMLElement {
   async fetch() {
     this.watch.disconnect();
     const note = this.querySelector(".later");
-    note?.replaceChildren("counting …");
+    note?.replaceChildren(note.dataset.doing ?? "counting …");
     try {
       const part = await inTurn(() => (this.isConnected ? fragment(this.dataset.src) : Promise.reject(new Error("it is gone"))));
       const inside = this.contains(document.activeElement);
@@ -58,7 +58,7 @@ class LaterPart extends HTMLElement {
       if (inside) part.querySelector("a, button, input")?.focus({ preventScroll: true });
       part.dispatchEvent(new CustomEvent("came-later", { bubbles: true }));
     } catch (error) {
-      note?.replaceChildren(`Not counted: ${error.message}.`);
+      note?.replaceChildren(`This did not come: ${error.message}.`);
     }
   }
 }
