@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 import web_helpers as world
-from browser_helpers import CHROMIUM, Watch, watched_page
+from browser_helpers import CHROMIUM, Held, Watch, watched_page
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app
@@ -74,12 +74,6 @@ def _open(page: Page, path: str) -> None:
 def _press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
-
-
-def _wait_for(page: Page, holds: Callable[[], bool]) -> None:
-    """Lets the page go on until what the test itself collects is as wished; the test's own time limit ends it."""
-    while not holds():
-        page.wait_for_timeout(20)
 
 
 def _focused(page: Page) -> Locator:
@@ -199,25 +193,58 @@ def test_the_filter_speaks_the_language_of_search(page: Page) -> None:
 def test_a_late_answer_takes_neither_the_place_nor_the_newer_question(page: Page) -> None:
     """Who moved into the rows while the filter was asked stays there, and an answer to an earlier question changes nothing."""
     _open(page, TRACE)
-    held: list[Route] = []
-    page.route("**/matches.json?f=duration*", lambda route: held.append(route))
+    held = Held(page, r"/matches\.json\?f=duration")
     page.locator(".find input[name=f]").fill("duration:>1s")
     _press(page, "Enter")
     page.locator(".row").first.focus()
-    _wait_for(page, lambda: len(held) == 1)
-    held[0].continue_()
+    held.wait()
+    held.answer(0)
     expect(page.locator("#found")).to_have_text("3 spans match")
     expect(page.locator(".row:focus.matched")).to_have_attribute("aria-rowindex", "1")
 
     page.locator(".find select").select_option("alone")
-    _wait_for(page, lambda: len(held) == 2)
+    held.wait(2)
     page.locator(".find input[name=f]").fill("is:error")
     _press(page, "Enter")
     expect(page.locator("#found")).to_have_text("1 span matches")
-    with page.expect_response("**/matches.json?f=duration*"):
-        held[1].continue_()
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    held.answer(1)
     expect(page.locator("#found")).to_have_text("1 span matches")
+
+
+def test_a_span_that_comes_late_leaves_the_newer_one(page: Page) -> None:
+    """Of two spans opened one after the other the second stays open, whichever comes first; nobody is taken to another page."""
+    _open(page, TRACE)
+    rows, heading = page.locator(".row"), page.locator("#detail h2")
+    held = Held(page, r"/trace/\w+/span/")
+    names = [rows.nth(place).locator(".cover bdi").inner_text() for place in (1, 2)]
+    rows.nth(1).click()
+    rows.nth(2).click()
+    held.wait(2)
+    held.answer(1)
+    expect(heading).to_have_text(names[1])
+    address = page.url
+    held.answer(0)
+
+    assert address == page.url
+    expect(heading).to_have_text(names[1])
+    assert names[0] != names[1]
+
+
+def test_who_waits_beside_the_rows_stays_there(page: Page) -> None:
+    """With the focus on the opened span, the next one takes its place and the focus with it."""
+    _open(page, TRACE)
+    rows, detail = page.locator(".row"), page.locator("#detail .detail")
+    rows.nth(1).click()
+    expect(detail.locator("h2")).to_have_text(rows.nth(1).locator(".cover bdi").inner_text())
+    held = Held(page, r"/trace/\w+/span/")
+    rows.nth(2).click()
+    held.wait()
+    _press(page, "Enter")
+    expect(detail).to_be_focused()
+    held.answer(0)
+
+    expect(detail.locator("h2")).to_have_text(rows.nth(2).locator(".cover bdi").inner_text())
+    expect(detail).to_be_focused()
 
 
 def test_a_filter_that_cannot_be_read_is_told(browser: Browser, url: str) -> None:

@@ -362,12 +362,17 @@ class TraceRows extends HTMLElement {
     const request = new XMLHttpRequest();
     request.open("GET", `/trace/${this.dataset.trace}/span/${id}?start=${this.dataset.start}`);
     request.responseType = "document";
+    const instead = () => this.selected === row && location.assign(address({ span: id }));
     request.onload = () => {
+      if (this.selected !== row) return; // another span was opened since
       const detail = request.response?.querySelector(".detail");
-      if (request.status !== 200 || !detail || this.selected !== row) return location.assign(address({ span: id }));
-      document.querySelector("#detail").replaceChildren(document.adoptNode(detail));
+      if (request.status !== 200 || !detail) return void instead();
+      const box = document.querySelector("#detail");
+      const inside = box.contains(document.activeElement);
+      box.replaceChildren(document.adoptNode(detail));
+      if (inside) detail.focus(); // who waited in there stays there
     };
-    request.onerror = () => location.assign(address({ span: id }));
+    request.onerror = instead;
     this.selected = row;
     remember({ span: id });
     this.#redraw();
