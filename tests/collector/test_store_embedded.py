@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -23,6 +24,31 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
+
+STORING = """
+import os, sys
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import open_store
+from store_helpers import spans_block
+
+def used():
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+store = open_store(Settings(data=sys.argv[1]))
+most = used()
+for number in range(8):
+    store.insert(spans_block(60_000, first=60_000 * number), str(number))
+    most = tuple(map(max, most, used()))
+    store.query("SELECT uniq(TraceId), max(Duration) FROM otel.otel_traces")
+kinds = {row[0] for row in store.query("SELECT part_type FROM system.parts WHERE table = 'otel_traces' AND level = 0").rows}
+store.command("OPTIMIZE TABLE otel.otel_traces FINAL")
+rows = store.query("SELECT count() FROM otel.otel_traces").rows[0][0]
+most = tuple(map(max, most, used()))
+store.close()
+print(*most, rows, *kinds)
+"""
+THREADS_MAX, FILES_MAX = 64 + 4 * (os.cpu_count() or 1), 512
+"""Of a store alone, with pools of idle threads that it keeps; each thread of the engine has three files of its own open."""
 
 
 def count(store: ClickHouseStore) -> int:
@@ -94,3 +120,14 @@ def test_a_closed_store_refuses(tmp_path: Path) -> None:
     for call in (lambda: store.query("SELECT 1"), lambda: store.insert(spans_block(1), "x"), lambda: store.command("SELECT 1")):
         with pytest.raises(StoreError, match="closed"):
             call()
+
+
+@pytest.mark.slow
+def test_large_inserts_take_few_threads_and_files(tmp_path: Path) -> None:
+    """Batches of more than 10 MiB become parts of few files, and neither threads nor open files pile up as they are merged."""
+    done = subprocess.run([sys.executable, "-c", STORING, str(tmp_path)], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})
+    threads, files, rows, *kinds = done.stdout.split()
+    assert (int(rows), kinds) == (480_000, ["Compact"])
+    assert int(threads) <= THREADS_MAX
+    assert int(files) <= FILES_MAX
