@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 
 from cutaway_collector.contracts import TlsFiles
 from cutaway_collector.errors import SettingsError
-from cutaway_collector.receive import GrpcReceiver, HttpReceiver
+from cutaway_collector.receive import GrpcReceiver, HttpReceiver, connection
 from cutaway_collector.receive import http as http_module
 from receive_helpers import HEAD, JSON, PROTOBUF, Keys, Recorder, eventually, post, request, until_closed
 
@@ -247,7 +247,7 @@ def test_http_refuses_old_tls_and_plain_text(submit: Recorder, tmp_path: Path) -
 
 def test_a_handshake_that_does_not_end_is_given_up(submit: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that never speaks TLS does not stay."""
-    monkeypatch.setattr(http_module, "HANDSHAKE_SECONDS_MAX", 2)
+    monkeypatch.setattr(connection, "HANDSHAKE_SECONDS_MAX", 2)
     receiver = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=100_000, concurrency_max=8, threads=2,
                             tls=written(tmp_path, SERVER, client_ca=False))
     try:

@@ -1,222 +1,380 @@
-"""One OTLP/HTTP connection: uvicorn's httptools protocol with a clock and a measure on everything a sender could draw out.
+"""One OTLP/HTTP connection, in a thread of its own: heads are parsed, bodies read, answers written, one request after another.
 
-httptools itself refuses what smuggles requests: Content-Length beside Transfer-Encoding or twice, folded headers, bare line feeds.
-Added here: time for the head of a request, bytes and number of its headers, connections in all, requests waiting behind one
-another; `Upgrade` is ignored as RFC 9110 allows, where uvicorn would lose the body; what is not HTTP is answered with a Status too.
+Not a web framework, and what a request means is http.py's. A thread that waits in the kernel costs a sender nothing and the
+processor little: a body arrives in one read, where the bytes stay until they are stored. httptools parses heads and refuses what
+smuggles requests: Content-Length beside Transfer-Encoding or twice, folded headers, bare line feeds. Added here: time for the head
+of a request and for its body, bytes and number of its headers; `Upgrade` is ignored as RFC 9110 allows; what is not HTTP is
+answered with a Status too. Requests sent before the answer to the first wait in the socket.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
+import logging
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, NamedTuple
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cutaway_collector.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestError, TooSlow
+from cutaway_collector.errors import HeadersTooLarge, MalformedRequest, RequestError, TooSlow
+from cutaway_collector.receive.chunks import Chunks
+from cutaway_collector.receive.limits import Share, too_large
 from cutaway_collector.receive.replies import status_body, status_headers
+
+logger = logging.getLogger(__name__)
 
 HEAD_SECONDS_MAX: Final = 15.0
 """From the first byte of a request (or from connecting) to the end of its headers."""
-HEAD_BYTES_MAX: Final = 32 * 1024
-HEADERS_MAX: Final = 100
+BODY_SECONDS_MAX: Final = 30.0
+"""A sender that needs longer for one body is holding a place others could use."""
+IDLE_SECONDS_MAX: Final = 75.0
+"""Between two requests of a connection: longer than the intervals exporters send at."""
+HANDSHAKE_SECONDS_MAX: Final = 10.0
+SEND_SECONDS_MAX: Final = 30.0
 DISCARD_SECONDS_MAX: Final = 5.0
 """How long the rest of a refused body is read and thrown away, so that its sender reads the refusal and not a reset connection."""
-PIPELINED_MAX: Final = 16
-"""Requests sent before the answer to the first; OTLP senders wait for it."""
+HEAD_BYTES_MAX: Final = 32 * 1024
+HEADERS_MAX: Final = 100
+PIECE_BYTES: Final = 256 * 1024
+"""Of a body, read at once, and set aside before they come; from then on, as many as have come already."""
+_PEEKED_BYTES: Final = 4096
+"""Looked at for the end of a head."""
+_HEAD_END: Final = b"\r\n\r\n"
 
-READ_AHEAD_BYTES_MAX: Final = 256 * 1024
-"""Of a body, before the application has taken what came: as much as one read brings, so that most are read without a pause."""
-
-_REASONS: Final = {
-    400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
-}
-_HOP_BY_HOP: Final = (b"connection", b"upgrade", b"http2-settings")
+Headers = list[tuple[bytes, bytes]]
 
 
-class Connection(HttpToolsProtocol):
-    """Made by the receiver for each accepted connection. `connections_max` counts this one."""
+class Gone(ConnectionError):
+    """Whoever sent the request is no longer there, or may no longer be waited for: there is nobody to answer."""
 
-    def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.access_log = False  # paths are what senders wrote; uvicorn would log them wherever the host has a handler
-        self._connections_max = connections_max
+
+class Reply(NamedTuple):
+    """An answer. last: the connection ends with it, whatever is still to come."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+    last: bool = False
+
+
+class Connection:
+    """An accepted connection. One thread runs it; `stop` and `abort` are for others. peer: the sender's address."""
+
+    def __init__(self, accepted: socket.socket, peer: str, tls: ssl.SSLContext | None) -> None:
+        accepted.settimeout(None)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS_MAX))
+        self._tls = tls
+        self._socket = accepted
+        self.peer = peer
+        self._held = b""  # received over TLS, which cannot be looked at without being received, and not yet read
+        self._first, self._idle, self._stopping = True, True, False
+        self.method, self.path = "", ""
+        self.headers: dict[str, str] = {}
+        """Of the request; names in lower case. A header sent twice is one list, so that neither of two answers counts alone."""
+        self._parser: httptools.HttpRequestParser | None = None
+        self._url, self._count = b"", 0
+        self._begun = self._complete = self._keep_alive = False
         self._refusal: RequestError | None = None
-        self._clock: asyncio.TimerHandle | None = None
-        self._in_head = self._in_body = self._upgrading = self._refused = False
-        self._method = b""
-        self._head_bytes = self._without_progress = 0
+        self._left: int | None = 0  # bytes of the body to come, None while only its chunks will tell
+        self._chunks: Chunks | None = None
 
-    # --- the transport ----------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
-        """Takes the connection, or says that there are too many."""
-        super().connection_made(transport)
-        if len(self.connections) > self._connections_max:
-            self._refuse(Overloaded(f"{self._connections_max} connections are open, receiver_connections_max allows no more: "
-                                    "come back later, or close idle ones"))
-            transport.close()  # without the courtesy below: it would let too many stay
-        else:
-            self._start_clock(HEAD_SECONDS_MAX)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock as well."""
-        self._stop_clock()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Parses; nothing is parsed any more once the connection was refused."""
-        self._unset_keepalive_if_required()
-        if self._refused:
-            return
-        self._without_progress += len(data)
+    def run(self, answer: Callable[[Connection], Reply]) -> None:
+        """Serves until either side has enough, then closes. answer: makes of the request that is here a reply."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as found:
-            self._go_on_without_upgrade(data[found.args[0] :])
-            return
+            if self._tls is not None:
+                self._socket.settimeout(HANDSHAKE_SECONDS_MAX)
+                self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+            while self._serve(answer):
+                pass
+        except OSError:
+            pass  # the sender has gone
+        except Exception:
+            logger.exception("an OTLP/HTTP connection failed in the collector")
+        finally:
+            self._parser = None  # it holds this object
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Ends the connection: at once when it waits for a request, else with the answer to the one it has."""
+        self._stopping = True
+        if self._idle:
+            self._shut(socket.SHUT_RD)
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        self._stopping = True
+        self._shut(socket.SHUT_RDWR)
+
+    # --- what the answer is made of ---------------------------------------------------------------------------------------
+
+    @property
+    def asks_first(self) -> bool:
+        """Whether the sender keeps its body until it is told that it is wanted."""
+        return "100-continue" in self.headers.get("expect", "").lower()
+
+    def body(self, bytes_max: int, share: Share) -> bytes:
+        """The whole body, every piece within the share. Raises TooLarge, Overloaded, TooSlow, MalformedRequest, Gone."""
+        if self._left is not None and self._left > bytes_max:
+            raise too_large(bytes_max, "on the wire")
+        if self.asks_first:
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        parts: list[bytes] = []
+        size, deadline_s = 0, time.monotonic() + BODY_SECONDS_MAX
+        try:
+            while self._left != 0:
+                wanted = max(PIECE_BYTES, size)
+                if self._left is not None:  # set aside before it comes, less what a read that came back early left of that
+                    wanted = min(self._left, wanted)
+                    share.take(max(0, wanted - (share.held - size)))
+                part = self._more(wanted, deadline_s)
+                if self._chunks is not None:
+                    share.take(len(part))
+                size += len(part)
+                if size > bytes_max:
+                    raise too_large(bytes_max, "on the wire")
+                parts.append(part)
+        except TimeoutError:
+            raise TooSlow(f"a body must arrive within {BODY_SECONDS_MAX:.0f} s: send smaller batches") from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # --- one request ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, answer: Callable[[Connection], Reply]) -> bool:
+        """Serves the next request; whether there may be another."""
+        try:
+            if not self._head():
+                return False
+        except RequestError as error:
+            headers = [(b"content-type", b"application/x-protobuf"), *status_headers(error)]
+            self._send(Reply(error.http, headers, status_body(error, as_json=False)), last=True)
+            self._linger()
+            return False
+        reply = answer(self)
+        last = reply.last or self._stopping or not self._keep_alive
+        self._send(reply, last=last)
+        if reply.last:
+            return False
+        if not self._drained():
+            self._linger()
+            return False
+        return not last
+
+    def _head(self) -> bool:
+        """Reads the head of the next request; False when none comes. Raises RequestError for one that is not HTTP as we take it."""
+        self._idle, self._begun, self._complete = True, False, False
+        self._url, self.headers, self._count = b"", {}, 0
+        self._left, self._chunks = 0, None
+        self._parser = httptools.HttpRequestParser(self)
+        if self._stopping:
+            return False
+        deadline_s = time.monotonic() + (HEAD_SECONDS_MAX if self._first else IDLE_SECONDS_MAX)
+        size, tail = 0, b""
+        while not self._complete:
+            try:
+                seen = self._peek(deadline_s)
+            except TimeoutError:
+                if not self._begun:
+                    return False
+                raise TooSlow(f"the head of a request must arrive within {HEAD_SECONDS_MAX:.0f} s") from None
+            if not seen:
+                return False
+            if self._idle:
+                self._idle = self._first = False
+                deadline_s = time.monotonic() + HEAD_SECONDS_MAX
+            end = (tail + seen).find(_HEAD_END)
+            part = seen if end < 0 else seen[: end + len(_HEAD_END) - len(tail)]
+            self._skip(len(part))
+            self._parse(part)
+            size, tail = size + len(part), (tail + part)[-3:]
+            if size > HEAD_BYTES_MAX:
+                raise _head_too_large()
+        return self._understood()
+
+    def _parse(self, part: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(part)
+        except httptools.HttpParserUpgrade:
+            return  # nothing behind the head was given to the parser: the body is still here
         except httptools.HttpParserError:
             # The library's message may quote the request.
-            self._refuse(self._refusal or MalformedRequest("this is not HTTP/1.1: OTLP/HTTP is POST with protobuf or JSON"))
-            return
-        if self._without_progress > HEAD_BYTES_MAX:
-            # A header that has not ended yet is held inside the parser, out of reach of the counts below.
-            self._refuse(_head_too_large())
-        elif self._clock is None and (self._in_head or (not self._in_body and self._idle())):
-            self._start_clock(HEAD_SECONDS_MAX)
+            raise self._refusal or _not_http() from None
+
+    def _understood(self) -> bool:
+        """Settles what the head said of path and body. True. Raises MalformedRequest."""
+        try:
+            self.path = (httptools.parse_url(self._url).path or b"").decode("ascii")
+        except (httptools.HttpParserError, UnicodeDecodeError):
+            raise _not_http() from None
+        if self.method == "CONNECT":
+            raise MalformedRequest("this is no proxy: send OTLP/HTTP requests to it directly")
+        if "transfer-encoding" in self.headers:  # the parser takes none but chunked
+            self._left, self._chunks = None, Chunks()
+        else:
+            self._left = int(self.headers.get("content-length") or 0)
+        return True
 
     # --- the parser -------------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A new request."""
-        super().on_message_begin()
-        self._in_head, self._head_bytes, self._without_progress = True, 0, 0
+        """More than empty lines have come."""
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         """Part of the path."""
-        self._measure(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; those that trail a chunked body are of no use here and dropped."""
-        self._measure(len(name) + len(value))
-        if not self._in_body:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """The body follows; the application decides whether it is wanted."""
-        self._in_head, self._in_body, self._without_progress = False, True, 0
-        self._method = self.parser.get_method()
-        if self.parser.should_upgrade():
-            self._upgrading = True
-            return
-        if len(self.pipeline) >= PIPELINED_MAX:
-            self._refusal = Overloaded(f"{PIPELINED_MAX} requests wait on this connection: wait for answers, or open another")
-            raise self._refusal
-        self._stop_clock()
-        super().on_headers_complete()
-
-    def on_chunk_header(self) -> None:
-        """Framing of a chunked body."""
-        self._without_progress = 0
-
-    def on_body(self, body: bytes) -> None:
-        """Part of a body, for the application to take: as its parent does, but the usual single part is not copied."""
-        self._without_progress = 0
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        if not cycle.body:
-            cycle.body = body  # type: ignore[assignment]  # it is only ever measured, added to below, and made into bytes
-        else:
-            cycle.body = bytearray(cycle.body) if isinstance(cycle.body, bytes) else cycle.body
-            cycle.body += body
-        if len(cycle.body) > READ_AHEAD_BYTES_MAX:
-            self.flow.pause_reading()
-        cycle.message_event.set()
-
-    def on_message_complete(self) -> None:
-        """The body is complete, perhaps that of a request answered before."""
-        self._in_body, self._without_progress = False, 0
-        if self._upgrading:
-            return
-        answered = self.cycle.response_complete
-        super().on_message_complete()
-        if answered:
-            self._stop_clock()
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    def on_response_complete(self) -> None:
-        """Goes on to the next request; what is left of a refused body gets a short while to arrive."""
-        super().on_response_complete()
-        if self._in_body and self._idle() and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
-            self._start_clock(DISCARD_SECONDS_MAX)
-
-    # --- the measures -----------------------------------------------------------------------------------------------------
-
-    def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _measure(self, nbytes: int) -> None:
-        self._head_bytes += nbytes
-        if self._head_bytes > HEAD_BYTES_MAX or len(self.headers) >= HEADERS_MAX:
+        """One header."""
+        self._count += 1
+        if self._count > HEADERS_MAX:
             self._refusal = _head_too_large()
             raise self._refusal
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """The same request again, as if it had not asked to become another protocol."""
-        if self._method == b"CONNECT":
-            self._refuse(MalformedRequest("this is no proxy: send OTLP/HTTP requests to it directly"))
-            return
-        self._upgrading, self._in_body = False, False
-        self.parser = httptools.HttpRequestParser(self)
-        lines = [self._method + b" " + self.url + b" HTTP/1.1", *(
-            name + b": " + value for name, value in self.headers if name not in _HOP_BY_HOP)]
-        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+    def on_headers_complete(self) -> None:
+        """The body follows, and is not for the parser."""
+        assert self._parser is not None
+        self._complete = True
+        self.method, self._keep_alive = self._parser.get_method().decode("ascii"), self._parser.should_keep_alive()
 
-    def _start_clock(self, seconds: float) -> None:
-        self._stop_clock()
-        self._clock = self.loop.call_later(seconds, self._time_is_up)
+    # --- the socket -------------------------------------------------------------------------------------------------------
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+    def _peek(self, deadline_s: float) -> bytes:
+        """Some bytes that have come and stay unread until `_skip`; b"" when there will be none. Raises TimeoutError."""
+        if self._tls is None:
+            return self._receive(_PEEKED_BYTES, socket.MSG_PEEK, deadline_s)
+        if not self._held:
+            self._held = self._receive(_PEEKED_BYTES, 0, deadline_s)
+        return self._held
 
-    def _time_is_up(self) -> None:
-        self._clock = None
-        if not self._idle():
-            self._start_clock(HEAD_SECONDS_MAX)  # an answer is being made: it must not be cut off
-        elif self._in_head:
-            self._refuse(TooSlow(f"the head of a request must arrive within {HEAD_SECONDS_MAX:.0f} s"))
+    def _skip(self, count: int) -> None:
+        """Takes away what was peeked at."""
+        if self._tls is None:
+            self._socket.recv(count)
         else:
-            self.transport.close()
+            self._held = self._held[count:]
 
-    def _refuse(self, error: RequestError) -> None:
-        """Says why, unless in the middle of another answer, and closes once the sender has had the time to read it."""
-        if self.transport.is_closing():
-            return
-        self._refused = True
-        if not self._idle():
-            if self.pipeline or self.cycle.response_started or not self._in_body:
-                self.transport.close()
-                return
-            self.cycle.disconnected = True  # the application waits for a body that cannot be read on: it has nothing to say
-            self.cycle.message_event.set()
-        body = status_body(error, as_json=False)
-        headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", str(len(body)).encode()),
-                   (b"connection", b"close"), *status_headers(error)]
-        lines = [b"HTTP/1.1 %d %s" % (error.http, _REASONS[error.http]), *(name + b": " + value for name, value in headers)]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        if self.transport.can_write_eof():
-            self._in_head = False
-            self.transport.write_eof()  # what still arrives would otherwise reset the connection, and the answer with it
-            self._start_clock(DISCARD_SECONDS_MAX)
+    def _more(self, wanted: int, deadline_s: float) -> bytes:
+        """The next piece of the body, of so many bytes where they are counted. Raises MalformedRequest, Gone, TimeoutError."""
+        if self._chunks is not None:
+            seen, self._held = self._held or self._receive(PIECE_BYTES, 0, deadline_s), b""
+            part = self._chunks.decode(seen) if seen else b""
+            if self._chunks.ended:
+                self._left = 0
+                self._keep_alive = self._keep_alive and not self._chunks.followed  # whoever sent it will notice the end
+        elif self._held:
+            assert self._left is not None
+            seen = part = self._held[: min(wanted, self._left)]
+            self._held = self._held[len(part) :]
+            self._left -= len(part)
         else:
-            self.transport.close()
+            assert self._left is not None
+            flags = socket.MSG_WAITALL if self._tls is None else 0
+            seen = part = self._receive(min(wanted, self._left), flags, deadline_s)
+            self._left -= len(part)
+        if not seen:
+            if self._stopping:
+                raise Gone
+            raise MalformedRequest("the sender went away before the body was complete")
+        return part
+
+    def _receive(self, count: int, flags: int, deadline_s: float) -> bytes:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        try:
+            if self._tls is not None:
+                self._socket.settimeout(left_s)
+                return self._socket.recv(count)
+            # The kernel's own clock: with Python's, a read of many bytes would come back for each packet.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left_s))
+            return self._socket.recv(count, flags)
+        except (BlockingIOError, TimeoutError):
+            raise TimeoutError from None
+        except OSError:
+            raise Gone from None
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._tls is not None:
+                self._socket.settimeout(SEND_SECONDS_MAX)
+            self._socket.sendall(data)
+        except OSError:
+            raise Gone from None
+
+    def _send(self, reply: Reply, *, last: bool) -> None:
+        lines = [_STATUS_LINES[reply.status], *(name + b": " + value for name, value in reply.headers), _date()]
+        if reply.status != HTTPStatus.NO_CONTENT:
+            lines.append(b"content-length: %d" % len(reply.body))
+        if last:
+            lines.append(b"connection: close")
+        self._write(b"\r\n".join(lines) + _HEAD_END + (reply.body if self.method != "HEAD" else b""))
+
+    def _drained(self) -> bool:
+        """Throws away what is left of a refused body; False when that takes too long or cannot be done."""
+        deadline_s = time.monotonic() + DISCARD_SECONDS_MAX
+        try:
+            while self._left != 0:
+                self._more(PIECE_BYTES, deadline_s)
+        except (TimeoutError, RequestError):
+            return False
+        return True
+
+    def _linger(self) -> None:
+        """Ends our side, and reads on for a while: what still arrives would reset the connection, and the answer with it."""
+        if self._tls is not None:
+            return
+        self._shut(socket.SHUT_WR)
+        deadline_s = time.monotonic() + DISCARD_SECONDS_MAX
+        with suppress(TimeoutError):
+            while self._receive(PIECE_BYTES, 0, deadline_s):
+                pass
+
+    def _shut(self, how: int) -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, how)  # not TLS's own, which may be in use by the connection's thread
+
+
+def last_words(error: RequestError) -> bytes:
+    """An answer for who is not let in."""
+    body = status_body(error, as_json=False)
+    headers = [(b"content-type", b"application/x-protobuf"), (b"content-length", b"%d" % len(body)),
+               (b"connection", b"close"), *status_headers(error)]
+    lines = [_STATUS_LINES[error.http], *(name + b": " + value for name, value in headers)]
+    return b"\r\n".join(lines) + _HEAD_END + body
+
+
+_STATUS_LINES: Final = {int(status): b"HTTP/1.1 %d %s" % (status, status.phrase.encode()) for status in HTTPStatus}
+_now: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """The Date header, made once a second."""
+    global _now
+    second = int(time.time())
+    if _now[0] != second:
+        _now = second, b"date: " + formatdate(second, usegmt=True).encode()
+    return _now[1]
+
+
+def _timeval(seconds: float) -> bytes:
+    """For the kernel, which takes nothing for for ever."""
+    micros = max(1, int(seconds * 1_000_000))
+    return struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
 
 
 def _head_too_large() -> HeadersTooLarge:
     return HeadersTooLarge(f"a request may have {HEADERS_MAX} headers and {HEAD_BYTES_MAX} bytes of them and its path: send fewer")
+
+
+def _not_http() -> MalformedRequest:
+    return MalformedRequest("this is not HTTP/1.1: OTLP/HTTP is POST with protobuf or JSON")

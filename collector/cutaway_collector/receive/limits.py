@@ -51,6 +51,24 @@ class Budget:
             self.held -= nbytes
 
 
+class Share:
+    """What one body has of a budget; for one thread."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.held = 0
+
+    def take(self, nbytes: int) -> None:
+        """More of it. Raises Overloaded when the others leave no room."""
+        self._budget.take(nbytes, self.held)
+        self.held += nbytes
+
+    def give_back(self) -> None:
+        """All of it."""
+        self._budget.give_back(self.held)
+        self.held = 0
+
+
 def too_large(limit: int, when: str) -> TooLarge:
     """The refusal for a body over the limit."""
     return TooLarge(
