@@ -46,22 +46,24 @@ def check(payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str, 
 
 
 def _spans(payload: bytes, received_ns: int, tenant: str, limits: Limits) -> Checked:
-    wire, counted = walk.count(payload, limits)
-    counts = tuple(counted.counts[: t.NUMBERS + 1].tolist())
+    wire, work = walk.count(payload, limits)
+    counts = tuple(work[: t.NUMBERS + 1].tolist())
     amplification.at_most(max(counts[t.RESOURCES], counts[t.SCOPES]), amplification.GROUPS_MAX, "resources or scopes")
-    row_bytes = int(counted.work[t.ROW_BYTES])
+    row_bytes = int(work[t.ROW_BYTES])
     if row_bytes > limits.working_bytes_max:
         raise TooLarge(f"the rows of a request may take {limits.working_bytes_max} bytes, these {counts[t.SPANS]} take about "
                        f"{row_bytes}: send fewer spans at once, or a smaller resource, which every row repeats")
     t.check_affordable(counts, limits.working_bytes_max)
-    faults = counted.work[t.REJECTED : t.REJECTED + len(_REJECTED) + 1]
-    maxima = asdict(limits)
-    said = [f"{faults[code]} span(s) rejected: {rule.format_map(maxima)}" for code, rule in _REJECTED.items() if faults[code]]
-    kept, rejected = int(faults[t.NO_FAULT]), int(faults[t.NO_FAULT + 1 :].sum())
+    faults = work[t.REJECTED : t.REJECTED + len(_REJECTED) + 1].tolist()
+    kept, rejected = faults[t.NO_FAULT], sum(faults[t.NO_FAULT + 1 :])
+    said: list[str] = []
+    if rejected:
+        maxima = asdict(limits)
+        said = [f"{faults[code]} span(s) rejected: {rule.format_map(maxima)}" for code, rule in _REJECTED.items() if faults[code]]
     # Attributes of two bytes take more in the tables than in the rows: a batch must be bounded by the larger of both.
     held_bytes = max(row_bytes, t.nbytes(counts))
     found = Checked(wire, counts, kept, rejected, "; ".join(said), held_bytes, received_ns, tenant)
-    if not counted.work[t.SERIES_SEEN] and not counts[t.EVENTS]:
+    if not work[t.SERIES_SEEN] and not counts[t.EVENTS]:
         return found
     return _second_look(found, limits, said)
 

@@ -17,7 +17,7 @@ from cutaway_collector.blocks import Column, Nullable, Strings
 from cutaway_collector.decode import names
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column, gather
-from cutaway_collector.decode.wire import entry, kernel
+from cutaway_collector.decode.wire import entry, kernel, put, raw
 
 _NUMERIC: Final = tuple(column for column in columns.LIFTED if column.type.startswith("Nullable("))
 _TEXTUAL: Final = tuple(column for column in columns.LIFTED if not column.type.startswith("Nullable("))
@@ -42,6 +42,12 @@ _TEXTUAL_NAMES: Final = _wanted(_TEXTUAL)
 _DIVISORS: Final = np.array([
     [source.divisor for source in column.sources] + [1.0] * (_CHOICES - len(column.sources)) for column in _NUMERIC
 ])
+
+
+def _chosen(wanted: Any, present: Any) -> Any:
+    """Which of a column's sources any span has, int64."""
+    return np.flatnonzero((wanted >= 0) & present[wanted])
+
 
 _NOTHING: Final = -2
 _ITSELF: Final = -1
@@ -78,29 +84,32 @@ HAS_SERIES: Final = 2
 
 
 @entry
-def _find(table: Any, first: Any, count: Any, known: int, lifted_to: int, series_from: int) -> tuple[Any, Any]:
+def _find(table: Any, first: Any, count: Any, known: int, lifted_to: int, series_from: int) -> tuple[Any, Any, Any]:
     found = np.full((first.size, known), -1, np.int32)
     marks = np.zeros(first.size, np.uint8)
+    present = np.zeros(known, np.bool_)
     for owner in range(first.size):
         for step in range(count[owner]):
             row = first[owner] + step
             name = table[row, t.A_NAME]
             if name >= 0 and found[owner, name] < 0:
                 found[owner, name] = row
+                present[name] = True
                 if name < lifted_to:
                     marks[owner] |= HAS_LIFTED
                 elif name >= series_from:
                     marks[owner] |= HAS_SERIES
-    return found, marks
+    return found, marks, present
 
 
-def find(table: Any, first: Any, count: Any) -> tuple[Any, Any]:
+def find(table: Any, first: Any, count: Any) -> tuple[Any, Any, Any]:
     """(int32 [owners, names]: the first row of each known name among each owner's attributes, -1 where there is none;
-    uint8 [owners]: HAS_LIFTED and HAS_SERIES, so that most owners need no look at their row of the first).
+    uint8 [owners]: HAS_LIFTED and HAS_SERIES, so that most owners need no look at their row of the first;
+    bool [names]: which names any owner has).
     """
     first, count = np.ascontiguousarray(first), np.ascontiguousarray(count)
-    found, marks = _find(table, first, count, len(names.NAMES), names.LIFTED_TO, names.SERIES_FROM)
-    return found, marks
+    found, marks, present = _find(table, first, count, len(names.NAMES), names.LIFTED_TO, names.SERIES_FROM)
+    return found, marks, present
 
 
 @kernel
@@ -119,36 +128,35 @@ def _number(kind: int, bits: int, as_double: Any, whole: bool) -> tuple[Any, Any
 
 @entry
 def _numbers(
-    table: Any, found: Any, marks: Any, wanted: Any, divisors: Any, whole: Any, scratch: Any, as_double: Any
-) -> tuple[Any, Any, Any, Any]:
-    """(uint64 [columns, spans], float64 the same, missing bool the same, rows of strings that may hold numbers, as a count)."""
+    table: Any, found: Any, marks: Any, wanted: Any, divisors: Any, whole: bool, scratch: Any, as_double: Any
+) -> tuple[Any, Any, Any]:
+    """One column: (its values' 64 bits [spans], missing bool [spans], how many strings there are that may hold numbers)."""
     spans = found.shape[0]
-    integers = np.zeros((wanted.shape[0], spans), np.uint64)
-    doubles = np.zeros((wanted.shape[0], spans), np.float64)
-    missing = np.ones((wanted.shape[0], spans), np.bool_)
+    bits = np.zeros(spans, np.uint64)
+    doubles = bits.view(np.float64)
+    missing = np.ones(spans, np.bool_)
     strings = 0
     for span in range(spans):
         if marks[span] & HAS_LIFTED == 0:
             continue
-        for column in range(wanted.shape[0]):
-            for choice in range(wanted.shape[1]):
-                name = wanted[column, choice]
-                if name < 0:
-                    break
-                row = found[span, name]
-                if row < 0:
-                    continue
-                kind = table[row, t.A_KIND]
-                if kind == t.TEXT:
-                    strings += 1
-                    break
-                scratch[0] = table[row, t.A_VALUE]
-                good, integer, double = _number(kind, scratch[0], as_double, whole[column])
-                if good:
-                    integers[column, span], missing[column, span] = integer, False
-                    doubles[column, span] = double / divisors[column, choice]
-                    break
-    return integers, doubles, missing, strings
+        for choice in range(wanted.size):
+            row = found[span, wanted[choice]]
+            if row < 0:
+                continue
+            kind = table[row, t.A_KIND]
+            if kind == t.TEXT:
+                strings += 1
+                break
+            scratch[0] = table[row, t.A_VALUE]
+            good, integer, double = _number(kind, scratch[0], raw(as_double), whole)
+            if good:
+                missing[span] = False
+                if whole:
+                    bits[span] = integer
+                else:
+                    doubles[span] = double / divisors[choice]
+                break
+    return bits, missing, strings
 
 
 def _parse(text: bytes, whole: bool) -> int | float | None:
@@ -161,20 +169,22 @@ def _parse(text: bytes, whole: bool) -> int | float | None:
     return _SPECIAL.get(text.lower())
 
 
-def _from_strings(data: Any, table: Any, found: Any, integers: Any, doubles: Any, missing: Any) -> None:
+def _from_strings(data: Any, table: Any, found: Any, column: int, bits: Any, missing: Any) -> None:
     """The rare sender that spells numbers as text: fills what the compiled pass left for it, one value at a time."""
-    for column in range(len(_NUMERIC)):
-        wanted = [name for name in _NUMERIC_NAMES[column] if name >= 0]
-        for span in np.flatnonzero(missing[column]):
-            for row, divisor in zip(found[span, wanted], _DIVISORS[column], strict=False):
-                if row < 0:
-                    continue
-                value = _read(data, table[row], bool(_WHOLE[column]))
-                if value is not None:
-                    missing[column, span] = False
-                    integers[column, span] = value if _WHOLE[column] else 0
-                    doubles[column, span] = float(value) / divisor
-                    break
+    wanted = [name for name in _NUMERIC_NAMES[column] if name >= 0]
+    doubles = bits.view(np.float64)
+    for span in np.flatnonzero(missing):
+        for row, divisor in zip(found[span, wanted], _DIVISORS[column], strict=False):
+            if row < 0:
+                continue
+            value = _read(data, table[row], bool(_WHOLE[column]))
+            if value is not None:
+                missing[span] = False
+                if _WHOLE[column]:
+                    bits[span] = value
+                else:
+                    doubles[span] = float(value) / divisor
+                break
 
 
 def _read(data: Any, row: Any, whole: bool) -> int | float | None:
@@ -191,29 +201,33 @@ def _read(data: Any, row: Any, whole: bool) -> int | float | None:
     return None
 
 
-def lifted(data: Any, table: Any, found: Any, marks: Any, positions: Any, values: Strings) -> dict[str, Column]:
-    """Every column of columns.LIFTED, one value a span.
+def lifted(data: Any, table: Any, found: Any, marks: Any, present: Any, positions: Any, values: Strings) -> dict[str, Column]:
+    """Every column of columns.LIFTED, one value a span; those that no span fills share the memory of their nothing.
 
-    found, marks: see `find`, over the span attributes in `table`. positions: int64 [rows of table], where a row's text is in
-    `values`.
+    found, marks, present: see `find`, over the span attributes in `table`. positions: int64 [rows of table], where a row's text is
+    in `values`.
     """
     scratch = np.zeros(1, np.int64)
     as_double = scratch.view(np.float64)
-    integers, doubles, missing, strings = _numbers(table, found, marks, _NUMERIC_NAMES, _DIVISORS, _WHOLE, scratch, as_double)
-    if strings:
-        _from_strings(data, table, found, integers, doubles, missing)
+    nothing, nowhere = np.zeros(len(found), np.uint64), np.ones(len(found), np.bool_)
     made: dict[str, Column] = {}
     for index, column in enumerate(_NUMERIC):
-        made[column.name] = Nullable((integers if _WHOLE[index] else doubles)[index], missing[index])
+        choices, whole, bits, missing = _chosen(_NUMERIC_NAMES[index], present), bool(_WHOLE[index]), nothing, nowhere
+        if choices.size:
+            bits, missing, strings = _numbers(table, found, marks, _NUMERIC_NAMES[index, choices], _DIVISORS[index, choices], whole,
+                                              scratch, as_double)
+            if strings:
+                _from_strings(data, table, found, index, bits, missing)
+        made[column.name] = Nullable(bits if whole else bits.view(np.float64), missing)
     for index, column in enumerate(_TEXTUAL):
-        made[column.name] = _spoken(found, marks, index, positions, values)
+        made[column.name] = _spoken(found, marks, index, _chosen(_TEXTUAL_NAMES[index], present), positions, values)
     return made
 
 
 @kernel
-def _meaning(data: Any, start: int, length: int, rule: Any, meant: Any, words: Any, word_ends: Any) -> Any:
+def _meaning(data: Any, start: int, length: int, rules: Any, rule: int, meant: Any, words: Any, word_ends: Any) -> Any:
     """What a text means to one source: an index among the meanings, _ITSELF or _NOTHING. Letter case of ASCII does not count."""
-    for word in range(rule[0], rule[1]):
+    for word in range(rules[rule], rules[rule + 1]):
         if word_ends[word + 1] - word_ends[word] != length:
             continue
         same = 0
@@ -224,7 +238,7 @@ def _meaning(data: Any, start: int, length: int, rule: Any, meant: Any, words: A
             same += 1
         if same == length:
             return meant[word]
-    return rule[2]
+    return rules[rule + 2]
 
 
 @entry
@@ -233,6 +247,7 @@ def _choose(
     data: Any, ends: Any,
 ) -> tuple[Any, Any, Any]:
     """(starts, ends of the result, whether each start lies among the meanings instead of the data), one a span."""
+    flat = rules.reshape(rules.size)
     starts = np.zeros(found.shape[0], np.int64)
     result = np.zeros(found.shape[0] + 1, np.int64)
     translated = np.zeros(found.shape[0], np.bool_)
@@ -241,15 +256,13 @@ def _choose(
         if marks[span] & HAS_LIFTED == 0:
             continue
         for choice in range(wanted.size):
-            if wanted[choice] < 0:
-                break
             row = found[span, wanted[choice]]
             if row < 0 or positions[row] < 0:
                 continue
             start, length = ends[positions[row]], ends[positions[row] + 1] - ends[positions[row]]
             if length == 0:
                 continue
-            meaning = _meaning(data, start, length, rules[choice], meant, words, word_ends)
+            meaning = _meaning(raw(data), start, length, raw(flat), 3 * choice, raw(meant), raw(words), raw(word_ends))
             if meaning == _NOTHING:
                 continue
             if meaning != _ITSELF:
@@ -265,21 +278,21 @@ def _choose(
 def _collect(data: Any, meanings: Any, starts: Any, ends: Any, translated: Any) -> Any:
     out = np.empty(ends[-1], np.uint8)
     for span in range(starts.size):
-        at, start, length = ends[span], starts[span], ends[span + 1] - ends[span]
+        at, length = ends[span], ends[span + 1] - ends[span]
         if translated[span]:
-            for step in range(length):
-                out[at + step] = meanings[start + step]
+            put(raw(out), at, out.size, raw(meanings), starts[span], meanings.size, length)
         else:
-            for step in range(length):
-                out[at + step] = data[start + step]
+            put(raw(out), at, out.size, raw(data), starts[span], data.size, length)
     return out
 
 
-def _spoken(found: Any, marks: Any, index: int, positions: Any, values: Strings) -> Strings:
+def _spoken(found: Any, marks: Any, index: int, choices: Any, positions: Any, values: Strings) -> Strings:
     """A textual column: what the first of its sources that means anything means, one a span; "" where none does."""
+    if not choices.size:
+        return Strings(np.zeros(0, np.uint8), np.zeros(len(found) + 1, np.int64))
     starts, ends, translated = _choose(
-        found, marks, _TEXTUAL_NAMES[index], _RULES[index], _MEANT, _WORDS.data, _WORDS.offsets, _MEANINGS.offsets, positions,
-        values.data, values.offsets,
+        found, marks, _TEXTUAL_NAMES[index, choices], _RULES[index, choices], _MEANT, _WORDS.data, _WORDS.offsets,
+        _MEANINGS.offsets, positions, values.data, values.offsets,
     )
     check_column(int(ends[-1]))
     return Strings(_collect(values.data, _MEANINGS.data, starts, ends, translated), ends)

@@ -1,4 +1,4 @@
-"""The attribute names the decoder looks for, packed so that compiled code recognises one by its length and a few bytes.
+"""The attribute names the decoder looks for, packed so that compiled code recognises one by its length and a few words.
 
 Names come from the column table and the conventions; this module adds none of its own.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from cutaway import conventions
 from cutaway_collector import columns
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.wire import kernel
+from cutaway_collector.decode.wire import kernel, word
 
 _LIFTED: Final = tuple(dict.fromkeys(source.name for column in columns.LIFTED for source in column.sources))
 _HELPERS: Final = tuple(
@@ -38,6 +38,12 @@ def index(name: str) -> int:
     return NAMES.index(name)
 
 
+def _words(name: bytes) -> Any:
+    """The last eight bytes, where names differ most, then all whole eights from the start; of a shorter name, what there is."""
+    eights = [name[-8:].ljust(8, b"\0"), *(name[at : at + 8] for at in range(0, len(name) - 7, 8))]
+    return np.frombuffer(b"".join(eights), "<i8")
+
+
 def _pack() -> tuple[Any, Any, Any]:
     raw = [name.encode() for name in NAMES]
     longest = max(len(name) for name in raw)
@@ -45,29 +51,46 @@ def _pack() -> tuple[Any, Any, Any]:
     for position, name in enumerate(raw):
         row = by_length[len(name)]
         row[int(np.argmax(row < 0))] = position
-    ends = np.cumsum([len(name) for name in raw]).astype(np.int64)
-    return np.frombuffer(b"".join(raw), np.uint8), ends, by_length
+    words = [_words(name) for name in raw]
+    firsts = np.cumsum([0, *(part.size for part in words[:-1])]).astype(np.int64)
+    return np.concatenate(words), firsts, by_length
 
 
 PACKED: Final = _pack()
-"""(names one after another uint8, end of each int64 [names], names of each length int64 [length, slot] closed by -1)."""
+"""(the words of all names int64, first word of each int64 [names], names of each length int64 [length, slot] closed by -1)."""
+
+
+@kernel
+def _last(data: Any, at: int, length: int) -> Any:
+    """The first of `_words`."""
+    if length >= 8:
+        return np.int64(word(data, at + length - 8))
+    bits = np.uint64(0)
+    for step in range(length):
+        bits |= np.uint64(data[at + step]) << np.uint64(8 * step)
+    return np.int64(bits)
 
 
 @kernel
 def lookup(data: Any, at: int, length: int, work: Any) -> Any:
-    """Index of the name spelled at `data[at:at + length]`, or -1. Compares from the end, where names differ most."""
+    """Index of the name spelled at `data[at:at + length]`, or -1."""
     if length >= work[t.NAME_LENGTHS]:
         return -1
     each = work[t.NAME_SLOTS_EACH]
     slots = work[t.NAME_SLOTS] + length * each
+    if work[slots] < 0:
+        return -1
+    last = _last(data, at, length)
     for slot in range(slots, slots + each):
         candidate = work[slot]
         if candidate < 0:
             return -1
-        start = work[t.NAMES] + work[work[t.NAME_ENDS] + candidate] - length
-        back = length - 1
-        while back >= 0 and data[at + back] == work[start + back]:
-            back -= 1
-        if back < 0:
+        first = work[t.NAMES] + work[work[t.NAME_FIRSTS] + candidate]
+        if work[first] != last:
+            continue
+        step = 0
+        while step < length >> 3 and np.int64(word(data, at + 8 * step)) == work[first + 1 + step]:
+            step += 1
+        if step == length >> 3:
             return candidate
     return -1

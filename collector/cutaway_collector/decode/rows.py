@@ -13,7 +13,7 @@ from cutaway_collector import columns
 from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, NumberMaps, Strings
 from cutaway_collector.decode import doubles, lift, names, text
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.strings import gather, hex_ids, pick, runs
+from cutaway_collector.decode.strings import gather, hex_ids, pick, repeat, run_ends, runs
 from cutaway_collector.decode.tables import Tables
 
 _KINDS: Final = Strings.of(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
@@ -32,12 +32,14 @@ _NO_LINKS: Final[dict[str, Column]] = {
 class Kept(NamedTuple):
     """The spans that become rows: their rows of the span table, int64 [rows, S_WIDTH], and their attributes by name.
 
-    found: int32 [rows, names], rows of the span-attribute table; marks: uint8 [rows], which kinds there are (see lift.find).
+    found: int32 [rows, names], rows of the span-attribute table; marks: uint8 [rows], which kinds there are; present: bool [names],
+    which any of them has (see lift.find).
     """
 
     records: Any
     found: Any
     marks: Any
+    present: Any
 
 
 class Arrival(NamedTuple):
@@ -63,10 +65,11 @@ def _resource_columns(data: Any, tables: Tables, numbers: Strings, resource: Any
     first, length = tables.resources[:count, t.R_ATTRIBUTE], tables.resources[:count, t.R_ATTRIBUTE_N]
     rows = np.arange(tables.counts[t.RESOURCE_ATTRIBUTES])
     keys, values = text.attributes(data, table, rows, numbers, tables.stack)
-    found, _ = lift.find(table, first, length)
+    found, _, _ = lift.find(table, first, length)
     services = lift.texts(found, _SERVICE, rows, values)
-    repeated, ends = runs(first[resource], length[resource])
-    return Maps(ends, pick(keys, repeated), pick(values, repeated)), pick(services, resource)
+    ends = run_ends(length[resource])
+    repeated = (repeat(strings, first, length, resource, int(ends[-1])) for strings in (keys, values))
+    return Maps(ends, *repeated), pick(services, resource)
 
 
 def _maps(data: Any, table: Any, first: Any, count: Any, numbers: Strings, stack: Any) -> Maps:
@@ -115,7 +118,7 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
     keys, values = text.attributes(data, table, rows, numbers, tables.stack)
     positions = np.full(table.shape[0], -1, np.int64)
     positions[rows] = np.arange(rows.size)
-    lifted = lift.lifted(data, table, kept.found, kept.marks, positions, values)
+    lifted = lift.lifted(data, table, kept.found, kept.marks, kept.present, positions, values)
     return Maps(ends, keys, values), doubles.number_maps(data, table, arrays, array_ends, tables.numbers), lifted
 
 

@@ -131,8 +131,8 @@ STACK: Final = 48
 """Where the stack for nested values begins: four words a level."""
 DEPTH_MAX: Final = 49
 NAMES: Final = 50
-"""Where the packed names begin (see names.py): bytes, ends, slots by length; then how many lengths and slots there are."""
-NAME_ENDS: Final = 51
+"""Where the packed names begin (see names.py): words, firsts, slots by length; then how many lengths and slots there are."""
+NAME_FIRSTS: Final = 51
 NAME_SLOTS: Final = 52
 NAME_LENGTHS: Final = 53
 NAME_SLOTS_EACH: Final = 54
@@ -200,7 +200,7 @@ def allocate(capacities: Sequence[int], depth_max: int, names: tuple[Any, Any, A
     work[:HEAD] = 0
     work[BASE : BASE + len(sizes)] = ends[: len(sizes)]
     work[LAST : LAST + len(sizes)] = capacities
-    work[STACK], work[NAMES], work[NAME_ENDS], work[NAME_SLOTS] = ends[len(sizes) : -1]
+    work[STACK], work[NAMES], work[NAME_FIRSTS], work[NAME_SLOTS] = ends[len(sizes) : -1]
     work[DEPTH_MAX], work[NAME_LENGTHS], work[NAME_SLOTS_EACH] = depth_max, len(names[2]), names[2].shape[1]
     for start, part in zip(ends[len(sizes) + 1 : -1], names, strict=True):
         work[start : start + part.size] = part.ravel()

@@ -15,7 +15,7 @@ from cutaway_collector.blocks import Strings
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column
 from cutaway_collector.decode.values import any_value, pair
-from cutaway_collector.decode.wire import copy, entry, kernel, raw, size, skip, tag
+from cutaway_collector.decode.wire import copy, entry, kernel, put, raw, size, skip, tag
 
 _ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -229,10 +229,10 @@ def _write(
     for index in range(rows.size):
         row = rows[index]
         to = key_ends[index]
-        copy(raw(keys), to, raw(data), table[row, t.A_KEY], key_ends[index + 1] - to)
+        put(raw(keys), to, keys.size, raw(data), table[row, t.A_KEY], data.size, key_ends[index + 1] - to)
         to = value_ends[index]
         if table[row, t.A_KIND] == t.TEXT:
-            copy(raw(values), to, raw(data), table[row, t.A_VALUE], value_ends[index + 1] - to)
+            put(raw(values), to, values.size, raw(data), table[row, t.A_VALUE], data.size, value_ends[index + 1] - to)
         else:
             _value(raw(values), values.size, to, raw(data), raw(cells), row, raw(spelled), raw(ends), raw(stack))
     return keys, values

@@ -6,7 +6,8 @@ The walk itself is otlp.py's; what the tables mean is for checking.py and buildi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +18,21 @@ from cutaway_collector.decode.limits import Limits
 from cutaway_collector.decode.tables import Tables
 from cutaway_collector.errors import MalformedRequest
 
-_NO_ROWS: Final = [0] * (t.NUMBERS + 1)
 
-
-def count(payload: bytes, limits: Limits) -> tuple[bytes, Tables]:
-    """(the request as an encoder would lay it out, tables that hold nothing but their counts): every byte is looked at, none kept.
+def count(payload: bytes, limits: Limits) -> tuple[bytes, Any]:
+    """(the request as an encoder would lay it out, the arena of tables that hold nothing but their counts): every byte is looked
+    at, none kept.
 
     Raises MalformedRequest with the reason and the byte offset.
     """
-    tables, end = _walk(payload, _NO_ROWS, limits)
+    work, end = _count(payload, limits)
     if end < 0 and wire.explain(end)[0] == wire.IRREGULAR:
         payload = _regular(payload)
-        tables, end = _walk(payload, _NO_ROWS, limits)
+        work, end = _count(payload, limits)
     if end < 0:
         reason, offset = wire.explain(end)
         raise MalformedRequest(f"the body is not an ExportTraceServiceRequest: at byte {offset} {wire.REASONS[reason]}")
-    return payload, tables
+    return payload, work
 
 
 def fill(payload: bytes, counts: Sequence[int], limits: Limits) -> Tables:
@@ -40,15 +40,22 @@ def fill(payload: bytes, counts: Sequence[int], limits: Limits) -> Tables:
 
     How large they may be is settled before: each request is checked alone, and a batch is bounded by the row_bytes of its requests.
     """
-    tables, end = _walk(payload, counts, limits)
+    tables = t.allocate(counts, limits.attribute_depth_max, names.PACKED)
+    end = otlp.request(bytes_of(payload), tables.work, limits.attributes_max)
     if end < 0 or tables.counts[: len(counts)].tolist() != list(counts):
         raise AssertionError("two walks over the same bytes must count the same")
     return tables
 
 
-def _walk(payload: bytes, counts: Sequence[int], limits: Limits) -> tuple[Tables, int]:
-    tables = t.allocate(counts, limits.attribute_depth_max, names.PACKED)
-    return tables, otlp.request(np.frombuffer(payload, np.uint8), tables.work, limits.attributes_max)
+@cache
+def _empty(depth_max: int) -> Any:
+    """The arena of tables without rows: every request is counted in a copy."""
+    return t.allocate([0] * (t.NUMBERS + 1), depth_max, names.PACKED).work
+
+
+def _count(payload: bytes, limits: Limits) -> tuple[Any, int]:
+    work = _empty(limits.attribute_depth_max).copy()
+    return work, otlp.request(bytes_of(payload), work, limits.attributes_max)
 
 
 def _regular(payload: bytes) -> bytes:

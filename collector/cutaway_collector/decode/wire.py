@@ -110,6 +110,18 @@ else:
 
 
 @kernel
+def put(out: Any, to: int, room: int, data: Any, at: int, end: int, length: int) -> Any:
+    """`copy` of a text into its place among others, written one after another into out[:room] from data[:end].
+
+    Most are short, and moved as one block of a fixed size; what that writes too much, the next text writes over.
+    """
+    if length <= 32 and to + 32 <= room and at + 32 <= end:
+        copy(out, to, data, at, 32)
+    else:
+        copy(out, to, data, at, length)
+
+
+@kernel
 def fault(reason: int, at: int) -> Any:
     """A negative position that carries a reason and a byte offset; `explain` reads it back."""
     return -(at * 8 + reason) - 1

@@ -28,7 +28,8 @@ class Duplicates:
         self._young: dict[bytes, Receipt | None] = {}
         self._old: dict[bytes, Receipt | None] = {}
         self._born_s = time.monotonic()
-        self._under_way: dict[bytes, Future[Receipt]] = {}
+        self._under_way: dict[bytes, Future[Receipt] | None] = {}
+        """Keys of requests that are being taken, each with what others who sent the same wait for, if any do."""
         for key in known:
             self._remember(key, None)
 
@@ -41,12 +42,14 @@ class Duplicates:
         with self._lock:
             known = key in self._young or key in self._old
             receipt = self._young.get(key) or self._old.get(key)
-            running = None if known else self._under_way.get(key)
-            if not known and running is None:
-                future = self._under_way[key] = Future()
+            mine = not known and key not in self._under_way
+            if mine:
+                self._under_way[key] = None
+            elif not known:
+                running = self._under_way[key] = self._under_way[key] or Future()
         if known:
             return receipt or again(), True
-        if running is not None:
+        if not mine:
             try:
                 return running.result(), True
             finally:
@@ -55,15 +58,17 @@ class Duplicates:
             receipt = first()
         except BaseException as error:
             with self._lock:
-                del self._under_way[key]
-            future.set_exception(error)
-            del future  # the same circle
+                awaited = self._under_way.pop(key)
+            if awaited is not None:
+                awaited.set_exception(error)
+            del awaited  # the same circle
             raise
         with self._lock:
-            del self._under_way[key]
+            awaited = self._under_way.pop(key)
             if receipt.accepted:
                 self._remember(key, receipt)
-        future.set_result(receipt)
+        if awaited is not None:
+            awaited.set_result(receipt)
         return receipt, False
 
     def _remember(self, key: bytes, receipt: Receipt | None) -> None:

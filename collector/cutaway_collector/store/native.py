@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import cgutils
 
 from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Offsets, Strings
 from cutaway_collector.columns import TABLES
@@ -30,6 +31,8 @@ _TYPES: Final[dict[str, dict[str, str]]] = {
 }
 
 
+_BLOCK: Final = 32
+"""Bytes a short text is moved as."""
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of an encoder's memory, between two blocks: more than a batch takes. A rare larger block gets memory of its own."""
 
@@ -54,7 +57,7 @@ class Encoder:
                 columns[name] = [_text(name), _text(types[name])]
                 _append(columns[name], types[name], column)
         head: list[Part] = [_varint(len(block.columns)), _varint(block.rows)]
-        most = sum(map(_most_bytes, chain(head, *columns.values())))
+        most = sum(map(_most_bytes, chain(head, *columns.values()))) + _BLOCK
         out = self._room(most)
         at = _write(head, out, 0)
         for name, parts in columns.items():
@@ -103,7 +106,7 @@ def _write(parts: Sequence[Part], out: npt.NDArray[np.uint8], at: int) -> int:
 def warm_up() -> None:
     """Compiles the encoder (seconds the first time, then read from numba's cache), so that no insert waits for it."""
     text = Strings.of(["warm"])
-    _write_strings(text.data, text.offsets, np.empty(9, np.uint8), 0)
+    _write_strings(text.data, text.offsets, np.empty(9 + _BLOCK, np.uint8), 0)
 
 
 def plain_type(type: str) -> str:
@@ -119,7 +122,7 @@ def _append(parts: list[Part], type: str, column: Column) -> None:
         parts.append(_kind(column, Strings))
     elif type.startswith("Nullable("):
         holes = _kind(column, Nullable)
-        parts.append(_bytes(np.ascontiguousarray(holes.missing, np.uint8)))
+        parts.append(_bytes(np.ascontiguousarray(holes.missing, np.bool_)))
         _append(parts, type.removeprefix("Nullable(").removesuffix(")"), holes.values)
     elif type.startswith("Map(String, Array("):
         arrays = _kind(column, NumberMaps)
@@ -145,12 +148,28 @@ def _append_maps(parts: list[Part], maps: Maps) -> None:
     parts += [maps.keys, maps.values]
 
 
+def _memcpy(typing: Any, out: Any, to: Any, data: Any, at: Any, length: Any) -> Any:
+    """The code of `_copy`."""
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, source = (
+            builder.gep(cgutils.create_struct_proxy(signature.args[which])(context, builder, arguments[which]).data,
+                        [arguments[which + 1]]) for which in (0, 2))
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return numba.types.void(out, numba.types.int64, data, numba.types.int64, numba.types.int64), codegen
+
+
+_copy: Final[Any] = numba.extending.intrinsic(_memcpy)
+"""out[to:to + length] = data[at:at + length] of bytes, unchecked: a length that is a constant takes a few instructions."""
+
+
 @numba.njit(cache=True, nogil=True)
 def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArray[np.uint8], at: int) -> int:
     for row in range(offsets.size - 1):
         start, end = offsets[row], offsets[row + 1]
         length = end - start
-        if length < 0 or start < 0 or end > data.size or length >= 1 << 32 or at + length + 5 > out.size:
+        if length < 0 or start < 0 or end > data.size or length >= 1 << 32 or at + length + 5 + _BLOCK > out.size:
             return -1
         rest = length
         while rest >= 0x80:
@@ -159,9 +178,11 @@ def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArr
             rest >>= 7
         out[at] = np.uint8(rest)
         at += 1
-        # Unsigned indices spare the check for negative ones, and let the compiler copy in vectors: four times as fast.
-        for index in range(length):
-            out[np.uint64(at + index)] = data[np.uint64(start + index)]
+        # Most texts are short, and moved as one block of a fixed size; what that writes too much, the next one writes over.
+        if length <= _BLOCK and start + _BLOCK <= data.size:
+            _copy(out, at, data, start, _BLOCK)
+        else:
+            _copy(out, at, data, start, length)
         at += length
     return at
 
@@ -169,7 +190,7 @@ def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArr
 def _ends(offsets: Offsets) -> Part:
     if offsets.size and offsets[0] != 0:
         raise ValueError(f"offsets start at 0, not at {int(offsets[0])}")
-    return _bytes(np.ascontiguousarray(offsets[1:], "<u8"))
+    return _bytes(np.ascontiguousarray(offsets[1:], "<i8"))
 
 
 def _numbers(type: str, values: npt.NDArray[Any]) -> Part:
