@@ -261,16 +261,16 @@ def test_the_map_is_a_table_too(client: FlaskClient) -> None:
 
 
 def test_badges_say_what_is_missing(client: FlaskClient) -> None:
-    """Sampled layers, recorded choices, means only, an uncaptured prompt: each is said on the page."""
+    """Sampled layers, recorded choices, means only, a prompt without surprisal: each is said on the page."""
     every, batch = get(client, EVERY).text, get(client, gen(world.BATCH)).text
 
     assert "attention sampled: layers 0, 4, 8 only" in every
     assert "top 2 choices" in every
-    assert "prompt not captured" not in every
+    assert "prompt not measured" not in every
     assert "mean over heads only" in batch
     assert "attention truncated" in batch
     assert "exceeds series_bytes_max" in batch
-    assert "prompt not captured" in batch
+    assert "prompt not measured" in batch
 
 
 # --- The address ------------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def _missing(sequence: Mapping[str, Any], named: Sequence[int]) -> list[Badge]:
         out.append(Badge("quiet", f"top {sequence['alternatives']} choices", why))
     if not sequence["prompt"] and sequence["prompt_sequence"] == sequence["index"]:
         why = "no surprisal of the prompt's tokens was recorded; the sender's setting prompt_surprisal records it"
-        out.append(Badge("quiet", "prompt not captured", why))
+        out.append(Badge("quiet", "prompt not measured", why))
     lengths = {"texts": sequence["texts"], "ids": sequence["ids"], **sequence["signals"]}
     short = {name: length for name, length in lengths.items() if 0 < length < count}
     if short:
