@@ -60,7 +60,7 @@ class Settings:
     batch_rows_max: int = _setting(100_000, "spans an insert", "ClickHouse wants few large parts", most=10_000_000)
     batch_bytes_max: int = _setting(32 * MIB, "bytes of rows an insert", "making an insert takes three times as much memory; larger ones were no faster", least=MIB, most=4096 * MIB)
     batch_age_ms_max: int = _setting(200, "longest wait before an insert", "search finds a span within two seconds of its flush", most=3_600_000)
-    receiver_threads: int = _setting(8, "threads of each OTLP receiver, gRPC and HTTP", "they wait for the disk, not for the processor", most=512)
+    receiver_threads: int = _setting(8, "requests that each OTLP receiver, gRPC and HTTP, submits at once", "they wait for the disk, not for the processor", most=512)
     http_concurrency_max: int = _setting(256, "OTLP/HTTP requests at once before 503", "bounds memory together with request_bytes_max", most=100_000)
     receiver_connections_max: int = _setting(512, "open connections of each OTLP receiver; more are turned away until one closes", "one a sending process; below the usual limit of 1024 open files", most=1_000_000)
     receive_bytes_max: int = _setting(256 * MIB, "bytes of requests on their way in, of each OTLP receiver, before senders are asked to come back", "four of the largest requests", least=1024)
