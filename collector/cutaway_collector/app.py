@@ -22,7 +22,7 @@ from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge import relevance
 from cutaway_collector.judging import Judging, again
 from cutaway_collector.pipeline import Pipeline
-from cutaway_collector.process import allow_open_files, keep_freed_memory
+from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
@@ -89,6 +89,7 @@ class Collector:
         self._stack.callback(spool.close)
         pipeline = Pipeline(store, spool, settings, scorers=score.scorers(settings.score_device))
         scores_listeners += _listeners(settings, pipeline, self._stack)
+        self._stack.callback(GivingBack(lambda: pipeline.registry.get_sample_value("cutaway_received_bytes_total")).close)
         draining = ExitStack()
         draining.callback(pipeline.close, settings.drain_seconds_max)
         self._stack.callback(draining.close)

@@ -1,4 +1,4 @@
-"""What this process asks of the system it runs on: that memory it frees is kept for it, and as many open files as it may have.
+"""What this process asks of the system it runs on: freed memory is kept while there is work, and as many open files as it may have.
 
 Not a limit: those are the settings' business, and bound what is in use.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import threading
+from collections.abc import Callable
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
@@ -18,6 +20,8 @@ _ARENA_MAX: Final = -8
 _KEPT_BYTES: Final = 256 * 1024 * 1024
 _ARRAY_BYTES: Final = 32 * 1024 * 1024
 """Arrays up to here, glibc's own limit, come from memory that is kept."""
+_QUIET_SECONDS: Final = 10.0
+"""Between two looks; after it, what kept memory would save is less than what others may do with it."""
 _OPEN_FILES: Final = 65_536
 """More than the limits on connections and the embedded engine's merges add up to."""
 
@@ -35,6 +39,40 @@ def keep_freed_memory() -> bool:
     # One arena: with one a thread, each keeps a peak of its own.
     return all(mallopt(option, value) == 1 for option, value in (
         (_MMAP_THRESHOLD, _ARRAY_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_TOP_PAD, 4 * 1024 * 1024), (_ARENA_MAX, 1)))
+
+
+def give_freed_memory_back() -> None:
+    """All that is free goes to the system: some hundredths of a second, and pages that the next request has to ask for again."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
+
+
+class GivingBack:
+    """A thread that gives freed memory back once when nothing has come for a while. done: a figure that work changes."""
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        self._done = done
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="giving-back", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        before, given = self._done(), False
+        while not self._over.wait(_QUIET_SECONDS):
+            now = self._done()
+            if now != before:
+                given = False
+            elif not given:
+                give_freed_memory_back()
+                given = True
+            before = now
 
 
 def allow_open_files() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,20 @@ collector = Collector(Settings(clickhouse="http://127.0.0.1:9", spool=sys.argv[1
 loaded = sys.modules.keys() & {"chdb", "torch", "transformers", "pandas", "pyarrow", "scipy.stats", "sklearn"}
 collector.close()
 print(sorted(loaded))
+"""
+
+FREEING = """
+import numpy as np
+import psutil
+from cutaway_collector.process import give_freed_memory_back, keep_freed_memory
+
+assert keep_freed_memory()
+arrays = [np.ones(1_000_000, np.uint8) for _ in range(200)]
+last = arrays[-1]
+del arrays
+before = psutil.Process().memory_info().rss
+give_freed_memory_back()
+print(before - psutil.Process().memory_info().rss)
 """
 
 
@@ -44,6 +60,49 @@ def test_a_high_limit_on_open_files_is_left(limits: tuple[int, int]) -> None:
     """Nothing is taken away from a process that may open more."""
     assert process.allow_open_files() >= limits[0]
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] == limits[1]
+
+
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    """Two hundred arrays of a megabyte stay with the process when they are freed, and leave it when they are given back."""
+    done = subprocess.run([sys.executable, "-c", FREEING], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 150_000_000
+
+
+def test_memory_is_given_back_once_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two equal looks gives it back, later ones leave it at that."""
+    given: list[int] = []
+    looks, seen = itertools.count(), threading.Event()
+
+    def done() -> int:
+        if next(looks) == 6:
+            seen.set()
+        return 7
+
+    monkeypatch.setattr(process, "_QUIET_SECONDS", 0.001)
+    monkeypatch.setattr(process, "give_freed_memory_back", lambda: given.append(1))
+    giving = process.GivingBack(done)
+    assert seen.wait(60)
+    giving.close()
+    assert given == [1]
+
+
+def test_memory_is_kept_while_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given back between looks that differ."""
+    given: list[int] = []
+    looks, seen = itertools.count(), threading.Event()
+
+    def done() -> int:
+        look = next(looks)
+        if look == 6:
+            seen.set()
+        return look
+
+    monkeypatch.setattr(process, "_QUIET_SECONDS", 0.001)
+    monkeypatch.setattr(process, "give_freed_memory_back", lambda: given.append(1))
+    giving = process.GivingBack(done)
+    assert seen.wait(60)
+    giving.close()
+    assert given == []
 
 
 @pytest.mark.slow
