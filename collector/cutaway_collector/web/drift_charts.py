@@ -72,8 +72,8 @@ def numbers(cells: Mapping[int, tuple[float, float]], unit: str) -> Shape | None
         below = np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(side)]))
         below[0], below[-1] = 0.0, 1.0
         heights.append(np.diff(below))
-    ends = [figures.seconds(value) if unit == "s" else f"{figures.number(value)}\u202f{unit}".rstrip() for value in (low, high)]
-    return _shape(heights[0], heights[1], ends[0], ends[1], f"from {ends[0]} to {ends[1]}")
+    first, last = figures.measured(low, unit), figures.measured(high, unit)
+    return _shape(heights[0], heights[1], first, last, f"from {first} to {last}")
 
 
 def labels(cells: Mapping[str, tuple[float, float]]) -> Shape | None:

@@ -61,6 +61,19 @@ def seconds(value: float | None) -> str:
     return ABSENT if value is None else duration(value * 1e9)
 
 
+def measured(value: float | None, unit: str) -> str:
+    """A number with the unit of its field; times and bytes in units of their size, tokens without one."""
+    if value is None:
+        return ABSENT
+    if unit in ("ns", "s"):
+        return duration(value) if unit == "ns" else seconds(value)
+    if unit == "bytes":
+        for size, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+            if abs(value) >= size:
+                return f"{number(value / size)}\u202f{name}"
+    return f"{number(value)}\u202f{unit}".rstrip() if unit not in ("", "tokens") else number(value)
+
+
 def rate(seconds_each: float | None) -> str:
     """Seconds a token -> tokens a second."""
     return ABSENT if not seconds_each or not math.isfinite(seconds_each) else number(1 / seconds_each)

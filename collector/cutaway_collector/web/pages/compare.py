@@ -129,8 +129,8 @@ def request_from(args: Arguments, now_ns: int) -> CompareRequest:
 
 
 def by(site: Site, args: Arguments) -> str:
-    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter, Alone of them where there
-    are no two, QueryError."""
+    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter (Alone where there are no
+    two), QueryError."""
     name, now_ns = args["by"].strip(), site.now_ns()
     wanted = request_from(args, now_ns)
     searched = verb.SearchRequest(q=wanted.q, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
@@ -138,7 +138,9 @@ def by(site: Site, args: Arguments) -> str:
     key = name if field or name.startswith(("span.", "resource.")) else query_edit.field_name(name)
     found = [str(one["value"]) for one in verb.facets(site.store, searched, [key])[key]["values"] if one["value"]]
     if len(found) < 2:
-        said = f"all spans here that have a {name[:40]} have the same: {found[0][:80]}" if found else f"no span here has a {name[:40]}"
+        said = f"no span here has a {name[:40]}"
+        if found:
+            said = f"all spans here that have a {name[:40]} have the same: {found[0][:80]}"
         raise Alone(f"There are no two to compare: {said}.", hint="widen the time range, or name the sides by queries of your own")
     kept = {key: args[key] for key in ("q", "from", "to") if args.get(key)}
     return urls.compare(kept, **{side: f"{key}:{query_edit.quoted(value)}" for side, value in zip("ab", found, strict=False)})

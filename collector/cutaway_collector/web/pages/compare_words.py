@@ -6,15 +6,7 @@ from collections.abc import Callable
 
 from cutaway_collector.search.compare import Key
 from cutaway_collector.web import figures, query_edit
-
-
-def measured(value: float | None, unit: str) -> str:
-    """A number with its unit, as the other pages print it."""
-    if value is None:
-        return figures.ABSENT
-    if unit in ("ns", "s"):
-        return figures.duration(value) if unit == "ns" else figures.seconds(value)
-    return f"{figures.number(value)}\u202f{unit}".rstrip() if unit not in ("", "tokens") else figures.number(value)
+from cutaway_collector.web.figures import measured as measured
 
 
 def percent(value: float | None) -> str:

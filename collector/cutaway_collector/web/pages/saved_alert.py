@@ -119,9 +119,11 @@ def definition(search: SavedSearch, form: Form = NOTHING_SAID) -> dict[str, Any]
     if form.number == "silence":
         made |= {"every": form.window, "condition": {"kind": "no_data", "for": form.window}}
     else:
-        made |= {"count": {"aggregate": "count"}, "share": {"aggregate": "share", "of": form.of},
-                 "mean": {"aggregate": "mean", "field": form.field},
-                 "p95": {"aggregate": "quantile", "quantile": _QUANTILE, "field": form.field}}[form.number]
+        ways: dict[str, dict[str, Any]] = {
+            "count": {"aggregate": "count"}, "share": {"aggregate": "share", "of": form.of},
+            "mean": {"aggregate": "mean", "field": form.field},
+            "p95": {"aggregate": "quantile", "quantile": _QUANTILE, "field": form.field}}
+        made |= ways[form.number]
         made |= {"window": form.window, "every": WINDOWS[form.window], "condition": {form.side: _threshold(form)}}
     made |= {"group_by": form.by.split(",")} if form.by else {}
     made |= {"severity": form.severity} if form.severity != SEVERITY else {}
@@ -245,7 +247,8 @@ def _says(rule: Rule, form: Form) -> str:
     each = f", {GROUPS[form.by]} by itself" if GROUPS.get(form.by) and form.by else ""
     if form.number == "silence":
         return f"nothing found for {form.window}{each}"
-    return f"{rule.value_words} {form.side} {form.than} within {form.window}{each}"
+    number = f"95th percentile of {form.field}" if form.number == "p95" else rule.value_words
+    return f"{number} {form.side} {form.than} within {form.window}{each}"
 
 
 def _seconds(text: str) -> int:
