@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alerts_helpers import T0_S, put_scores, put_spans, rule
-from cutaway_collector.alerts.observe import UNGROUPED, batch_of, observe
+from cutaway_collector.alerts.observe import SEARCHES_PER_STATEMENT, UNGROUPED, batch_of, observe
 from cutaway_collector.alerts.rules import RuleError
 from cutaway_collector.contracts import Store
 from token_series_helpers import Row, tokens
@@ -35,6 +35,19 @@ def test_a_rule_counts_what_a_search_finds(store: Store, query: str, count: int)
     seen = observe(store, batch_of(watched, 30), [watched], step, step, late=True)[watched.key].steps[step][UNGROUPED]
 
     assert seen.value == count
+
+
+def test_rules_of_more_searches_than_a_statement_holds_are_each_answered(store: Store) -> None:
+    """Two rules a search, in whatever order they come: every rule has the count of its own search."""
+    put_spans(store, T0_S, [number / 100 for number in range(100)], every_s=0.5)
+    searches = SEARCHES_PER_STATEMENT + 10
+    watched = [rule(f"r{number}", **COUNT, query=f"repetition:>={number % searches / 100}") for number in range(2 * searches)]
+    step = (T0_S + 60) // watched[0].every_s
+
+    seen = observe(store, batch_of(watched[0], 30), watched, step, step, late=True)
+
+    found = [seen[one.key].steps[step][UNGROUPED].value for one in watched]
+    assert found == [100 - number % searches for number in range(2 * searches)]
 
 
 @pytest.mark.parametrize(("query", "said"), [

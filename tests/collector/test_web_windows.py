@@ -137,7 +137,7 @@ def test_a_tenant_sees_its_own_windows(clients: dict[str, FlaskClient]) -> None:
 
 
 @pytest.mark.parametrize(("asked", "score", "query"), [
-    ("", "pairwise_cosine", ""), ("label=duplicates&service=sick", "duplicate_share", 'service:"sick"'),
+    ("", "pairwise_cosine", ""), ("label=duplicates&service=sick", "duplicate_share", "service:sick"),
     ("label=rising&template=", "surprisal_rise", "-has:template"), ("label=memorised", "memorised_share", ""),
     (urlencode({"route": XSS[1], "template": 'a "b" \\ c: {d}'}), "pairwise_cosine",
      f'''route:"{XSS[1].replace(chr(92), 2 * chr(92)).replace('"', chr(92) + '"')}" template:"a \\"b\\" \\\\ c: {{d}}"''')])

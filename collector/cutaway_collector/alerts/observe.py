@@ -27,7 +27,9 @@ from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.search.tree import Node
 
-RULES_PER_STATEMENT: Final = 50
+RULES_PER_STATEMENT: Final = 250
+SEARCHES_PER_STATEMENT: Final = 50
+"""Different ones: they, and not the rules, are what a statement costs, and it must keep within the time that a query has."""
 GROUPS_READ_MAX: Final = 1000
 """Groups a window, the largest first: more are not watched, and said to be so."""
 STEPS_PER_STATEMENT: Final = 240
@@ -95,7 +97,7 @@ def observe(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last:
     after a window was due counts too. apart: each rule has a statement of its own. Raises StoreError when the store is away.
     """
     seen: dict[tuple[str, str], Seen] = {}
-    for chunk in _chunks(rules, 1 if apart else RULES_PER_STATEMENT):
+    for chunk in [[rule] for rule in rules] if apart else _chunks(rules):
         try:
             seen.update(_measure(store, batch, chunk, first, last, late=late))
         except Exception as error:  # whatever one rule breaks by, the others are judged
@@ -120,11 +122,18 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _chunks(rules: Sequence[Rule], size: int) -> Iterator[Sequence[Rule]]:
+def _chunks(rules: Sequence[Rule]) -> Iterator[Sequence[Rule]]:
     """Rules with the same search side by side, so that a statement asks each search once."""
-    ordered = sorted(rules, key=lambda rule: (rule.query, rule.of))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    chunk: list[Rule] = []
+    searches: set[tuple[str, str]] = set()
+    for rule in sorted(rules, key=lambda rule: (rule.query, rule.of)):
+        searches.add((rule.query, rule.of))
+        if len(chunk) >= RULES_PER_STATEMENT or len(searches) > SEARCHES_PER_STATEMENT:
+            yield chunk
+            chunk, searches = [], {(rule.query, rule.of)}
+        chunk.append(rule)
+    if chunk:
+        yield chunk
 
 
 def _measure(store: Store, batch: Batch, rules: Sequence[Rule], first: int, last: int, *,
@@ -332,8 +341,10 @@ class _Statement:
         outer = ", ".join(self._outer)
         asked = " OR ".join(sorted(self._searches))
         final = "" if batch.source == "spans" else " FINAL"
+        # One window is little to read: more threads cost more than they save, and searches need them.
+        threads = " SETTINGS max_threads = 1" if self._first == self._last else ""
         return (
-            f"SELECT step, grp, {outer} FROM (SELECT {', '.join(inner)} FROM {table}{final} WHERE {within}) "
+            f"SELECT step, grp, {outer} FROM (SELECT {', '.join(inner)} FROM {table}{final} WHERE {within}{threads}) "
             f"WHERE ({asked}){'' if self._late else f' AND arrived_ms < {due_ms}'} "
             f"GROUP BY step, grp ORDER BY step, count() DESC, grp LIMIT {GROUPS_READ_MAX} BY step"
         )

@@ -13,7 +13,7 @@ from typing import Any, Final
 from cutaway_collector import windows as verb
 from cutaway_collector.baselines.changes import Deployment
 from cutaway_collector.search import windows as query
-from cutaway_collector.web import figures, times, urls
+from cutaway_collector.web import figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
 from cutaway_collector.web.pages import windows_changes
 from cutaway_collector.web.pages.windows_changes import Turn
@@ -151,16 +151,12 @@ def _rule(kept: Mapping[str, str], minutes: int) -> str:
     """A rule as YAML: of the label that is chosen, else of mode collapse, and of the group that is."""
     label = kept.get("label") or LABELS[0]
     score, condition = _WATCHED[label]
-    parts = [f'{name}:"{_escaped(kept[name])}"' if kept[name] else f"-has:{name}" for name in query.FILTERS if name in kept]
+    parts = [f"{name}:{query_edit.quoted(kept[name])}" if kept[name] else f"-has:{name}" for name in query.FILTERS if name in kept]
     lines = ["rules:", f"  - name: answers-{label}", "    aggregate: window_score", f"    score: {score}"]
     # What JSON writes, YAML reads: a group's name may hold anything.
     lines += [f"    query: {json.dumps(' '.join(parts), ensure_ascii=False)}"] if parts else []
     lines += [f"    every: {minutes}m"] if minutes not in (0, 15) else []
     return "\n".join([*lines, f"    condition: {{{condition}, for: {2 * (minutes or 15)}m}}"])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _limit(text: str, rows_max: int) -> int:
