@@ -110,10 +110,12 @@ class Table:
 DEDUPLICATION: Final = ("non_replicated_deduplication_window", "10000")
 """A replayed batch carries the same token; the window is how many inserts ago a token is still known."""
 ON_DISK: Final = (("fsync_after_insert", "1"), ("fsync_part_directory", "1"),
-                  ("min_bytes_for_wide_part", "134217728"), ("vertical_merge_algorithm_min_rows_to_activate", "1"))
+                  ("min_bytes_for_wide_part", "134217728"), ("vertical_merge_algorithm_min_rows_to_activate", "1"),
+                  ("concurrent_part_removal_threshold", "1000000"))
 """An insert that has returned has reached the disk: only then may the spool forget the records.
 
 A part of an insert is one file with all columns. By default one above 10 MiB has two files a column, some 270 that are each written
 and synced, which doubled the CPU time of an insert; merges make such parts, column by column, where all at once took 400 MiB.
+Merged parts are removed by one thread: from a hundred on, the engine starts up to 128 for it, which it never ends.
 """
 DROP_PARTS: Final = ("ttl_only_drop_parts", "1")
