@@ -129,8 +129,8 @@ def request_from(args: Arguments, now_ns: int) -> CompareRequest:
 
 
 def by(site: Site, args: Arguments) -> str:
-    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter (Alone where there are no
-    two), QueryError."""
+    """Where `by=` leads: the comparison of the two most frequent values of that field. Raises BadParameter (Alone where there are
+    no two), QueryError."""
     name, now_ns = args["by"].strip(), site.now_ns()
     wanted = request_from(args, now_ns)
     searched = verb.SearchRequest(q=wanted.q, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
