@@ -47,6 +47,26 @@ most = tuple(map(max, most, used()))
 store.close()
 print(*most, rows, *kinds)
 """
+REMOVING = """
+import os, sys, time
+from cutaway_collector.settings import Settings
+from cutaway_collector.store import open_store
+from store_helpers import spans_block
+
+store = open_store(Settings(data=sys.argv[1]))
+store.command("ALTER TABLE otel.otel_traces MODIFY SETTING old_parts_lifetime = 1, merge_tree_clear_old_parts_interval_seconds = 1")
+store.command("SYSTEM STOP MERGES otel.otel_traces")
+for number in range(130):
+    store.insert(spans_block(1, first=number), str(number))
+store.command("SYSTEM START MERGES otel.otel_traces")
+store.command("OPTIMIZE TABLE otel.otel_traces FINAL")
+until = time.monotonic() + 120
+while store.query("SELECT count() FROM system.parts WHERE table = 'otel_traces' AND NOT active").rows[0][0]:
+    assert time.monotonic() < until, "merged parts are removed"
+    time.sleep(0.1)
+print(len(os.listdir("/proc/self/task")))
+store.close()
+"""
 THREADS_MAX, FILES_MAX = 64 + 4 * (os.cpu_count() or 1), 512
 """Of a store alone, with pools of idle threads that it keeps; each thread of the engine has three files of its own open."""
 
@@ -131,3 +151,11 @@ def test_large_inserts_take_few_threads_and_files(tmp_path: Path) -> None:
     assert (int(rows), kinds) == (480_000, ["Compact"])
     assert int(threads) <= THREADS_MAX
     assert int(files) <= FILES_MAX
+
+
+@pytest.mark.slow
+def test_removing_many_merged_parts_takes_few_threads(tmp_path: Path) -> None:
+    """The engine keeps every thread it ever started: the removal of more than a hundred parts at once must not start as many."""
+    done = subprocess.run([sys.executable, "-c", REMOVING, str(tmp_path)], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})
+    assert int(done.stdout) <= THREADS_MAX
