@@ -21,11 +21,13 @@ from tests.bench import (
     collector_steady,
     detectors,
     healthy,
+    judging,
     scoring,
     sdk,
     sdk_cuda,
     search_peers,
     search_scale,
+    windows,
 )
 
 OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
@@ -69,11 +71,13 @@ def main() -> int:
         return collector_steady.main(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("suite", nargs="*", help="which to run (default: all)",
-                        choices=[[], "sdk", "collector", "scoring", "detectors", "healthy", "alerts", "sdk_cuda"])
+                        choices=[[], "sdk", "collector", "scoring", "judging", "windows", "detectors", "healthy", "alerts",
+                                 "sdk_cuda"])
     parser.add_argument("--rounds", type=int, default=9, help="pairs a figure")
     arguments = parser.parse_args()
     suites: dict[str, Callable[..., Iterable[tuple[str, str, str, list[tuple[float, float]]]]]] = {
         "collector": collector.figures, "sdk": sdk.figures, "scoring": scoring.figures,
+        "judging": judging.figures, "windows": windows.figures,
         "detectors": detectors.figures,
         "healthy": healthy.figures,
         "alerts": alerts.figures,
