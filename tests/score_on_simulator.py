@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numba import cuda
 from numba.cuda.cudadrv.driver import CudaAPIError
 
+from cutaway_collector.drift import multivariate
 from cutaway_collector.score import (
     attention,
     device,
@@ -81,6 +83,23 @@ def lost_in_the_middle() -> dict[str, Any]:
     return {"lost_said": said, "lost_rounds": np.array(rounds), "lost_names": names}
 
 
+def drifted() -> dict[str, Any]:
+    """MMD^2 and its p-value as the drift report computes them: on the GPU, and on one that is lost; which device is left."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(12, 3)), rng.normal(0.7, 1, size=(9, 3))
+    place = device.Device("auto")
+    kernel = partial(embedding.rbf, device=place)
+    found, names, working = [multivariate.mmd2(x, y, kernel=kernel)], [place.name], cuda.to_device
+
+    def dead(*_: Any) -> None:
+        raise CudaAPIError(719, "CUDA_ERROR_LAUNCH_FAILED")
+
+    cuda.to_device = dead
+    found.append(multivariate.mmd2(x, y, kernel=kernel))
+    cuda.to_device = working
+    return {"drift_found": np.array(found), "drift_names": [*names, place.name], "drift_x": x, "drift_y": y}
+
+
 def main(target: str) -> None:
     """Writes what every kernel gives, and which device `auto` chose."""
     assert "simulator" in cuda.current_context.__module__, "start me with NUMBA_ENABLE_CUDASIM=1"
@@ -89,7 +108,7 @@ def main(target: str) -> None:
     set_threads(FEW_THREADS)
     found = {f"case_{name}": case.kernels[2](*case.arguments) for name, case in cases(130).items()}
     np.savez(target, full_blocks=several, rows_of_nothing=of_nothing(), auto=device.Device("auto").name,
-             scorers=len(scorers("cuda")), **found, **lost_in_the_middle())
+             scorers=len(scorers("cuda")), **found, **lost_in_the_middle(), **drifted())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from cutaway_collector.baselines.compare import compare, histograms
 from cutaway_collector.baselines.together import together
 from cutaway_collector.drift.rule import ALPHA
 from cutaway_collector.errors import SettingsError
+from cutaway_collector.score.device import Device
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from drift_helpers import HOUR_NS, MODEL, SERVICE, START_NS
@@ -231,7 +232,7 @@ def test_a_correlation_that_broke_is_seen(store: ClickHouseStore, baseline: Base
     numbers["Perplexity"] = np.random.default_rng(16).permutation(numbers["Perplexity"])
     start, end = windows.add(numbers, 15)
     assert not shifted(store, (start, end)) & {"entropy", "perplexity"}
-    found = together(store, baseline, start, end, by_hour=False)
+    found = together(store, baseline, start, end, Device("cpu"), by_hour=False)
     # Not always the least p there can be: which generations are drawn follows the ids, and those the order of the tests.
     assert found.p < ALPHA
     assert not found.message
@@ -243,7 +244,7 @@ def test_the_foreign_generations_are_the_changed_ones(store: ClickHouseStore, ba
     warm, cold = made.healthy(rng, 300), made.cold(made.healthy(rng, 300))
     chosen = np.arange(300) % 4 == 0
     start, end = windows.add({name: np.where(chosen, cold[name], warm[name]) for name in warm}, 17)
-    found = together(store, baseline, start, end, by_hour=False)
+    found = together(store, baseline, start, end, Device("cpu"), by_hour=False)
     numbers = [int(span, 16) - 1 - 1_000_000 * Windows.taken for span, _, _ in found.foreign]
     assert sum(chosen[number] for number in numbers) >= 8
 
@@ -252,7 +253,7 @@ def test_where_the_reference_is_gone_it_says_so(store: ClickHouseStore, baseline
     """Sketches outlive the generations: without them there is no second opinion, and a reason."""
     start, end = windows.add(made.healthy(np.random.default_rng(18), 60), 18)
     gone = replace(baseline, start_ns=0, end_ns=HOUR_NS)
-    assert "still stored" in together(store, gone, start, end, by_hour=False).message
+    assert "still stored" in together(store, gone, start, end, Device("cpu"), by_hour=False).message
 
 
 # --- Pins -----------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from cutaway_collector.baselines import Baseline, Watch, drift_of, listed, pin, 
 from cutaway_collector.baselines.attributes import Scope
 from cutaway_collector.baselines.compare import compare, histograms
 from cutaway_collector.baselines.together import together
+from cutaway_collector.score.device import Device
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import create_app
@@ -113,7 +114,7 @@ def test_a_pin_outlives_its_data(store: ClickHouseStore) -> None:
     assert [(row.attribute, row.label, row.value, row.q) for row in after] == [(row.attribute, row.label, row.value, row.q)
                                                                               for row in before]
     assert "entropy" in {row.attribute for row in after if row.label == "shifted"}
-    assert "still stored" in together(store, one, LATER, LATER + HOUR_NS, by_hour=False).message
+    assert "still stored" in together(store, one, LATER, LATER + HOUR_NS, Device("cpu"), by_hour=False).message
     client = create_app(store, Settings(data="unused", score_device="cpu"), now_ns=lambda: LATER + 2 * HOUR_NS).test_client()
     assert client.get(f"/drift?baseline={one.id}&from={LATER}&to={LATER + HOUR_NS}&explain=1").status_code == 200
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from flask.testing import FlaskClient
 import drift_helpers as made
 from cutaway_collector.baselines import pin
 from cutaway_collector.baselines.attributes import Scope
-from cutaway_collector.baselines.embeddings import kernel_on
 from cutaway_collector.drift import multivariate
+from cutaway_collector.score import embedding
 from cutaway_collector.score.device import Device
 from cutaway_collector.score.embedding import median_distance, rbf_mmd2
 from cutaway_collector.settings import Settings
@@ -115,7 +116,7 @@ def test_the_number_is_that_of_the_kernel_and_of_the_double_sums(store: ClickHou
     """MMD^2 of the twin equals the scores' own streaming estimate with the same bandwidth, and the plain RBF kernel's."""
     rng = np.random.default_rng(5)
     x, y = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rng.normal(size=(70, 8)), rng.normal(0.3, 1, (50, 8))))
-    ours = multivariate.mmd2(x, y, kernel=kernel_on(Device("cpu")))
+    ours = multivariate.mmd2(x, y, kernel=partial(embedding.rbf, device=Device("cpu")))
     assert ours[0] == pytest.approx(rbf_mmd2(x, y, median_distance(x, y), Device("cpu")), abs=1e-9)
     assert ours == pytest.approx(multivariate.mmd2(x, y), abs=1e-9)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cutaway_collector.drift import multivariate
 from cutaway_collector.score import repetition, surprisal
 from score_cases import cases
 from score_helpers import fixed
@@ -74,6 +75,14 @@ def test_a_gpu_lost_between_two_scores_costs_none(simulated):
     assert simulated["lost_names"].tolist() == ["cuda", "cuda", "cpu", "cpu"]
     assert len(simulated["lost_said"]) == 1
     assert "CUDA_ERROR_LAUNCH_FAILED" in simulated["lost_said"][0]
+
+
+@pytest.mark.slow
+def test_drift_compares_on_the_gpu_and_goes_on_without(simulated):
+    """MMD^2 and its p-value of the drift report are plain NumPy's, on the GPU and when it dies; then the CPU stays chosen."""
+    expected = multivariate.mmd2(simulated["drift_x"], simulated["drift_y"])
+    np.testing.assert_allclose(simulated["drift_found"], [expected, expected], rtol=1e-9)
+    assert simulated["drift_names"].tolist() == ["cuda", "cpu"]
 
 
 COMPILE = """

@@ -18,7 +18,7 @@ from cutaway_collector.baselines.attributes import HOURS, Scope
 from cutaway_collector.baselines.pins import Baseline
 from cutaway_collector.contracts import Store
 from cutaway_collector.drift import multivariate, rule
-from cutaway_collector.drift.multivariate import Floats, Kernel
+from cutaway_collector.drift.multivariate import Floats
 from cutaway_collector.score import embedding
 from cutaway_collector.score.device import Device
 from cutaway_collector.search.points import Key
@@ -76,19 +76,8 @@ def _compared(of: Of, known: Known, reference: Sequence[Key], now: Sequence[Key]
         return found(message=f"{known.pending} texts are still being embedded: load this page again in a moment")
     if min(map(len, sides)) < rule.VALUES_MIN:
         return found(message=f"both windows need {rule.VALUES_MIN} texts that are still stored")
-    mmd2, p = multivariate.mmd2(np.stack(sides[0]), np.stack(sides[1]), kernel=kernel_on(device))
+    mmd2, p = multivariate.mmd2(np.stack(sides[0]), np.stack(sides[1]), kernel=partial(embedding.rbf, device=device))
     return found(mmd2=mmd2, p=p)
-
-
-def kernel_on(device: Device) -> Kernel:
-    """The RBF kernel of unit vectors on a device: |a - b|^2 = 2 - 2 cos, and the cosines are the scores' kernel for CPU and GPU."""
-
-    def kernel(points: Floats, bandwidth: float) -> Floats:
-        cosines = embedding.pairwise_cosine(points, points, device)
-        values: Floats = np.exp((cosines - 1) / bandwidth**2)
-        return values
-
-    return kernel
 
 
 def _sample(store: Store, scope: Scope, hours: list[int]) -> list[Key]:

@@ -19,6 +19,8 @@ from cutaway_collector.baselines.pins import Baseline
 from cutaway_collector.contracts import Store
 from cutaway_collector.drift import multivariate, rule
 from cutaway_collector.errors import SettingsError
+from cutaway_collector.score import embedding
+from cutaway_collector.score.device import Device
 
 SAMPLE_MAX: Final = 400
 """Generations of each window, chosen by the hash of their ids: the same ones at every look."""
@@ -51,8 +53,10 @@ class Together:
                 "message": self.message}
 
 
-def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, *, by_hour: bool) -> Together:
-    """Samples of both windows, compared. by_hour: of the reference the window's hours of the week alone. Raises StoreError."""
+def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, device: Device, *, by_hour: bool) -> Together:
+    """Samples of both windows, compared. device: where MMD^2's kernel runs. by_hour: of the reference the window's hours of the
+    week alone. Raises StoreError.
+    """
     scope = Scope(baseline.tenant, baseline.service, baseline.model, baseline.start_ns, baseline.end_ns, baseline.version)
     hours = attributes.hours_of(start_ns, end_ns) if by_hour else list(range(HOURS))
     _, reference = _sample(store, scope, hours)
@@ -67,7 +71,8 @@ def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, *, by
         whole = [side[np.isfinite(side).all(axis=1)] for side in sides]
         if min(map(len, whole)) >= rule.VALUES_MIN:
             ranks = _ranks(np.concatenate(whole))
-            mmd2, p = multivariate.mmd2(ranks[: len(whole[0])], ranks[len(whole[0]):])
+            mmd2, p = multivariate.mmd2(ranks[: len(whole[0])], ranks[len(whole[0]):],
+                                        kernel=partial(embedding.rbf, device=device))
     kept = present > 0
     if not kept.any():
         return found(mmd2=mmd2, p=p, message="no number is in both windows")

@@ -1,6 +1,7 @@
 """How alike are two sets of embeddings? Pairwise cosines, and RBF-MMD^2 between two windows. Holds no model and makes no embedding.
 
     pairwise_cosine   u . v / (|u| |v|) of every pair
+    rbf               k(x, y) = exp(-|x - y|^2 / 2 s^2) of every pair
     rbf_mmd2          the unbiased estimate of MMD^2 (Gretton et al. 2012, JMLR 13, equation 3), k(x, y) = exp(-|x - y|^2 / 2 s^2)
     median_distance   the usual s: the median distance between different vectors
 
@@ -122,6 +123,15 @@ def pairwise_cosine(x: npt.ArrayLike, y: npt.ArrayLike, device: Device) -> Float
         units.append(read_only(matrix / lengths[:, None], np.float64))
     cosines: Floats = np.clip(device.run(products_on_cpu, products_on_cuda, *units), -1.0, 1.0)
     return cosines
+
+
+def rbf(points: npt.ArrayLike, bandwidth: float, device: Device) -> Floats:
+    """[n, d] -> k of every pair of rows [n, n], its products on the device. bandwidth: s, above 0."""
+    rows = read_only(np.asarray(points, np.float64), np.float64)
+    squares = (rows * rows).sum(axis=1)
+    distances = squares[:, None] + squares - 2.0 * device.run(products_on_cpu, products_on_cuda, rows, rows)
+    kernel: Floats = np.exp(-np.maximum(distances, 0.0) / (2 * bandwidth**2))
+    return kernel
 
 
 def median_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

@@ -246,7 +246,7 @@ def _find(site: Site, args: Arguments, embedder: Embedder, tenant: str) -> _Foun
     explained, texts = None, list[TextDrift]()
     if rows and args.get("explain"):
         by_hour = rows[0].reference == "hour"
-        explained = together(site.store, one, *window, by_hour=by_hour)
+        explained = together(site.store, one, *window, embedder.device(), by_hour=by_hour)
         texts = embeddings.of_texts(site.store, one, *window, embedder.of(tenant), embedder.device(), by_hour=by_hour)
     before_ns = 2**63 - 1 if at is None else at + 12 * _length(site)
     stream = drift_stream.find(site, one, history, args, before_ns) if history or args.get("of") else None
@@ -311,7 +311,7 @@ def _row(row: Drift, shape: drift_charts.Shape | None) -> Row:
         title=title, unit=unit, name=row.attribute, shape=shape, before=show(row.reference_level), now=show(row.level),
         moved=row.moved,
         statistic=f"{_STATISTICS.get(row.statistic, row.statistic)} {figures.number(row.value)}", psi=figures.number(row.psi),
-        q=figures.ABSENT if row.q is None else "< 0.0001" if row.q < 1e-4 else figures.number(row.q), n=row.n,
+        q=figures.ABSENT if row.q is None else _p(row.q), n=row.n,
         reference_n=row.reference_n, verdict=row.label, since=since, version=row.change_version,
         url=_search(row.baseline, row.start_ns, row.end_ns, row))
 
@@ -330,13 +330,14 @@ def _search(one: Baseline, start_ns: int, end_ns: int, row: Drift | None = None)
 def _explained(found: Together, texts: Sequence[TextDrift]) -> Explained:
     said = []
     if found.p is not None:
-        said.append(f"MMD² {figures.number(found.mmd2)}, p {figures.number(found.p)}")
+        said.append(f"Their numbers, all at once, {'differ' if found.p < rule.ALPHA else 'cannot be told apart'} from those of the "
+                    f"reference: MMD² {figures.number(found.mmd2)} of their ranks, p {_p(found.p)}")
     if found.auc_p is not None:
-        said.append(f"a classifier tells both windows apart with AUC {figures.number(found.auc)}, "
-                    f"p {'< 0.0001' if found.auc_p < 1e-4 else figures.number(found.auc_p)}")
-    said.append(f"{found.n} generations against {found.reference_n}")
+        said.append(f"A classifier that sees them {'tells' if found.auc_p < rule.ALPHA else 'cannot tell'} both windows apart: "
+                    f"AUC {figures.number(found.auc)} where 0.5 is guessing, p {_p(found.auc_p)}")
     names = [name for name in attributes.NUMBERS if any(values[name] is not None for _, _, values in found.foreign)]
-    return Explained("; ".join(said), found.message, tuple(_of_texts(one) for one in texts),
+    return Explained(f"{found.n:,} generations of this window against {found.reference_n:,} of the reference", found.message,
+                     (*said, *map(_of_texts, texts)),
                      tuple(attributes.title(name)[0] for name in names), tuple(
         Foreign(span, urls.generation(span), drift_charts.percent(share), tuple(figures.number(values[name]) for name in names))
         for span, share, values in found.foreign))
@@ -347,8 +348,12 @@ def _of_texts(found: TextDrift) -> str:
     if found.p is None:
         return f"{name}: {found.message}"
     told = f"{name} {'differ in meaning' if found.p < rule.ALPHA else 'cannot be told apart'} from those of the reference"
-    return (f"{told}: MMD² {figures.number(found.mmd2)} of their embeddings, p {figures.number(found.p)}, "
-            f"{found.n} against {found.reference_n}")
+    return (f"{told}: MMD² {figures.number(found.mmd2)} of their embeddings, p {_p(found.p)}, {found.n:,} against "
+            f"{found.reference_n:,}")
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else figures.number(value)
 
 
 def _lanes(history: Sequence[Drift], axis: tuple[int, int], at_ns: int) -> tuple[Lane, ...]:
