@@ -9,18 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from cutaway_collector.drift import multivariate, rule, sketch, streams
+from cutaway_collector.drift import chart, multivariate, rule, sketch, streams
 from cutaway_collector.drift.rule import ALPHA, Comparison
+from cutaway_collector.windows import slope
+from window_helpers import surprisals
 
 RUNS = 2000
 STREAM = 1000
 ADWIN_LOOKS = STREAM // 32
 """River's ADWIN looks for a cut at every 32nd value."""
 ADWIN_DELTA = 0.002
+WEEK = 168
+"""Hourly windows that a chart follows."""
+SERIES = 24
+"""Windows among which the page of windows looks for a step."""
 REFERENCE = 5000
+ONCE_IN_A_WEEK = 1 - (1 - 1 / streams.RUN_LENGTH) ** WEEK
+"""How likely an alarm within WEEK windows is at the stated run length, when it is as likely in each."""
 SHARES = np.array([0.5, 0.3, 0.12, 0.05, 0.02, 0.008, 0.002])
 """Categories of a language mix: the rare ones are what makes chi-square err."""
 
@@ -80,6 +89,30 @@ def adwin(rng: np.random.Generator) -> bool:
     return bool(streams.adwin(rng.normal(size=STREAM).tolist(), delta=ADWIN_DELTA))
 
 
+def alarms(kind: chart.Kind, rng: np.random.Generator) -> bool:
+    """A calm week of hourly windows under the chart of alerts and of the drift page: does it alarm at all?"""
+    values = rng.normal(size=WEEK).tolist()
+    if kind == "adwin":  # its first cut is that of one detector that looks at every value, at a hundredth of the cost
+        return bool(streams.adwin(values, delta=chart.adwin_delta(streams.RUN_LENGTH), looks_every=1))
+    memory: tuple[float, ...] = ()
+    for z in values:
+        reading = chart.follow(kind, memory, z, streams.RUN_LENGTH)
+        if reading.alarm:
+            return True
+        memory = reading.memory
+    return False
+
+
+def rising(rng: np.random.Generator) -> bool:
+    """A window of the fewest answers that a verdict needs, whose surprisals are skewed, correlated and level."""
+    return slope.slope([surprisals(rng, 60) for _ in range(slope.ANSWERS_MIN)]).rising
+
+
+def step(rng: np.random.Generator) -> bool:
+    """A level series of window scores."""
+    return streams.step(rng.normal(size=SERIES).tolist(), seed=int(rng.integers(2**31)))[1] <= ALPHA
+
+
 RATES: dict[str, tuple[Callable[[np.random.Generator], bool], float]] = {
     "KS, 300 numbers": (lambda rng: shifted([numbers(rng, 300)]), ALPHA),
     "KS, 300 whole numbers": (lambda rng: shifted([numbers(rng, 300, whole=True)]), ALPHA),
@@ -90,6 +123,11 @@ RATES: dict[str, tuple[Callable[[np.random.Generator], bool], float]] = {
     "MMD^2 by permutation": (mmd, ALPHA),
     "domain classifier": (classifier, ALPHA),
     f"ADWIN, {STREAM} values": (adwin, ADWIN_LOOKS * ADWIN_DELTA),
+    f"CUSUM as alerts follow it, {WEEK} windows": (partial(alarms, "cusum"), ONCE_IN_A_WEEK),
+    f"EWMA as alerts follow it, {WEEK} windows": (partial(alarms, "ewma"), ONCE_IN_A_WEEK),
+    f"ADWIN as alerts follow it, {WEEK} windows": (partial(alarms, "adwin"), WEEK * chart.adwin_delta(streams.RUN_LENGTH)),
+    f"a step in {SERIES} windows' scores": (step, ALPHA),
+    f"rising surprisal of {slope.ANSWERS_MIN} answers": (rising, 0.01),
 }
 """Detector -> (one run, which may alarm; the level it claims)."""
 CHARTS: dict[str, Callable[[], streams.Cusum | streams.Ewma]] = {"CUSUM": streams.Cusum, "EWMA": streams.Ewma}

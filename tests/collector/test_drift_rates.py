@@ -7,7 +7,8 @@ import pytest
 from bench import detectors
 
 QUICK = dict.fromkeys(detectors.RATES, 300) | {"domain classifier": 100, f"ADWIN, {detectors.STREAM} values": 100,
-                                               "a window of twelve attributes": 80}
+                                               "a window of twelve attributes": 80,
+                                               f"a step in {detectors.SERIES} windows' scores": 100}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "domain classifier" else ())

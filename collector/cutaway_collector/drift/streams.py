@@ -90,12 +90,12 @@ def step(values: Sequence[float], *, permutations: int = 1999, seed: int = 0) ->
     return int(before[found[0].argmax()]), float((1 + reached) / (1 + permutations))
 
 
-def adwin(values: Iterable[float], *, delta: float = 0.002) -> list[int]:
+def adwin(values: Iterable[float], *, delta: float = 0.002, looks_every: int = 32) -> list[int]:
     """Indexes at which ADWIN (Bifet, Gavalda 2007) cuts its window, for a stream without a reference. delta: false cuts a look.
 
-    Raises SettingsError where river is missing.
+    looks_every: values between two looks. Raises SettingsError where river is missing.
     """
-    detector = _adwin(delta, looks_every=32)
+    detector = _adwin(delta, looks_every=looks_every)
     cuts = []
     for index, value in enumerate(values):
         detector.update(value)
