@@ -146,6 +146,7 @@ def test_what_comes_later_takes_its_place(page: Page, monkeypatch: pytest.Monkey
     page.route("**/search/picture?*", lambda route: held.append(route))
     page.goto("/search")
     expect(page.locator("plot-brush")).to_have_count(0)
+    page.locator("later-part .picture .later").wait_for()
     page.locator("later-part .segments a").first.focus()
     while not held:
         page.wait_for_timeout(20)

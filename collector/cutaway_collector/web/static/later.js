@@ -48,14 +48,16 @@ class LaterPart extends HTMLElement {
 
   async fetch() {
     this.watch.disconnect();
+    const inside = () => this.contains(document.activeElement);
+    const began = inside();
     const note = this.querySelector(".later");
     note?.replaceChildren(note.dataset.doing ?? "counting …");
     try {
       const part = await inTurn(() => (this.isConnected ? fragment(this.dataset.src) : Promise.reject(new Error("it is gone"))));
-      const inside = this.contains(document.activeElement);
+      // Who was in it with the keyboard and has not gone elsewhere stays there, at its first link.
+      const stays = inside() || (began && document.activeElement === document.body);
       this.replaceWith(part);
-      // Who was in it with the keyboard stays there, at its first link.
-      if (inside) part.querySelector("a, button, input")?.focus({ preventScroll: true });
+      if (stays) part.querySelector("a, button, input")?.focus({ preventScroll: true });
       part.dispatchEvent(new CustomEvent("came-later", { bubbles: true }));
     } catch (error) {
       note?.replaceChildren(`This did not come: ${error.message}.`);
