@@ -26,6 +26,8 @@ PINNED: Final[tuple[tuple[str, str], ...]] = (
 """Field, heading; the ones that are columns of their own first, since they are quickly counted."""
 WHEN_PRESENT: Final[tuple[tuple[str, str], ...]] = (("prompt.template", "Prompt template"), ("dataset", "Dataset"))
 """Attributes that have a place here when any match carries them."""
+SECONDS_MIN: Final = 0.25
+"""With less than this left no counting is begun: a sub-query that has begun is not stopped halfway."""
 ALONE_SECONDS: Final = 5.0
 """What a facet may take that was asked for alone."""
 
@@ -82,7 +84,7 @@ def rail(site: Site, state: State, request: verb.SearchRequest, matches: verb.Ex
     deadline = time.monotonic() + seconds
     for name, label in sorted(wanted, key=lambda entry: entry[0] != state.count):
         left = ALONE_SECONDS if name == state.count else deadline - time.monotonic()
-        counted = count(site, request, name, matches, left) if left > 0 else None
+        counted = count(site, request, name, matches, left) if left >= SECONDS_MIN else None
         # What was cut short here has another chance, with more time.
         counted = None if counted and counted["cut"] and name != state.count else counted
         if counted and name in present and not counted["values"] and name not in state.facets:

@@ -25,8 +25,6 @@ from cutaway_collector.web.site import Arguments, Site, Tab
 PAGE_SECONDS: Final = 0.7
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
-COUNT_SECONDS_MIN: Final = 0.25
-"""With less than this left counting is not begun: a sub-query that has begun is not stopped halfway."""
 FACET_EXTENT_SECONDS: Final = 1.0
 """What a facet that is counted alone may spend on how many match in all, which tells whether repetitions have to be minded."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
@@ -120,7 +118,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
     whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
     left = until - time.monotonic()
     uncounted = verb.Extent(Window(stats["start_ns"], stats["end_ns"]), 0, 0, 0, exact=False, cut=True)
-    matches = verb.extent(site.store, whole, seconds_max=left) if left >= COUNT_SECONDS_MIN else uncounted
+    matches = verb.extent(site.store, whole, seconds_max=left) if left >= search_rail.SECONDS_MIN else uncounted
     picture = search_picture.make(site, state, request, matches, len(rows), seconds=until - time.monotonic(), again=True)
     return SearchPage(
         query=state.q,
