@@ -29,8 +29,8 @@ RULES = TESTS.parent / "examples" / "alerts.yaml"
 FLAGS = ("--judge", "light,toxicity", "--judge-core-percent-max", "100", "--drift-interval-minutes", "1",
          "--alerts-interval-seconds", "2", "--windows-minutes", "0")
 QUICKER = {"lateness": "150s"}
-"""What of the rules differs here: they wait less for what is computed of a span, and drift has windows of a minute. Those over window
-scores find none: `tests/collector/test_alerts_windows.py` plants what they watch."""
+"""What of the rules differs here: they wait less for what is computed of a span, and drift has windows of a minute. Those over
+window scores find none: `tests/collector/test_alerts_windows.py` plants what they watch."""
 
 
 @dataclass(frozen=True)
