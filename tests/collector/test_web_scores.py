@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
+from cutaway_collector.web.pages import score_lines
 from scores_helpers import ScoreRow, score_of, scores_block
 from search_helpers import MODEL, OUTPUT, START_NS, Span, stored
 from web_helpers import XSS
@@ -52,6 +53,19 @@ def test_the_twin_of_a_trace_lists_its_scores(client: FlaskClient) -> None:
         (CHAT.span_id, 0, "toxicity", 0.125, "", "7", "judge"), (CHAT.span_id, 1, "toxicity", 0.5, "", "8", "judge"),
     )]
     assert client.get(f"/trace/{PLAIN.trace_id}.json").get_json()["spans"]
+
+
+@pytest.mark.parametrize(("plain", "told", "ahead"), [(3, 1, 4), (9, 0, 5), (30, 2, 2)])
+def test_scores_that_say_nothing_in_words_are_folded(plain: int, told: int, ahead: int) -> None:
+    """Few are all there; of many, those with a label, and where none has one the first five."""
+    score = {"span_id": "a", "sequence": 0, "value": 0.0, "label": "", "explanation": "", "source": "collector",
+             "scorer_version": "1"}
+    numbers = [{**score, "name": "loop_period", "sequence": place} for place in range(plain)]
+    words = [{**score, "name": "refusal", "label": "refused", "sequence": plain + place} for place in range(told)]
+    lines = score_lines.lines([*numbers, *words])
+
+    assert (len(lines), sum(line.ahead for line in lines)) == (plain + told, ahead)
+    assert {line.label for line in lines if line.ahead} >= ({"refused"} if told else set())
 
 
 def test_a_span_shows_its_scores(client: FlaskClient) -> None:

@@ -6,7 +6,7 @@ Not the look-up, which is the search's: what comes in is the newest score of eac
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cutaway_collector.search.scores import Score
@@ -15,12 +15,15 @@ from cutaway_collector.web.score_meanings import MEANINGS
 
 EXPLANATION_CHARS_MAX: Final = 2000
 LINES_MAX: Final = 500
+UNFOLDED_MAX: Final = 8
+"""So many scores are listed as they are; of more, those that say something in words stand before the fold."""
+AHEAD_AT_LEAST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
     """One score. meaning: a sentence, "" for one that is not ours. sequence: from 1, 0 where the whole trace is judged. cut:
-    characters of the explanation that are left out.
+    characters of the explanation that are left out. ahead: whether it stands before the fold.
     """
 
     name: str
@@ -33,12 +36,21 @@ class ScoreLine:
     source: str
     version: str
     url: str
+    ahead: bool
 
 
 def lines(scores: Iterable[Mapping[str, Any]]) -> tuple[ScoreLine, ...]:
-    """Scores as the search answers them -> lines, at most LINES_MAX, those of the whole trace first."""
+    """Scores as the search answers them -> lines, at most LINES_MAX, those of the whole trace first.
+
+    Judgements of others, of the whole trace, and with a label or an explanation stand before the fold; where there are none, and
+    where there are few scores, the first ones do.
+    """
     ordered = sorted(scores, key=lambda score: (score["span_id"] != "", score["sequence"], score["name"], score["source"]))
-    return tuple(_line(score) for score in ordered[:LINES_MAX])
+    made = [_line(score) for score in ordered[:LINES_MAX]]
+    if len(made) <= UNFOLDED_MAX or not any(line.ahead for line in made):
+        first = len(made) if len(made) <= UNFOLDED_MAX else AHEAD_AT_LEAST
+        return tuple(replace(line, ahead=place < first) for place, line in enumerate(made))
+    return tuple(made)
 
 
 def _line(score: Mapping[str, Any]) -> ScoreLine:
@@ -51,4 +63,5 @@ def _line(score: Mapping[str, Any]) -> ScoreLine:
         explanation[:EXPLANATION_CHARS_MAX], max(0, len(explanation) - EXPLANATION_CHARS_MAX), score["source"],
         score["scorer_version"],
         urls.search(q=f"{name}:*", sort=f"-{name}", from_="all"),
+        bool(score["label"] or explanation or meaning is None or not score["span_id"]),
     )
