@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, Counter
 
 from cutaway_collector import credentials
+from cutaway_collector.columns import TOKENS
 from cutaway_collector.credentials import Credentials
 from cutaway_collector.pipeline.letters import letter_block
 from cutaway_collector.search import storage
@@ -58,7 +59,8 @@ def test_columns_of_wide_parts_are_listed(store: ClickHouseStore) -> None:
     span = Span(9, attributes={MODEL: "gpt2"})
     store.command("ALTER TABLE otel.gen_ai_tokens MODIFY SETTING min_bytes_for_wide_part = 0")
     store.insert(tokens_block(span, [300], texts=None), "wide")
-    store.command("ALTER TABLE otel.gen_ai_tokens RESET SETTING min_bytes_for_wide_part")
+    own = dict(TOKENS.settings)["min_bytes_for_wide_part"]
+    store.command(f"ALTER TABLE otel.gen_ai_tokens MODIFY SETTING min_bytes_for_wide_part = {own}")
     found = storage.columns(store)
 
     assert {"gen_ai_tokens"} == {column.table for column in found}

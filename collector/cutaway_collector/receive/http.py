@@ -11,17 +11,17 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final, cast
 
 from cutaway_collector.contracts import Authenticate, Encoding, Submit, TlsFiles
-from cutaway_collector.errors import MethodNotAllowed, NotFound, Overloaded, RequestError, UnsupportedMedia
+from cutaway_collector.errors import MethodNotAllowed, NotFound, Overloaded, RequestError, SettingsError, UnsupportedMedia
 from cutaway_collector.receive.connection import Connection, Gone, Reply, last_words
 from cutaway_collector.receive.cors import Cors
 from cutaway_collector.receive.limits import Budget, Share, check_encoding, inflate
 from cutaway_collector.receive.replies import export_response, status_body, status_headers
-from cutaway_collector.receive.tls import Renewals, http_context, renew
+from cutaway_collector.receive.tls import Renewals, http_context
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,11 @@ class HttpReceiver:
             served = list(self._connections.items())
         for connection, _ in served:
             connection.stop()
-        deadline_s = time.monotonic() + STOP_SECONDS_MAX
+        _join(thread for _, thread in served)
         for connection, thread in served:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
                 connection.abort()
-                thread.join(STOP_SECONDS_MAX)
+        _join(thread for _, thread in served)
 
     # --- connections ------------------------------------------------------------------------------------------------------
 
@@ -93,8 +92,9 @@ class HttpReceiver:
         self._socket.settimeout(RENEWAL_SECONDS)
         renewals = Renewals(self._tls_files, "OTLP/HTTP") if self._tls_files is not None else None
         while not self._stopping.is_set():
-            if renewals is not None and self._tls is not None and self._tls_files is not None and renewals.found():
-                renew(self._tls, self._tls_files)
+            if renewals is not None and self._tls_files is not None and renewals.found():
+                with suppress(SettingsError):  # what changes meanwhile is found again
+                    self._tls = http_context(self._tls_files)  # a new one: handshakes under way go on with the one before
             try:
                 accepted, peer = self._socket.accept()
             except TimeoutError:
@@ -173,6 +173,13 @@ class HttpReceiver:
             share.give_back()
             with self._lock:
                 self._in_flight -= 1
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Waits for all of them, STOP_SECONDS_MAX together."""
+    deadline_s = time.monotonic() + STOP_SECONDS_MAX
+    for thread in threads:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
 
 
 def _media(headers: Mapping[str, str]) -> str:

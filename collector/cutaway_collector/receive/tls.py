@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -62,15 +61,6 @@ def http_context(files: TlsFiles) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise _unusable(files, error) from None
     return context
-
-
-def renew(context: ssl.SSLContext, files: TlsFiles) -> None:
-    """Puts files that `Renewals` has found into a context that is in use; what changes meanwhile is found again.
-
-    Its client CA stays: OpenSSL only adds to those it trusts.
-    """
-    with suppress(OSError, ValueError):
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
 
 
 def grpc_credentials(files: TlsFiles) -> grpc.ServerCredentials:
