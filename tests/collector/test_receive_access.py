@@ -287,6 +287,29 @@ def test_a_renewed_certificate_is_shown(submit: Recorder, tmp_path: Path, monkey
         grpc_receiver.close()
 
 
+def test_another_client_ca_counts_from_the_next_connection_on(
+    submit: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose clients were refused are let in, and the others are not any more."""
+    monkeypatch.setattr(http_module, "RENEWAL_SECONDS", 0.02)
+    files = written(tmp_path, SERVER, client_ca=True)
+    receiver = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=100_000, concurrency_max=8, threads=2, tls=files)
+
+    def let_in(client: str) -> bool:
+        try:
+            return over_http(receiver.address, CLIENTS[client]) == 200
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+    try:
+        assert [let_in(client) for client in ("right", "wrong CA")] == [True, False]
+        Path(files.client_ca).write_bytes(THEIRS.cert_pem.bytes())
+        eventually(lambda: let_in("wrong CA"))
+        assert not let_in("right")
+    finally:
+        receiver.close()
+
+
 def test_files_that_do_not_belong_together_are_an_error_at_start(submit: Recorder, tmp_path: Path) -> None:
     """Not a listener that fails every handshake."""
     files = written(tmp_path, SERVER, client_ca=False)
