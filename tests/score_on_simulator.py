@@ -80,6 +80,7 @@ def lost_in_the_middle() -> dict[str, Any]:
         rounds.append(np.vstack(list(found.values())))
         names.append(place.name)
     cuda.to_device = working
+    logging.getLogger("cutaway_collector.score.device").removeHandler(handler)
     return {"lost_said": said, "lost_rounds": np.array(rounds), "lost_names": names}
 
 
