@@ -158,6 +158,17 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreName:
+    """One name in gen_ai_scores. unit: "" for a plain number; source: who published the formula, "" for a plain statistic."""
+
+    name: str
+    scorer: str
+    unit: str
+    meaning: str
+    source: str = ""
+
+
 class Scorer(Protocol):
     """Judges sequences. `name` prefixes nothing: the keys of the result are the score names as stored and searched.
 

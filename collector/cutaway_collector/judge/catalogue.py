@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One name in gen_ai_scores. unit: "" for a plain number."""
-
-    name: str
-    scorer: str
-    unit: str
-    meaning: str
-
+from cutaway_collector.contracts import ScoreName as Score
 
 _CATEGORIES: Final = {
     "harassment": "insults and threats to whoever reads it", "hate": "hate against a group of people", "violence": "violence",

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One name in gen_ai_scores. unit: "" for a plain number; source: who published the formula, "" for a plain statistic."""
-
-    name: str
-    scorer: str
-    unit: str
-    meaning: str
-    source: str = ""
-
+from cutaway_collector.contracts import ScoreName as Score
 
 _S: Final = "surprisal"
 SCORES: Final[tuple[Score, ...]] = (
