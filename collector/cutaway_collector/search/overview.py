@@ -68,13 +68,24 @@ def models(store: Store, span: Window) -> tuple[list[Model], int]:
     text = (
         "SELECT GenAiModel, count() AS spans, countIf(StatusCode = 'Error'), sum(ifNull(OutputTokens, 0)), "
         "quantilesTDigestIf(0.5, 0.95)(TimeToFirstTokenS, isFinite(TimeToFirstTokenS)), "
-        f"{middle}, count() OVER () FROM {rows.table(store)} WHERE {span.condition(parameters)} AND GenAiModel != '' "
-        f"GROUP BY GenAiModel ORDER BY spans DESC, GenAiModel LIMIT {MODELS_MAX}"
+        f"{middle}, count() OVER () {_most_used(store, span, parameters)}"
     )
     found = store.query(text, parameters.values).rows
     listed = [Model(str(name), int(spans), int(errors), int(tokens), *(_known(value) for value in (*first, *others)))
               for name, spans, errors, tokens, first, *others, _ in found]
     return listed, int(found[0][-1]) if found else 0
+
+
+def names(store: Store, span: Window) -> list[str]:
+    """Those that `models` lists, in its order, without their figures. Raises StoreError."""
+    parameters = Parameters()
+    text = f"SELECT GenAiModel, count() AS spans {_most_used(store, span, parameters)}"
+    return [str(name) for name, _ in store.query(text, parameters.values).rows]
+
+
+def _most_used(store: Store, span: Window, parameters: Parameters) -> str:
+    return (f"FROM {rows.table(store)} WHERE {span.condition(parameters)} AND GenAiModel != '' "
+            f"GROUP BY GenAiModel ORDER BY spans DESC, GenAiModel LIMIT {MODELS_MAX}")
 
 
 def _known(value: Any) -> float | None:

@@ -126,7 +126,7 @@ def make(site: Site, span: Window, asked: str, models: Sequence[str], recent: Re
 def fragment(site: Site, args: Arguments, recent: Recent, tenant: str) -> ChangesPart:
     """The part by itself. Raises BadParameter, StoreError."""
     asked, span = asked_for(args, site.now_ns())
-    return make(site, span, asked, _names(site, span), recent, tenant)
+    return make(site, span, asked, queries.names(site.store, span), recent, tenant)
 
 
 def twin(site: Site, args: Arguments, recent: Recent, tenant: str) -> dict[str, Any]:
@@ -137,11 +137,7 @@ def twin(site: Site, args: Arguments, recent: Recent, tenant: str) -> dict[str, 
         {"model": one.model, "then": one.then_n, "now": one.now_n, "comparable": one.comparable,
          "metrics": [attribute_shown(metric) for metric in one.metrics],
          "attributes": [attribute_shown(card) for card in one.cards]}
-        for one in _computed(site, span, asked, _names(site, span), recent, tenant)]}
-
-
-def _names(site: Site, span: Window) -> list[str]:
-    return [one.name for one in queries.models(site.store, span)[0]]
+        for one in _computed(site, span, asked, queries.names(site.store, span), recent, tenant)]}
 
 
 def _computed(site: Site, span: Window, asked: str, models: Sequence[str], recent: Recent, tenant: str) -> list[Changes]:
