@@ -18,7 +18,8 @@ START_NS = (time.time_ns() // 10**9 - 3600) * 10**9 + 123_456_789
 """An hour ago, so that retention keeps it, with nanoseconds that a float would lose."""
 MODEL = "gen_ai.request.model"
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
-TTFT, PERPLEXITY = "cutaway.time_to_first_token", "cutaway.output.perplexity"
+TTFT, TPOT = "cutaway.time_to_first_token", "cutaway.time_per_output_token"
+PERPLEXITY = "cutaway.output.perplexity"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 import web_helpers as world
 from cutaway_collector.settings import Settings
-from cutaway_collector.web import create_app, times
+from cutaway_collector.web import create_app, figures, times
 from search_helpers import Span
 
 OTHER, THIRD = 301, 302
@@ -83,10 +83,20 @@ def test_windows_offer_only_a_way_that_leads_elsewhere(client: FlaskClient) -> N
 
 
 def test_the_column_of_tokens_a_second_is_what_the_query_means(client: FlaskClient) -> None:
-    """`tps:` counts output tokens by the duration of the span, and so does the column of that name."""
+    """`tps:` is the pace of decoding, from the first token on where its time is known, and so is the column of that name."""
     rows = client.get("/search.json?q=tps:>40&limit=20").get_json()["rows"]
     page = client.get("/search?q=tps:>40&limit=20&cols=tps").text
     shown = [float(text.replace("\u202f", "")) for text in re.findall(r'<td class="num tps">([\d.\u202f]+)</td>', page)]
 
     assert len(rows) == 20
-    assert shown == pytest.approx([row["output_tokens"] / row["duration_ns"] * 1e9 for row in rows], rel=0.005)
+    assert shown == pytest.approx([1 / row["tpot_s"] for row in rows], rel=0.005)
+
+
+@pytest.mark.parametrize(("known", "pace"), [
+    ({"tpot_s": 0.02, "ttft_s": 1.0}, 50), ({"ttft_s": 1.0}, 33), ({"ttft_s": 4.5}, 25), ({}, 25), ({"output_tokens": None}, None),
+])
+def test_the_pace_of_a_row_is_that_of_decoding_where_its_times_are_known(known: dict[str, float], pace: float | None) -> None:
+    """100 tokens in 4 s, the first after one: 99 in three; a first token after the end is no time to reckon with."""
+    row = {"output_tokens": 100, "duration_ns": 4 * 10**9, "ttft_s": None, "tpot_s": None} | known
+
+    assert figures.tokens_a_second(row) == (None if pace is None else pytest.approx(pace))

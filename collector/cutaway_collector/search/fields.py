@@ -90,6 +90,11 @@ _FINISH: Final = f"SpanAttributes['{c.RESPONSE_FINISH_REASONS}']"
 _ENERGY: Final = f"SpanAttributes['{c.MACHINE_GPU_ENERGY}']"
 """One number a GPU. Summed, for it is what the call cost; no column, since few senders count energy."""
 _ENVIRONMENT: Final = "deployment.environment"
+_TPS: Final = ("(multiIf(TimePerOutputTokenS > 0, 1 / TimePerOutputTokenS, "
+               "OutputTokens > 1 AND TimeToFirstTokenS > 0 AND Duration / 1000000000. > TimeToFirstTokenS, "
+               "(OutputTokens - 1) / (Duration / 1000000000. - TimeToFirstTokenS), "
+               "OutputTokens / nullIf(Duration / 1000000000., 0.)))")
+"""The pace of decoding: waiting for the first token is no slowness of the others. Whoever says no times has the span's duration."""
 
 FIELDS: Final[tuple[Field, ...]] = (
     _column("trace", "TraceId", "trace_id", "traceid", phrase="trace id"),
@@ -113,8 +118,9 @@ FIELDS: Final[tuple[Field, ...]] = (
           "total tokens", True),
     _column("ttft", "TimeToFirstTokenS", "ttft_s", unit="s", phrase="time to first token"),
     _column("tpot", "TimePerOutputTokenS", "tpot_s", unit="s", phrase="time per output token"),
-    Field("tps", ("tok/s", "throughput"), "(OutputTokens / nullIf(Duration / 1000000000., 0.))", "number", "tokens/s",
-          "output tokens by the duration of the span", "output tokens a second", True),
+    Field("tps", ("tok/s", "throughput"), _TPS, "number", "tokens/s",
+          "output tokens a second while decoding; by the duration of the span where no token has a time",
+          "output tokens a second", True),
     _column("perplexity", "Perplexity", "ppl"),
     _column("surprisal", "SurprisalMean", "surprisal.mean", "surprisal_mean", unit="nats", phrase="mean surprisal"),
     _column("surprisal.max", "SurprisalMax", "surprisal_max", unit="nats", phrase="largest surprisal"),

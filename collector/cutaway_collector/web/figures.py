@@ -6,7 +6,7 @@ Not for the JSON twins, which carry plain numbers in base units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cutaway_collector.web import times
@@ -79,6 +79,17 @@ def rate(seconds_each: float | None) -> str:
     return ABSENT if not seconds_each or not math.isfinite(seconds_each) else number(1 / seconds_each)
 
 
+def tokens_a_second(row: Mapping[str, Any]) -> float | None:
+    """The field `tps` of a row: the pace of its decoding, else its tokens by the span's duration; None where unknown."""
+    tokens, first_s, each_s, span_s = row["output_tokens"], row["ttft_s"], row["tpot_s"], row["duration_ns"] / times.NS
+    if each_s is not None and each_s > 0:
+        return float(1 / each_s)
+    if tokens is None or not span_s:
+        return None
+    decoded = tokens > 1 and first_s is not None and 0 < first_s < span_s
+    return float((tokens - 1) / (span_s - first_s) if decoded else tokens / span_s)
+
+
 def shade(value: float | None, full: float) -> int:
     """The colour class of a value: 0 at zero, 15 from `full` on; -1 for None and NaN. Senders' numbers may be of any size."""
     if value is None or math.isnan(value):
@@ -144,6 +155,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "duration": duration,
     "seconds": seconds,
     "rate": rate,
+    "tokens_a_second": tokens_a_second,
     "clock": clock,
     "day": day,
     "iso": times.iso,

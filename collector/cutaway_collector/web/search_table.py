@@ -36,7 +36,7 @@ OFTEN_WANTED: Final = ("entropy", "finish", "env", "operation")
 _NOTES: Final = {
     "tokens": "input tokens → output tokens; below, output tokens a second while decoding",
     "ttft": "time to the first token",
-    "tps": "output tokens by the duration of the span, which is what tps: in a query means",
+    "tps": "output tokens a second while decoding, as tps: in a query; by the duration of the span where no token has a time",
     "surprisal": "mean surprisal / that of the least expected token, in nats; below, from the first token to the last",
 }
 

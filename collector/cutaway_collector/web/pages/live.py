@@ -174,5 +174,6 @@ def _line(row: Mapping[str, Any]) -> Line:
         model=said(row["model"]) or figures.ABSENT, failed=str(row["status"]).lower() == "error", why=said(row["status_message"]),
         duration=figures.duration(row["duration_ns"]),
         tokens=figures.ABSENT if tokens is None else f"{figures.count(row['input_tokens'] or 0)} → {figures.count(tokens)}",
-        ttft=figures.seconds(row["ttft_s"]), rate=figures.rate(row["tpot_s"]), perplexity=figures.number(row["perplexity"]),
+        ttft=figures.seconds(row["ttft_s"]), rate=figures.number(figures.tokens_a_second(row)),
+        perplexity=figures.number(row["perplexity"]),
         heat="" if mean is None else f"q{figures.shade(mean, SURPRISAL_FULL_NATS)}")

@@ -147,7 +147,7 @@ def _figures(one: Model) -> tuple[tuple[str, str, str], ...]:
     shown = (
         ("first token p50", figures.seconds(one.ttft_p50_s), "median time to first token"),
         ("p95", figures.seconds(one.ttft_p95_s), "95th percentile of the time to first token"),
-        ("tokens/s", figures.number(one.tokens_per_s), "median of output tokens by duration"),
+        ("tokens/s", figures.number(one.tokens_per_s), "median of output tokens a second while decoding"),
         ("perplexity", figures.number(one.perplexity), "median over spans"),
         ("surprisal", figures.number(one.surprisal), "median of the mean surprisal, nats"),
         ("attention entropy", figures.number(one.attention_entropy), "median of the mean attention entropy, nats"),
