@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
 from cutaway_collector.score import attention, embedding, histogram, length, rauq, repetition, surprisal, tdigest, trend
 from score_helpers import (
@@ -146,14 +146,26 @@ def _tdigest() -> Case:
     return Case("tdigest", _of(tdigest), ragged(rows, np.float64), expected)
 
 
-def _embeddings() -> Iterator[Case]:
+def _embeddings(longest: int) -> Iterator[Case]:
+    """With long rows more vectors than a stripe holds, and not a multiple of it."""
     random = np.random.default_rng(9)
-    x, y = fixed(random.normal(size=(37, 16))), fixed(random.normal(0.5, 2.0, size=(29, 16)))
-    units = [fixed(matrix / np.linalg.norm(matrix, axis=1, keepdims=True)) for matrix in (x, y)]
+    many, fewer = (longest, longest - 43) if longest > embedding.STRIPE else (37, 29)
+    x, y = fixed(random.normal(size=(many, 16))), fixed(random.normal(0.5, 2.0, size=(fewer, 16)))
+    units = [fixed(matrix / np.linalg.norm(matrix, axis=1, keepdims=True)) for matrix in (x[:37], y[:29])]
     yield Case("cosine", (embedding.reference_cosine, embedding.products_on_cpu, embedding.products_on_cuda), tuple(units),
-               lambda: 1 - cdist(x, y, "cosine"), 1e-9, 1e-12)
-    yield Case("kernel_sums", (embedding.reference_sums, embedding.sums_on_cpu, embedding.sums_on_cuda), (x, y, 3.0),
-               lambda: np.exp(-cdist(x, y, "sqeuclidean") / 18).sum(axis=1), 1e-9)
+               lambda: 1 - cdist(x[:37], y[:29], "cosine"), 1e-9, 1e-12)
+    yield Case("cosine_of_one_set", (embedding.reference_cosine, embedding.products_on_cpu, embedding.products_on_cuda),
+               (units[0], units[0]), lambda: 1 - cdist(x[:37], x[:37], "cosine"), 1e-9, 1e-12)
+    sums = (embedding.reference_sums, embedding.sums_on_cpu, embedding.sums_on_cuda)
+    for name, left, right in (("kernel_sums", x, y), ("kernel_sums_of_few", x[:1], y[:0])):
+        yield Case(name, sums, (left, right, 3.0), lambda left=left, right=right: [
+            np.exp(-distances / 18).sum() for distances in (
+                pdist(left, "sqeuclidean"), pdist(right, "sqeuclidean") if len(right) else np.zeros(0),
+                cdist(left, right, "sqeuclidean"))], 1e-9)
+    # So far apart that the kernel is next to nothing, and beyond what an exponential can say: 0, not a number that wrapped around.
+    for name, bandwidth in (("gram", 3.0), ("gram_of_far_ones", 0.02)):
+        yield Case(name, (embedding.reference_gram, embedding.gram_on_cpu, embedding.gram_on_cuda), (x, bandwidth),
+                   lambda bandwidth=bandwidth: np.exp(-cdist(x, x, "sqeuclidean") / (2 * bandwidth**2)), 1e-9, 1e-300)
 
 
 def cases(longest: int = 600) -> dict[str, Case]:
@@ -171,6 +183,6 @@ def cases(longest: int = 600) -> dict[str, Case]:
              lambda: [share_oracle(table.tolist(), lambda mean: mean < 0.05) for table in layered], 0.0),
         Case("sinks", _of(attention), (*shapes, 0.3, True),
              lambda: [share_oracle(table.tolist(), lambda mean: mean > 0.3) for table in layered], 0.0),
-        _rauq(), _length(), _histogram(), _tdigest(), *_embeddings(),
+        _rauq(), _length(), _histogram(), _tdigest(), *_embeddings(longest),
     ]
     return {case.name: case for case in made}

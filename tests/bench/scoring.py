@@ -18,6 +18,7 @@ import numba
 import numpy as np
 import torch
 from tests.bench import scoring_torch
+from threadpoolctl import threadpool_limits
 
 from cutaway_collector import decode, score
 from cutaway_collector.commands.load import make_request
@@ -26,6 +27,7 @@ from cutaway_collector.score import attention, embedding, histogram, length, rau
 from cutaway_collector.settings import Settings
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import native, open_store
+from cutaway_collector.windows import diversity
 
 Pairs = list[tuple[float, float]]
 Kernel = Callable[..., Any]
@@ -82,6 +84,11 @@ def _family(name: str, module: Any, vectorised: Kernel, arguments: Callable[[Wor
     return Family(name, module.on_cpu, module.reference, vectorised, arguments, **more)
 
 
+def _mean_cosine(x: Any) -> float:
+    pairs = [a @ b for row, a in enumerate(x) for b in x[row + 1:]]
+    return float(np.mean(pairs))
+
+
 SERIES = (
     _family("surprisal (12 figures)", surprisal, scoring_torch.surprisal, lambda work: (work.surprisals, work.offsets)),
     _family("repetition (4 figures)", repetition, scoring_torch.repetition, lambda work: (work.ids, work.offsets)),
@@ -105,10 +112,12 @@ OF_WINDOWS = (
             counted=lambda work: work.means.size, unit="figures/s a core"),
     _family("histogram (64 bins)", histogram, scoring_torch.histogram, lambda work: (work.doubles, work.offsets, EDGES)),
     _family("t-digest", tdigest, scoring_torch.tdigest, lambda work: (work.doubles, work.offsets)),
-    Family("pairwise cosines (384 wide)", embedding.products_on_cpu, embedding.reference_cosine, scoring_torch.cosine,
-           lambda work: (work.x, work.y), counted=lambda work: len(work.x) * len(work.y), unit="pairs/s a core"),
-    Family("RBF-MMD sums (384 wide)", embedding.sums_on_cpu, embedding.reference_sums, scoring_torch.sums,
-           lambda work: (work.x, work.y, 1.4), counted=lambda work: len(work.x) * len(work.y), unit="pairs/s a core"),
+    Family("cosines of a window, each (384 wide)", embedding.products_on_cpu, embedding.reference_cosine, scoring_torch.cosine,
+           lambda work: (work.x, work.x), counted=lambda work: len(work.x) ** 2, unit="pairs/s a core"),
+    Family("cosines of a window, their mean", diversity.mean_pairwise_cosine, _mean_cosine, scoring_torch.mean_cosine,
+           lambda work: (work.x,), counted=lambda work: len(work.x) ** 2, unit="pairs/s a core"),
+    Family("RBF-MMD of two windows (384 wide)", embedding.sums_on_cpu, embedding.reference_sums, scoring_torch.sums,
+           lambda work: (work.x, work.y, 1.4), counted=lambda work: 2 * len(work.x) ** 2, unit="pairs/s a core"),
 )
 """What jobs call for windows of many sequences."""
 
@@ -121,6 +130,7 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
     threads = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(1)
     torch.set_num_threads(1)
+    blas = threadpool_limits(1, "blas")
     for families, what in ((SERIES, f"all token series ({FIGURES} figures)"), (OF_HEADS, "all of attention (4 figures)"),
                            (OF_WINDOWS, "")):
         measured = [(family.name, family.unit, *_measured(family, rounds)) for family in families]
@@ -132,6 +142,7 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
             yield name, unit, "torch, padded and vectorised", vectorised
     numba.set_num_threads(threads[0])
     torch.set_num_threads(threads[1])
+    blas.restore_original_limits()
     for tokens in (64, 512):
         payload = make_request(SPANS, tokens, random.Random(1), time.time_ns()).SerializeToString()
         yield f"decode and encode with scores ({tokens} tokens)", "spans/CPU s", "the same without scores", [

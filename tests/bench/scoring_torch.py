@@ -135,8 +135,18 @@ def cosine(x: Array, y: Array) -> Array:
     return np.asarray(torch.from_numpy(x) @ torch.from_numpy(y).T)
 
 
+def mean_cosine(x: Array) -> Array:
+    """Over all pairs of different vectors of length 1."""
+    a = torch.from_numpy(x)
+    return np.asarray(((a @ a.T).sum() - len(x)) / (len(x) * (len(x) - 1)))
+
+
 def sums(x: Array, y: Array, bandwidth: float) -> Array:
-    """Row sums of the Gaussian kernel."""
+    """Sums of the Gaussian kernel over the pairs within x, within y, and across."""
     a, b = torch.from_numpy(x), torch.from_numpy(y)
-    squares = ((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T).clamp(min=0)
-    return np.asarray((-squares / (2 * math.pow(bandwidth, 2))).exp().sum(1))
+
+    def kernel(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        squares = ((left * left).sum(1)[:, None] + (right * right).sum(1) - 2 * left @ right.T).clamp(min=0)
+        return (-squares / (2 * math.pow(bandwidth, 2))).exp().sum()
+
+    return np.asarray(torch.stack([(kernel(a, a) - len(x)) / 2, (kernel(b, b) - len(y)) / 2, kernel(a, b)]))

@@ -102,8 +102,9 @@ for kernel, signature in (
     (attention._cuda, void(one(float32), one(int64), one(int64), float64, boolean, one(float64))),
     (rauq._cuda, void(one(float32), one(int64), one(float32), one(int64), one(int64), one(int64), one(float64), one(float64))),
     (length._cuda, void(one(float64), one(float64), one(int64), one(float64))),
-    (embedding._exp_sums_there, void(two(float64), two(float64), float64, one(float64))),
-    (embedding._products_there, void(two(float64), two(float64), two(float64))),
+    (embedding._exp_sums_there, void(two(float64), two(float64), float64, boolean, one(float64))),
+    (embedding._gram_there, void(two(float64), float64, two(float64))),
+    (embedding._products_there, void(two(float64), two(float64), boolean, two(float64))),
     (histogram._cuda, void(one(float64), one(int64), one(float64), two(int64))),
     (tdigest._cuda, void(one(float64), one(int64), one(int64), one(float64), two(int64), two(float64))),
 ):

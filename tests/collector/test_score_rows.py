@@ -279,8 +279,8 @@ def test_cuda_without_a_gpu_is_a_settings_error(monkeypatch):
 
 def test_warm_up_compiles_what_scoring_uses():
     """After warm_up, scoring compiles nothing more, whether the arrays are writable or not."""
-    kernels = [attention._cpu, embedding._exp_sums, histogram._cpu, length._cpu, rauq._cpu, repetition._cpu, surprisal._cpu,
-               tdigest._cpu, trend._cpu]
+    kernels = [attention._cpu, embedding._exp_sums, embedding._exp_in_place, histogram._cpu, length._cpu, rauq._cpu,
+               repetition._cpu, surprisal._cpu, tdigest._cpu, trend._cpu]
     warm_up()
     before = [len(kernel.signatures) for kernel in kernels]
     assert min(before) > 0
@@ -291,6 +291,7 @@ def test_warm_up_compiles_what_scoring_uses():
                 column.values.flags.writeable = False
         score_block(block, scorers("cpu"), now_ms=0, on_failure=never)
     embedding.rbf_mmd2(np.ones((4, 2), np.float32), np.zeros((3, 2)), 2.0, place)
+    embedding.rbf(np.zeros((embedding.STRIPE + 1, 2)), 2.0, place)
     histogram.histogram([1, 2, 3], [0, 2], place)
     length.length_adjusted([1, 2, 3], [3, 4, 5], [0, 3], place)
     tdigest.digest(np.ones(5, np.float32), place)

@@ -75,6 +75,7 @@ def warm_up(device: Choice = "auto") -> None:
         vectors = np.eye(3)
         embedding.pairwise_cosine(vectors, vectors, place)
         embedding.rbf_mmd2(vectors, vectors, 1.0, place)
+        embedding.rbf(vectors, 1.0, place)
         histogram.histogram(vectors, [0.0, 1.0], place)
         tdigest.digest([0.0, 1.0], place)
         length.length_adjusted([0.0, 1.0], [1, 2], [0, 2], place)

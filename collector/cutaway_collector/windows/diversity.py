@@ -104,12 +104,16 @@ def unit(rows: Floats) -> Floats:
     return out
 
 
-def mean_pairwise_cosine(similarities: Floats) -> float:
-    """Cosines [n, n] -> their mean over all pairs of two different answers; NaN below two."""
-    count = similarities.shape[0]
+def mean_pairwise_cosine(vectors: Floats) -> float:
+    """Unit vectors, or zeros, [n, d] -> mean cosine over all pairs of two different answers; NaN below two.
+
+    Of no pair by itself: |sum of v|^2 is the sum over all pairs, those of a vector with itself among them.
+    """
+    count = vectors.shape[0]
     if count < 2:
         return math.nan
-    return float((similarities.sum() - np.trace(similarities)) / (count * (count - 1)))
+    total = vectors.sum(axis=0)
+    return float((total @ total - np.einsum("ij,ij->", vectors, vectors)) / (count * (count - 1)))
 
 
 def vendi(similarities: Floats) -> float:

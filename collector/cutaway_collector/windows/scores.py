@@ -93,7 +93,7 @@ def _diversity(answers: Sequence[Answer], embed: Embed | None) -> list[WindowSco
     one, two = grams(rows, 2)
     found = vectors(rows)
     near = found @ found.T
-    cosine, different = mean_pairwise_cosine(near), vendi(near)
+    cosine, different = mean_pairwise_cosine(found), vendi(near)
     alike = clusters(near)
     examples = _traces(judged[place] for place in alike[0]) if alike else ()
     collapsed = cosine >= COLLAPSED_COSINE
@@ -116,7 +116,7 @@ def _semantic(judged: Sequence[Answer], embed: Embed | None) -> list[WindowScore
         return []
     meant = unit(found)
     cosines = meant @ meant.T
-    return [WindowScore("semantic_cosine", mean_pairwise_cosine(cosines), len(texts)),
+    return [WindowScore("semantic_cosine", mean_pairwise_cosine(meant), len(texts)),
             WindowScore("semantic_vendi_share", vendi(cosines) / len(texts), len(texts))]
 
 
