@@ -112,8 +112,12 @@ THEIRS = [Span(1, "root", 904, status="Error"), Span(2, "mid", 904, 1), Span(9, 
 MINE = [Span(3, "leaf", 904, 2), Span(4, "leaf", 904, 3)]
 
 
-def _of(tenant: str, spans: list[Span]) -> Block:
-    block = spans_block([replace(span, start_ns=TENANTS_NS) for span in spans])
+LONG_NS, LONG_HOURS = START_NS - 900 * HOUR, 300
+LONG = [Span(1, "root", 906, status="Error", start_ns=LONG_NS), Span(2, "leaf", 906, 1, start_ns=LONG_NS + LONG_HOURS * HOUR)]
+
+
+def _of(tenant: str, spans: list[Span], at_ns: int = TENANTS_NS) -> Block:
+    block = spans_block([replace(span, start_ns=at_ns or span.start_ns) for span in spans])
     block.columns["TenantId"] = Strings.of([tenant] * len(spans))
     return block
 
@@ -121,7 +125,8 @@ def _of(tenant: str, spans: list[Span]) -> Block:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     worlds = [*SPANS, *EDGES, *CHAIN]
-    with stored(Path(tmp_path_factory.mktemp("search-spansets")), worlds, _of("zoo", THEIRS), _of("acme", MINE)) as opened:
+    tenants = _of("zoo", THEIRS), _of("acme", MINE), _of("acme", LONG, 0)
+    with stored(Path(tmp_path_factory.mktemp("search-spansets")), worlds, *tenants) as opened:
         yield opened
 
 
@@ -189,6 +194,17 @@ def test_other_spans_of_a_trace_are_found_beyond_the_time_range(store: Store) ->
     """A range does not cut a trace in two, up to the slack; what lies further away is as if it were not there."""
     for kind in ("any", "parent", "ancestor"):
         assert found(store, f"{kind}{{is:error}}", EDGES_NS) == {identity(EDGES[1])}
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_a_trace_that_runs_for_days_is_seen_whole_from_its_newest_span(store: Store, tenant: str) -> None:
+    """The newest stretch of a long range holds its last span alone; what it is asked about happened twelve days before."""
+    seen = TenantStore(store, lambda: tenant)
+    asked = SearchRequest(start_ns=LONG_NS, end_ns=LONG_NS + (LONG_HOURS + 1) * HOUR, limit=1)
+    for kind in ("any", "parent", "ancestor"):
+        rows = find(seen, replace(asked, q=f"{kind}{{is:error}}"), rows_max=1)["rows"]
+        assert [row["name"] for row in rows] == ["leaf"]
+    assert find(seen, replace(asked, q="none{is:error}"), rows_max=1)["rows"] == []
 
 
 def test_a_tenant_sees_no_others_through_braces(store: Store) -> None:

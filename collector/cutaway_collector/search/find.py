@@ -17,6 +17,7 @@ from cutaway_collector.search.order import Order
 from cutaway_collector.search.parameters import Parameters
 from cutaway_collector.search.request import COLUMNS_MAX
 from cutaway_collector.search.request import SearchRequest as SearchRequest
+from cutaway_collector.search.tree import SpanSet, walk
 from cutaway_collector.search.window import Window
 
 REPETITION: Final = 2
@@ -106,16 +107,17 @@ def _first(
     The tables are not sorted by time alone: the newest rows of a range cost as much as all of it, those of a stretch do not.
     """
     pieces: Sequence[Window] = (span,)
-    condition = sql.condition(tree, Parameters(database=store.database))
-    if by.expression is None and " RECURSIVE " not in condition:
+    asks_of_traces = any(isinstance(node, SpanSet) for node in walk(tree))
+    if by.expression is None:
         pieces = _stretches(span, position.timestamp_ns if position else None, newest_first=by.newest_first != backwards)
-        # A sub-query looks at the whole range, and is run again for each stretch.
-        if " FROM " in condition and len(pieces) > 2:
-            pieces = [_joined(pieces[:2]), _joined(pieces[2:])]
+        if asks_of_traces and len(pieces) > 3:
+            pieces = [*pieces[:2], _joined(pieces[2:])]
     found: list[Sequence[Any]] = []
     results: list[Result] = []
     for piece in pieces:
-        text, parameters = _query(store, tree, span, by, position, wanted - len(found), backwards, piece)
+        # The last stretch is most of the range: looking up which traces it has would cost more than it saves.
+        reach = span if piece == pieces[-1] else window.of_traces(store, piece, span) if asks_of_traces else piece
+        text, parameters = _query(store, tree, span, by, position, wanted - len(found), backwards, piece, reach)
         left = rows.seconds_left(seconds_max, sum(one.elapsed_s for one in results))
         results.append(rows.run(store, text, parameters, tree, seconds_max=left))
         found += results[-1].rows
@@ -153,16 +155,16 @@ def _stretches(span: Window, at_ns: int | None, *, newest_first: bool) -> list[W
 
 def _query(
     store: Store, tree: language.Node, span: Window, by: Order, position: Cursor | None, limit: int, backwards: bool,
-    piece: Window | None = None,
+    piece: Window | None = None, reach: Window | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """SELECT and values of the first `limit` rows behind the position, or of the last ones before it, nearest first.
 
-    piece: the part of the range that rows are of; sub-queries look at the whole range.
+    piece: the part of the range that rows are of. reach: the part that their sub-queries look at, the whole range when None.
     """
     parameters = Parameters(database=store.database)
-    where = f"{span.condition(parameters)} AND {sql.condition(tree, parameters)}"
-    if piece and piece != span:
-        where = f"{piece.condition(Parameters(parameters.values))} AND {where}"
+    within = (piece or span).condition(parameters)
+    parameters.start_ns, parameters.end_ns = (reach or span).start_ns, (reach or span).end_ns
+    where = f"{within} AND {sql.condition(tree, parameters)}"
     if position:
         where += f" AND {by.beyond(position, parameters, backwards=backwards)}"
     columns = (*_KEYS, ("sort_key", by.expression or "NULL"))

@@ -2,7 +2,9 @@
 `ancestor{...}`, `descendant{...}`.
 
 Not the condition within the braces, which is written elsewhere and comes in as a function. A span is told by 64 bits of a hash of
-its ids, which is four times cheaper than the ids and wrong once in ten million searches of a million spans.
+its ids, which is four times cheaper than the ids and wrong once in ten million searches of a million spans. Trees are climbed by
+doubling: who knows what is one level up and what is there learns what is two levels up, then four. Every span is read twice at
+most, however deep the trees are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from cutaway_collector.search.parameters import Parameters
 
 SLACK_S: Final = 3600
 """How long before and after the time range of a search other spans of the trace are looked for: a trace is not cut by its edges."""
-LEVELS_MAX: Final = 100
+_DOUBLINGS: Final = 7
+LEVELS_MAX: Final = 2**_DOUBLINGS
 """How far up or down a trace `ancestor` and `descendant` look."""
 
 MEANINGS: Final[dict[str, str]] = {
@@ -33,6 +36,8 @@ SELF: Final = "cityHash64(TraceId, SpanId)"
 PARENT: Final = "cityHash64(TraceId, ParentSpanId)"
 """SQL expression: which span its parent is."""
 _HAS_PARENT: Final = "ParentSpanId != ''"
+_IS_CHILD: Final = 1 << 32
+"""Bit of a packed number, which ends in a place of 32 bits: the place is a child's, who looks for its parent."""
 
 
 def where(kind: str, matches: Callable[[], str], parameters: Parameters) -> str:
@@ -52,22 +57,65 @@ def where(kind: str, matches: Callable[[], str], parameters: Parameters) -> str:
         if kind == "child":
             return f"({SELF} IN ({_spans(PARENT, f'{_HAS_PARENT} AND {condition}', parameters)}))"
         if kind == "ancestor":
-            return f"({_HAS_PARENT} AND {PARENT} IN ({_reached(SELF, condition, PARENT, SELF, parameters)}))"
-        start = f"{_HAS_PARENT} AND {condition}"
-        return f"({SELF} IN ({_reached(PARENT, start, SELF, PARENT, parameters)}))"
+            return f"({_HAS_PARENT} AND {SELF} IN ({_below(condition, parameters)}))"
+        return f"({SELF} IN ({_above(condition, parameters)}))"
 
 
 def _spans(what: str, condition: str, parameters: Parameters) -> str:
     return f"SELECT {what} FROM {parameters.table()} WHERE {parameters.within()} AND {condition}"
 
 
-def _reached(first: str, condition: str, here: str, there: str, parameters: Parameters) -> str:
-    """SELECT of the spans that are reached from the first ones by going from `here` to `there`, level by level.
+def _below(condition: str, parameters: Parameters) -> str:
+    """SELECT of the spans that have an ancestor which matches."""
+    steps = ["arrayMap(place -> matching[place], up0) AS found0"]
+    steps += [f"arrayMap((one, place) -> one OR found{step}[place], found{step}, up{step}) AS found{step + 1}"
+              for step in range(_DOUBLINGS)]
+    trees = f"SELECT here, {_climbing()}, {', '.join(steps)} FROM ({_trees(condition, parameters)})"
+    return f"SELECT arrayJoin(arrayFilter((span, one) -> one, here, found{_DOUBLINGS})) FROM ({trees})"
 
-    DISTINCT at each level: a span with a thousand children is reached once, not a thousand times.
+
+def _above(condition: str, parameters: Parameters) -> str:
+    """SELECT of the spans that have a descendant which matches."""
+    steps = ["arrayDistinct(arrayFilter(place -> place > 0, arrayMap((one, place) -> if(one, place, 0), matching, up0))) AS found0"]
+    for step in range(_DOUBLINGS):
+        further = f"arrayMap(place -> up{step}[place], found{step})"
+        steps.append(f"arrayDistinct(arrayFilter(place -> place > 0, arrayConcat(found{step}, {further}))) AS found{step + 1}")
+    trees = f"SELECT here, {_climbing()}, {', '.join(steps)} FROM ({_trees(condition, parameters)})"
+    return f"SELECT arrayJoin(arrayMap(place -> here[place], found{_DOUBLINGS})) FROM ({trees})"
+
+
+def _climbing() -> str:
+    """Where one comes from each place by going up 2, 4, 8, ... levels: twice the steps before."""
+    return ", ".join(f"arrayMap(place -> up{step}[place], up{step}) AS up{step + 1}" for step in range(_DOUBLINGS - 1))
+
+
+def _trees(condition: str, parameters: Parameters) -> str:
+    """SELECT of each trace in which a span matches, as arrays in the order of its spans: `here`, which span, `matching`, and
+    `up0`, the place of its parent, 0 for none.
+
+    Parents are found by sorting: spans and children that look for their parent stand in one array, each child behind the span it
+    looks for. Looking each up in the array of spans would take the square of their number, of which a sender decides.
     """
-    begin = _spans(f"DISTINCT {first} AS node, toUInt16(1) AS level", condition, parameters)
-    edges = _spans(f"{here} AS here, {there} AS there", f"{_HAS_PARENT} AND ParentSpanId != SpanId", parameters)
-    step = (f"SELECT DISTINCT edges.there AS node, toUInt16(reached.level + 1) AS level FROM ({edges}) AS edges "
-            f"INNER JOIN reached ON edges.here = reached.node WHERE reached.level < {LEVELS_MAX}")
-    return f"WITH RECURSIVE reached AS ({begin} UNION ALL {step}) SELECT node FROM reached"
+    own = f"bitShiftLeft(toUInt128({SELF}), 64) + {condition}"
+    parent = f"if({_HAS_PARENT}, {PARENT}, 0)"
+    of_them = f"TraceId IN ({_spans('TraceId', condition, parameters)})"
+    traces = _spans(f"groupArray({own}) AS owns, groupArray({parent}) AS parents", f"{of_them} GROUP BY TraceId", parameters)
+    sought = (
+        "SELECT arraySort(owns) AS packed, arrayEnumerate(packed) AS places, "
+        "arrayMap(one -> toUInt64(bitShiftRight(one, 64)), packed) AS here, "
+        "arrayMap(one -> toUInt8(bitAnd(toUInt64(one), 1)), packed) AS matching, "
+        "arraySort(arrayConcat("
+        "arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + place, here, places), "
+        f"arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + {_IS_CHILD} + place, "
+        "arraySort((parent, one) -> one, parents, owns), places))) AS met, "
+        f"arrayFill(one -> bitAnd(toUInt64(one), {_IS_CHILD}) = 0, met) AS spans "
+        f"FROM ({traces})"
+    )
+    child = f"bitShiftLeft(bitAnd(toUInt64(one), {_IS_CHILD - 1}), 32)"
+    known = f"bitShiftRight(one, 64) = bitShiftRight(span, 64) AND bitAnd(toUInt64(span), {_IS_CHILD}) = 0"
+    of_span = f"if({known}, bitAnd(toUInt64(span), {_IS_CHILD - 1}), 0)"
+    pairs = f"arrayMap((one, span) -> if(bitAnd(toUInt64(one), {_IS_CHILD}) = 0, 0, {child} + {of_span}), met, spans)"
+    return (
+        f"SELECT here, matching, arrayMap(pair -> toUInt32(bitAnd(pair, {_IS_CHILD - 1})), "
+        f"arraySort(arrayFilter(pair -> pair > 0, {pairs}))) AS up0 FROM ({sought})"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cutaway_collector.columns import TRACE_TIMES
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import rows
@@ -45,6 +46,26 @@ def choose(store: Store, start_ns: int | None, end_ns: int | None) -> Window:
     if start >= end:
         start, end = (end - 1, end) if start_ns is None else (start, start + 1)
     return Window(start, end, start_ns is None, end_ns is None)
+
+
+def of_traces(store: Store, piece: Window, span: Window) -> Window:
+    """What of `span` holds all spans of the traces that have some in `piece`, a part of it. Raises StoreError.
+
+    A trace may have several rows in the table of times, each of some of its spans: those that touch the piece name it, all of them
+    say how far it reaches. Where the table says nothing, as it does to a tenant, it is all of `span`.
+    """
+    table = rows.table(store, TRACE_TIMES.name)
+    parameters = Parameters()
+    first, last = (parameters.bind(ns // 10**9, "Int64") for ns in (piece.start_ns, piece.end_ns))
+    touching = f"SELECT TraceId FROM {table} WHERE toUnixTimestamp(End) >= {first} AND toUnixTimestamp(Start) <= {last}"
+    text = f"SELECT count(), toUnixTimestamp(min(Start)), toUnixTimestamp(max(End)) FROM {table} WHERE TraceId IN ({touching})"
+    count, start_s, end_s = map(int, store.query(text, parameters.values).rows[0])
+    if not count:
+        parameters = Parameters()
+        some = store.query(f"SELECT 1 FROM {rows.table(store)} WHERE {piece.condition(parameters)} LIMIT 1", parameters.values).rows
+        return span if some else piece
+    start, end = min(piece.start_ns, start_s * 10**9), max(piece.end_ns, (end_s + 1) * 10**9)
+    return Window(max(span.start_ns, start), min(span.end_ns, end))
 
 
 def _stored(store: Store) -> tuple[int, int]:
