@@ -17,6 +17,7 @@ from typing import Final
 
 from cutaway_collector.contracts import Encoding
 from cutaway_collector.errors import Overloaded
+from cutaway_collector.spool.direct import DirectWrites
 from cutaway_collector.spool.index import index_path, read_index, write_index
 from cutaway_collector.spool.quarantine import Quarantine
 from cutaway_collector.spool.records import (
@@ -85,6 +86,7 @@ class Segments:
         self._old: list[Segment] = []
         self._active: Segment | None = None
         self._handle = -1
+        self._direct = DirectWrites()
         self._closed = False
         self._failure = ""
         self._refused_bytes = 0
@@ -154,7 +156,7 @@ class Segments:
                 segment = self._writable(size)
                 sequence = self._next
                 head = header(sequence, received_ns, encoding, raw_tenant, len(payload), checksum)
-                self._write(segment, [head, raw_tenant, payload])
+                self._write(segment, head + raw_tenant, payload)
             except OSError as error:
                 self._note(f"the spool cannot be written ({error.strerror})", size)
                 raise Overloaded(f"the spool cannot be written ({error.strerror}): this request was not kept, send it again later",
@@ -283,7 +285,8 @@ class Segments:
             return active
         self._rotate()
         path = self._directory / f"{self._next:020d}.log"
-        self._handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._direct.open(path)
         self._active = Segment(path)
         # The file's name must outlive a power cut as its contents do.
         directory = os.open(self._directory, os.O_RDONLY)
@@ -302,6 +305,7 @@ class Segments:
         if segment.lost_from is None:
             self._sync(segment, self._handle)
         os.close(self._handle)
+        self._direct.close()
         self._handle, self._active = -1, None
         if not segment.sequences:
             _unlink(segment.path)
@@ -310,16 +314,16 @@ class Segments:
         if not segment.finished:
             write_index(segment.path, Scan(segment.offsets, segment.sequences, segment.keys, segment.size), self._seed)
 
-    def _write(self, segment: Segment, parts: list[bytes]) -> None:
-        data = [part for part in parts if part]
+    def _write(self, segment: Segment, head: bytes, payload: bytes) -> None:
         try:
-            written = os.pwritev(self._handle, data, segment.size)
-            total = sum(map(len, data))
-            if written < total:
-                rest = b"".join(data)[written:]
-                while rest:
-                    count = os.pwrite(self._handle, rest, segment.size + written)
-                    written, rest = written + count, rest[count:]
+            done = self._direct.write(self._handle, head, payload, segment.size)
+            data = [part for part in (head[done:], memoryview(payload)[max(0, done - len(head)) :]) if part]
+            offset, total = segment.size + done, sum(map(len, data))
+            written = os.pwritev(self._handle, data, offset) if data else 0
+            rest = b"".join(data)[written:] if written < total else b""
+            while rest:
+                count = os.pwrite(self._handle, rest, offset + written)
+                written, rest = written + count, rest[count:]
         except OSError:
             os.ftruncate(self._handle, segment.size)
             raise
