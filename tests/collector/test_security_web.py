@@ -24,7 +24,7 @@ from web_helpers import Page
 
 OPEN = {"/static/<path:filename>", "/healthz", "/readyz", "/sign-in", "/form-token.json"}
 """Written down here once more, so that opening a route is a decision in two places."""
-EDITORS = {"/saved", "/saved/rename", "/saved/delete", "/saved/alert", "/alerts/mute"}
+EDITORS = {"/saved", "/saved/rename", "/saved/delete", "/saved/alert", "/alerts/mute", "/windows/alert"}
 """And what an editor may change."""
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -48,15 +48,17 @@ from cutaway_collector.web import (
     system_routes,
     trace_routes,
     urls,
+    windows_routes,
 )
 from cutaway_collector.web import gate as visitors
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.navigation import NAVIGATION
-from cutaway_collector.web.pages import guide, windows
+from cutaway_collector.web.pages import guide
 from cutaway_collector.web.pages.first_run import Intake
 from cutaway_collector.web.pages.saved_alert import Subscriptions
 from cutaway_collector.web.pages.system import Insides
+from cutaway_collector.web.pages.window_alert import WindowRules
 from cutaway_collector.web.site import Site
 from cutaway_collector.web.static_files import StaticFiles
 
@@ -105,8 +107,8 @@ def create_app(
     visitors.guard(app, gate, tokens)
     form_tokens.routes(app, tokens)
     visitors.pages(app, gate, _theme)
-    _pages(app, site)
-    _twins(app, site)
+    _pages(app)
+    windows_routes.routes(app, site, WindowRules(Desk(store, settings), Book(store), settings.windows_minutes), _render, _json)
     admin.routes(app, backfills, _json)
     search_routes.routes(app, site, _render, _json)
     trace_routes.routes(app, site, _render, _json)
@@ -181,11 +183,7 @@ def _guard(app: Flask, settings: Settings, files: StaticFiles) -> None:
         return answer
 
 
-def _pages(app: Flask, site: Site) -> None:
-    @app.get("/windows")
-    def windows_page() -> AnyResponse:
-        return _render("windows.html", windows.page(site, request.args))
-
+def _pages(app: Flask) -> None:
     @app.get("/help")
     def help_page() -> AnyResponse:
         return _render("help.html", guide.page())
@@ -196,12 +194,6 @@ def _pages(app: Flask, site: Site) -> None:
         response = redirect(back if urls.is_local(back) else "/", 303)
         response.set_cookie("theme", wanted if wanted in THEMES else "auto", max_age=_YEAR_S, samesite="Lax", httponly=True)
         return response
-
-
-def _twins(app: Flask, site: Site) -> None:
-    @app.get("/windows.json")
-    def windows_twin() -> Response:
-        return _json(windows.twin(site, request.args))
 
 
 def _plumbing(app: Flask, registry: CollectorRegistry, status: Status | None) -> None:

@@ -50,7 +50,7 @@ def routes(app: Flask, site: Site, store: Store, render: Callable[..., Response]
 
     @app.get("/alerts")
     def alerts_page() -> Response:
-        return render("alerts.html", alerts.page(site, request.args, may_mute=may("edit")))
+        return render("alerts.html", alerts.page(site, request.args, g.caller.tenant, may_mute=may("edit")))
 
     @app.get("/alerts.json")
     def alerts_twin() -> Response:

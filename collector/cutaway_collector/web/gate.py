@@ -28,7 +28,7 @@ OPEN: Final = frozenset({"static", "healthz", "readyz", "sign_in", "sign_in_with
 """Endpoints for everybody: probes carry no keys, and a sign-in page must look like one, and be sent, before it is used."""
 HARMLESS: Final = frozenset({"theme", "sign_out"})
 """Endpoints that change nothing but the visitor's own cookies, so that reading is scope enough."""
-EDITING: Final = frozenset({"saved_save", "saved_rename", "saved_delete", "saved_alert", "alerts_mute"})
+EDITING: Final = frozenset({"saved_save", "saved_rename", "saved_delete", "saved_alert", "alerts_mute", "windows_alert"})
 """Endpoints that change what a team shares and nothing of the collector: an editor's."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_CHARS_MAX: Final = 200

@@ -100,6 +100,7 @@ class AlertsPage:
     trouble: tuple[str, ...]
     any_rules: bool
     may_mute: bool
+    tenant: str
     judging: bool
     twin_url: str
 
@@ -114,8 +115,8 @@ def twin(site: Site, arguments: Arguments) -> dict[str, Any]:
     return found
 
 
-def page(site: Site, arguments: Arguments, *, may_mute: bool) -> AlertsPage:
-    """The page. Raises BadParameter."""
+def page(site: Site, arguments: Arguments, tenant: str, *, may_mute: bool) -> AlertsPage:
+    """The page. tenant: the visitor's, "" for one of none. Raises BadParameter."""
     wanted = _wanted(arguments)
     found = twin(site, {key: value for key, value in arguments.items() if key != "state"})
     counts = {state: sum(row["state"] == state for row in found["rules"]) for state in STATES}
@@ -126,7 +127,7 @@ def page(site: Site, arguments: Arguments, *, may_mute: bool) -> AlertsPage:
     return AlertsPage(
         tuple(map(_row, rows[:RULES_SHOWN_MAX])), max(0, len(rows) - RULES_SHOWN_MAX),
         tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts, tuple(found["trouble"]),
-        bool(found["rules"]), may_mute, bool(site.settings.alerts_interval_seconds),
+        bool(found["rules"]), may_mute, tenant, bool(site.settings.alerts_interval_seconds),
         urls.alerts(json=True, state=wanted, rule=arguments.get("rule", "")))
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway_collector import windows as verb
+from cutaway_collector.alerts.rules import SEVERITIES
 from cutaway_collector.baselines.changes import Deployment
 from cutaway_collector.search import windows as query
 from cutaway_collector.web import figures, query_edit, times, urls
 from cutaway_collector.web.errors import BadParameter
-from cutaway_collector.web.pages import windows_changes
+from cutaway_collector.web.pages import window_alert, windows_changes
+from cutaway_collector.web.pages.saved_alert import SIDES
 from cutaway_collector.web.pages.windows_changes import Turn
 from cutaway_collector.web.site import Arguments, Site, Tab
 
@@ -34,6 +36,30 @@ _WATCHED: Final[Mapping[str, tuple[str, str]]] = {
     "rising": ("surprisal_rise", "above: 1, clear: 0.5"), "memorised": ("memorised_share", "above: 0.02"),
 }
 """Label -> the score that has it, and a condition to begin with."""
+CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
+    "score": window_alert.SCORES, "side": {side: side for side in SIDES}, "lasting": window_alert.LASTING,
+    "by": window_alert.GROUPS, "severity": {severity: severity for severity in SEVERITIES},
+}
+"""Field of the alert form -> value, as the form says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How an editor makes rules here, and whose."""
+
+    rules: window_alert.WindowRules
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """The alert form. form: as it is filled in; changes: the rule that it changes, "" for a new one; channels: who can be told."""
+
+    form: window_alert.Form
+    changes: str
+    channels: tuple[str, ...]
+    choices: Mapping[str, Mapping[str, str]]
+    name_characters_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +108,7 @@ class WindowRow:
 @dataclass(frozen=True, slots=True)
 class WindowsPage:
     """Everything the template may use. filters: what narrows the page, each link taking it away. rule: an alert rule over what is
-    shown, as a file has it.
+    shown, as a file has it; alert: the form that makes one, None for who may change nothing.
     """
 
     rows: tuple[WindowRow, ...]
@@ -91,6 +117,7 @@ class WindowsPage:
     labels: tuple[Tab, ...]
     filters: tuple[Tab, ...]
     rule: str
+    alert: Alert | None
     truncated: bool
     limit: int
     minutes: int
@@ -107,8 +134,8 @@ def twin(site: Site, args: Arguments) -> dict[str, Any]:
         for place, row in enumerate(found["windows"])]}
 
 
-def page(site: Site, args: Arguments) -> WindowsPage:
-    """The page. Raises BadParameter, StoreError."""
+def page(site: Site, args: Arguments, watching: Watching | None = None) -> WindowsPage:
+    """The page. watching: for a visitor who may make rules. Raises BadParameter, StoreError, and what `Watching.rules` does."""
     found, kept = _found(site, args)
     marks = windows_changes.find(site, found["windows"], _NAMES)
     current = "" if kept.get("to") else kept.get("from", "all")
@@ -122,6 +149,7 @@ def page(site: Site, args: Arguments) -> WindowsPage:
         filters=tuple(Tab(f"{name}: {kept[name] or 'none'}", urls.windows({key: kept[key] for key in kept if key != name}), True)
                       for name in query.FILTERS if name in kept),
         rule=_rule(kept, site.settings.windows_minutes),
+        alert=_alert(watching, kept, args.get("rule", "")) if watching else None,
         truncated=found["truncated"],
         limit=len(found["windows"]),
         minutes=site.settings.windows_minutes,
@@ -151,12 +179,29 @@ def _rule(kept: Mapping[str, str], minutes: int) -> str:
     """A rule as YAML: of the label that is chosen, else of mode collapse, and of the group that is."""
     label = kept.get("label") or LABELS[0]
     score, condition = _WATCHED[label]
-    parts = [f"{name}:{query_edit.quoted(kept[name])}" if kept[name] else f"-has:{name}" for name in query.FILTERS if name in kept]
+    said = _query(kept)
     lines = ["rules:", f"  - name: answers-{label}", "    aggregate: window_score", f"    score: {score}"]
     # What JSON writes, YAML reads: a group's name may hold anything.
-    lines += [f"    query: {json.dumps(' '.join(parts), ensure_ascii=False)}"] if parts else []
+    lines += [f"    query: {json.dumps(said, ensure_ascii=False)}"] if said else []
     lines += [f"    every: {minutes}m"] if minutes not in (0, 15) else []
     return "\n".join([*lines, f"    condition: {{{condition}, for: {2 * (minutes or 15)}m}}"])
+
+
+def _query(kept: Mapping[str, str]) -> str:
+    """The group that is shown, as a rule's query."""
+    return " ".join(f"{name}:{query_edit.quoted(kept[name])}" if kept[name] else f"-has:{name}"
+                    for name in query.FILTERS if name in kept)
+
+
+def _alert(watching: Watching, kept: Mapping[str, str], rule: str) -> Alert:
+    """The form, filled in with the rule that is to be changed, else with the score of the chosen label and the group shown."""
+    label = kept.get("label") or LABELS[0]
+    score, condition = _WATCHED[label]
+    # The condition of the file begins with the threshold: `above: 0.5, clear: 0.4`.
+    than = condition.split(",")[0].split()[1]
+    form = window_alert.form_of(watching.rules.standing(watching.tenant, rule)) if rule else window_alert.Form(
+        name=f"answers-{label}", score=score, than=than, query=_query(kept))
+    return Alert(form, rule, watching.rules.rules(watching.tenant).channels, CHOICES, window_alert.NAME_CHARACTERS_MAX)
 
 
 def _limit(text: str, rows_max: int) -> int:
