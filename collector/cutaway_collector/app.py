@@ -22,7 +22,7 @@ from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge import relevance
 from cutaway_collector.judging import Judging, again
 from cutaway_collector.pipeline import Pipeline
-from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory
+from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory, let_go_of_the_compiler
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
@@ -143,6 +143,7 @@ class Collector:
                             receive_bytes_max=settings.receive_bytes_max)
         self._stack.callback(grpc.close)
         listening[:] = _shown(grpc.address), _shown(http.address)
+        let_go_of_the_compiler()
         self._readiness.serving()
         return Addresses(listening[0], listening[1], _shown(web))
 

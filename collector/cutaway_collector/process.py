@@ -1,4 +1,5 @@
-"""What this process asks of the system it runs on: freed memory is kept while there is work, and as many open files as it may have.
+"""What this process asks of the system it runs on: freed memory is kept while there is work, code that has done its work is let go
+of, and as many files may be open as the system allows.
 
 Not a limit: those are the settings' business, and bound what is in use.
 """
@@ -8,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
@@ -16,6 +19,11 @@ _TOP_PAD: Final = -2
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 """Numbers of glibc's mallopt(3)."""
+
+_DONT_NEED: Final = 4
+"""Of madvise(2), on Linux."""
+_COMPILER: Final = "libllvmlite"
+_SMAPS: Final = Path("/proc/self/smaps")
 
 _KEPT_BYTES: Final = 256 * 1024 * 1024
 _ARRAY_BYTES: Final = 32 * 1024 * 1024
@@ -49,8 +57,40 @@ def give_freed_memory_back() -> None:
         return
 
 
+def let_go_of_the_compiler() -> int:
+    """Takes the pages of LLVM's code out of this process and returns how many bytes they were: kernels are compiled, or loaded from
+    the disk, and 65 MiB of what did that are not needed again. Code that is needed after all comes back from its file by itself.
+
+    Only what is mapped read-only and has no page of our own among it (`Anonymous`), so that nothing is lost that no file holds.
+    """
+    total = 0
+    with suppress(OSError, AttributeError):
+        madvise = ctypes.CDLL(None).madvise
+        for start, stop, resident in _unchanged(_COMPILER):
+            if madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _DONT_NEED) == 0:
+                total += resident
+    return total
+
+
+def _unchanged(library: str) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, resident bytes) of each mapping of a library's file that cannot be written and never was. Raises OSError."""
+    start = stop = resident = 0
+    ours = False
+    for line in _SMAPS.read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):  # the head of a mapping: addresses, permissions, offset, device, inode, path
+            start, stop = (int(word, 16) for word in name.split("-"))
+            ours = "w" not in rest[0] and len(rest) > 4 and Path(rest[4]).name.startswith(library)
+        elif ours and name == "Rss:":
+            resident = int(rest[0]) * 1024
+        elif ours and name == "Anonymous:" and rest[0] == "0" and resident:
+            yield start, stop, resident
+
+
 class GivingBack:
-    """A thread that gives freed memory back once when nothing has come for a while. done: a figure that work changes."""
+    """A thread that gives freed memory back once when nothing has come for a while, and the compiler with it. done: a figure that
+    work changes.
+    """
 
     def __init__(self, done: Callable[[], object]) -> None:
         self._done = done
@@ -71,6 +111,7 @@ class GivingBack:
                 given = False
             elif not given:
                 give_freed_memory_back()
+                let_go_of_the_compiler()
                 given = True
             before = now
 

@@ -40,6 +40,18 @@ give_freed_memory_back()
 print(before - psutil.Process().memory_info().rss)
 """
 
+LETTING_GO = """
+import numba
+import psutil
+from cutaway_collector.process import let_go_of_the_compiler
+
+assert numba.njit(lambda number: number + 1)(1) == 2
+before = psutil.Process().memory_info().rss
+told = let_go_of_the_compiler()
+print(told, before - psutil.Process().memory_info().rss)
+assert numba.njit(lambda number: number * 3)(2) == 6
+"""
+
 
 @pytest.fixture
 def limits() -> Iterator[tuple[int, int]]:
@@ -66,6 +78,14 @@ def test_freed_memory_is_kept_until_it_is_given_back() -> None:
     """Two hundred arrays of a megabyte stay with the process when they are freed, and leave it when they are given back."""
     done = subprocess.run([sys.executable, "-c", FREEING], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 150_000_000
+
+
+def test_the_compiler_is_let_go_of_and_comes_back() -> None:
+    """Its code leaves the memory of the process, as much as is told, and whoever compiles after that gets what they ask for."""
+    done = subprocess.run([sys.executable, "-c", LETTING_GO], capture_output=True, text=True, check=True)
+    told, less = map(int, done.stdout.split())
+    assert told > 30_000_000
+    assert less == pytest.approx(told, rel=0.1)
 
 
 def test_memory_is_given_back_once_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
