@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cutaway_collector.blocks import concat_blocks
 from cutaway_collector.score import score_block, scorers
+from cutaway_collector.search.scores import scores
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import open_store
 from score_helpers import id_rows, seq_rep_4_oracle, surprisal_rows, token_block, worst_window_oracle
@@ -37,3 +39,23 @@ def test_scores_are_stored_and_scoring_again_replaces_them(store):
         assert [row[0] for row in rows] == [span for span, _ in applies]
         assert [row[1] for row in rows] == pytest.approx([value for _, value in applies], rel=1e-12)
         assert {row[2] for row in rows} == {2_000}
+
+
+def test_equal_keys_of_one_insert_are_one_score(store):
+    """A score twice in one block, older and newer: whoever reads it finds the newest alone, before any merge of parts."""
+    tokens = token_block(surprisal_rows(3)[:4], id_rows(3)[:4])
+    older, newer = (score_block(tokens, scorers("cpu"), now_ms=now_ms, on_failure=never) for now_ms in (1_000, 2_000))
+    newer.columns["Value"] = newer.columns["Value"] + 1
+    store.insert(concat_blocks([newer, older]), "both")
+    assert store.query("SELECT count() FROM otel.gen_ai_scores").rows[0][0] == 2 * older.rows
+    rows = store.query("SELECT Version, count() FROM otel.gen_ai_scores FINAL GROUP BY Version").rows
+    assert [tuple(row) for row in rows] == [(2_000, older.rows)]
+    trace_id = next(iter(newer.columns["TraceId"]))
+    wanted = {name: value for name, value, trace in zip(
+        *(list(newer.columns[column]) for column in ("ScoreName", "Value", "TraceId")), strict=True) if trace == trace_id}
+    assert {row["name"]: row["value"] for row in scores(store, _text(trace_id), limit=100)} == {
+        _text(name): pytest.approx(value) for name, value in wanted.items()}
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else value
