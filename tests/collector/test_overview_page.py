@@ -81,7 +81,7 @@ def test_the_figures_of_a_model_are_those_of_its_spans(twin: dict[str, object], 
 
 
 def test_what_changed_since_yesterday_is_found_and_nothing_else(changed: dict[str, Any]) -> None:
-    """The slower model with its new version and its errors, which decodes as fast as before; of the steady one nothing that matters."""
+    """The slower model, which decodes as before, with its new version and its errors; of the steady one nothing that matters."""
     assert {one["name"] for one in changed["slower"]["metrics"]} == {"duration", "ttft", "errors"}
     assert "resource.service.version" in {one["attribute"] for one in changed["slower"]["attributes"]}
     assert (changed["steady"]["metrics"], changed["steady"]["attributes"]) == ([], [])
