@@ -68,9 +68,9 @@ class Encoder:
     def _room(self, nbytes: int) -> npt.NDArray[np.uint8]:
         if nbytes > KEPT_BYTES_MAX:
             return np.empty(nbytes, np.uint8)
-        if not self._out.size:
-            # All of it at once: what is never written takes no memory, and what grew would be written for the first time again.
-            self._out = np.empty(KEPT_BYTES_MAX, np.uint8)
+        if nbytes > self._out.size:
+            # By doubling: what grew is written for the first time again. What is never written takes no memory.
+            self._out = np.empty(max(nbytes, min(2 * self._out.size, KEPT_BYTES_MAX)), np.uint8)
         return self._out
 
 
