@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from tests.alerts_helpers import T0_S, Bench, document, put_spans
-from tests.alerts_simulation import ever_rejects
+from tests.alerts_simulation import MEAN, ever_rejects
 
 from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.fields import NS
@@ -33,7 +33,7 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
                        [(took, 60.0) for took in judging(store, max(3, min(rounds, 5)), searches)])
             finally:
                 store.close()
-    for kind in ("rate", "mean", "drifting"):
+    for kind in MEAN:
         rejected, peeking = ever_rejects(kind, runs=RUNS, windows=300, alpha=ALPHA, seed=11)
         yield f"false alarms of the e-process ({kind})", "share of runs", f"alpha {ALPHA:g}, {RUNS:,} runs", [(rejected, ALPHA)]
         yield f"the same of a z-test looked at as often ({kind})", "share of runs", f"alpha {ALPHA:g}", [(peeking, ALPHA)]

@@ -50,7 +50,7 @@ def test_the_expected_wealth_never_grows_under_the_hypothesis(mean: float) -> No
         assert np.all(gained <= 1 + 1e-12)
 
 
-@pytest.mark.parametrize("kind", ["rate", "mean", "drifting"])
+@pytest.mark.parametrize("kind", ["rate", "mean", "drifting", "window scores"])
 def test_false_alarms_stay_below_alpha_when_one_looks_every_window(kind: str) -> None:
     """400 runs of 300 windows on the boundary of the hypothesis, looked at after each: far fewer than alpha ever reject.
 

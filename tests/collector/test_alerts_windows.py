@@ -67,6 +67,25 @@ def test_answers_that_become_alike_fire_once_and_end_once(store: Store) -> None:
     assert {'["chat", "m", "/ask", ""]'} == {event.group for event in events}
 
 
+def test_evidence_gathers_over_windows(store: Store) -> None:
+    """A mean of 0.6 against 0.5 is proven after some windows, and not by one that is high; the group on the bound stays calm. The
+    window is the one in which the bets of the definition, on those values in that order, have multiplied by 1 / alpha.
+    """
+    rng = random.Random(6)
+    high = [min(1.0, max(0.0, rng.gauss(0.6, 0.05))) for _ in range(60)]
+    put_windows(store, "pairwise_cosine", high)
+    put_windows(store, "pairwise_cosine", [0.95, *(0.5 + (0.04 if number % 2 else -0.04) for number in range(59))], route="/calm")
+    wealth, proven = [1.0] * 12, 0
+    for number, value in enumerate(high, 1):
+        wealth = [one * (1 + 0.95 * 2.0 ** -(11 - place) / 0.5 * (value - 0.5)) for place, one in enumerate(wealth)]
+        proven = proven or (number if sum(wealth) / 12 >= 1 / 0.01 else 0)
+
+    events = judged(store, watching(condition={"kind": "e_process", "above": 0.5}), quarters=60)
+
+    assert proven > 5
+    assert [("firing", proven, '["chat", "m", "/ask", ""]')] == [(event.kind, quarter(event), event.group) for event in events]
+
+
 def test_the_example_rules_find_what_is_planted(store: Store, tmp_path: Path) -> None:
     """From spans to alarms, an hour long: a service that says one thing, one that recites a document, one whose surprisal climbs;
     the rules of the examples fire for them, each for its own failure, and for the healthy one none does.
@@ -207,7 +226,8 @@ def test_the_link_shows_the_windows_of_the_group(store: Store) -> None:
     ({"group_by": ["route", "user"]}, "by service, model, route, template"), ({"query": "is:error"}, "with exact values"),
     ({"query": "service:ch*"}, "with exact values"), ({"query": "route:/a.*/"}, "with exact values"),
     ({"query": "ttft:>1s"}, "exact"),
-    ({"over": 0.5}, "leave it out"), ({"condition": {"kind": "e_process", "above": 0.2}}, "not window_score"),
+    ({"over": 0.5}, "leave it out"), ({"condition": {"kind": "e_process", "above": 1.5}}, "within the range"),
+    ({"condition": {"kind": "e_process", "above": 0.2}, "window": "1h"}, "looks at each span once"),
     ({"condition": {"kind": "drift", "attribute": "tokens.in"}}, "no aggregate"), ({"window": "20m"}, "multiple of every")])
 def test_a_rule_that_is_wrong_is_refused_in_words(change: dict[str, Any], said: str) -> None:
     """What is wrong and what there is instead, before anything is judged."""

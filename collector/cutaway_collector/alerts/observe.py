@@ -269,6 +269,8 @@ class _Statement:
                                               lambda: windowed.condition(_tree(rule.query), self.parameters))
         condition += f" AND answers >= {rule.least}"
         self._searches.add(f"({condition})")
+        if rule.condition.kind == "e_process":
+            return self._of_numbers(rule, "score_value", condition)
         worst = "maxIf" if rule.condition.up else "minIf"
         return [self._place(f"countIf({condition})"), self._place(f"{worst}(score_value, {condition})")]
 

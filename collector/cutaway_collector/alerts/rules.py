@@ -29,7 +29,8 @@ SCHEMA: Final[dict[str, str]] = {
              "and template with exact values, such as -route:/classify)",
     "aggregate": "count, rate (spans a second), share (of the found spans, those that `of` finds too), mean, quantile (of "
                  "`field`), score_mean, score_share (of `score`: its mean, or the share of values above `over`), window_score "
-                 "(of `score`: the worst of the windows that end in `window`, the largest for above, the smallest for below)",
+                 "(of `score`: the worst of the windows that end in `window`, the largest for above, the smallest for below; "
+                 "for e_process their mean)",
     "of": "for share: the search of what counts",
     "field": "for mean and quantile: a numeric field or attribute",
     "quantile": "for quantile: 0 to 1 (default 0.95)",
@@ -193,7 +194,8 @@ class Rule:
             "count": "spans", "rate": "spans a second", "share": f"share of {self.of}", "mean": f"mean {self.field}",
             "quantile": f"quantile {self.quantile:g} of {self.field}", "score_mean": f"mean score {self.score}",
             "score_share": f"share of {self.score} above {self.over:g}",
-            "window_score": f"{'largest' if self.condition.up else 'smallest'} {self.score} of a window",
+            "window_score": f"mean {self.score} of windows" if self.condition.kind == "e_process" else
+                            f"{'largest' if self.condition.up else 'smallest'} {self.score} of a window",
         }[self.aggregate]
 
     def lateness(self, default_s: int) -> int:
@@ -301,7 +303,7 @@ def _check(rule: Rule, reader: Reader) -> None:
     if kind in ("e_process", "no_data", *OF_DRIFT) and rule.window_s != rule.every_s:
         raise RuleError(f"{reader.where}: a {kind} condition looks at each span once: leave window out, or make it "
                         f"{words_of(rule.every_s)}")
-    if kind == "e_process" and rule.aggregate not in ("share", "mean", "score_mean", "score_share"):
+    if kind == "e_process" and rule.aggregate not in ("share", "mean", "score_mean", "score_share", "window_score"):
         raise RuleError(f"{reader.where}: an e_process watches a share or a mean, not {rule.aggregate}")
     if kind == "e_process" and rule.aggregate in SHARES and (rule.condition.low, rule.condition.high) != (0.0, 1.0):
         raise RuleError(f"{reader.where}: a share lies between 0 and 1: leave range out")
