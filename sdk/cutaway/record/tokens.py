@@ -69,7 +69,7 @@ class TokenRecorder:
         self._chosen: list[Tensor] = []
         self._placed: Tensor | None = None
         self._scratch: tuple[Tensor, Tensor] | None = None
-        self._moments: list[Tensor] = []
+        self._moments: list[tuple[Tensor, ...]] = []
         self._signals: Tensor | None = None
         self._sampled: list[Tensor] = []
         self._alternatives: list[tuple[Tensor, Tensor]] = []
@@ -115,7 +115,7 @@ class TokenRecorder:
         """logits, drawn: [step x row, vocabulary]; chosen: [step x row]."""
         chosen, width = chosen.to(logits.device), len(logits) // steps
         moments = self._measures.token_moments(logits, chosen, self._space(logits))
-        self._moments.append(moments.view(len(moments), steps, width))
+        self._moments.append(tuple(values.view(steps, width) for values in moments))
         if drawn is not None:
             self._sampled.append(self._measures.sampled_surprisal(drawn, chosen).view(steps, width))
         if self._choices:
@@ -138,7 +138,8 @@ class TokenRecorder:
         self._scratch = None
         self._raw, self._drawn = _Line(), _Line()
         if self._moments:
-            self._signals = self._measures.signals_of(torch.cat(self._moments, dim=1))
+            moments = torch.stack([torch.cat(values) for values in zip(*self._moments, strict=True)])
+            self._signals = self._measures.signals_of(moments)
             self._moments.clear()
 
     def held_bytes(self) -> int:
