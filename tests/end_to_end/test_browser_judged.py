@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Page, expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
 
 import judged_helpers as world
-from browser_helpers import CHROMIUM
+from browser_helpers import CHROMIUM, Watch, watched_page
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,3 +57,45 @@ def test_a_rule_is_tested_on_the_past_from_its_page(page: Page) -> None:
     page.get_by_role("link", name="Back-test looping-answers on the last 7 days").click()
     expect(page.locator("h1")).to_have_text("It would have fired 2 times")
     expect(page.locator("tbody .badge")).to_have_text(["resolved", "firing", "firing"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_the_alert_form_of_windows_is_for_everybody(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
+    """Opened by the keyboard: axe finds nothing in either theme, nothing scrolls sideways, and what silence needs not is gone."""
+    page.set_viewport_size({"width": width, "height": 700})
+    page.emulate_media(color_scheme=scheme)
+    page.goto("/windows?label=collapsed")
+    page.locator("#alert > summary").press("Enter")
+    expect(page.get_by_label("threshold")).to_be_visible()
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.get_by_label("Tell me when").select_option("silence")
+    expect(page.get_by_label("threshold")).to_be_hidden()
+
+
+def test_a_rule_of_windows_is_made_changed_and_removed_without_script(browser: Browser, watch: Watch, url: str) -> None:
+    """By the keys of the keyboard alone; the page of alerts leads back to the form, which shows what stands."""
+    context, page = watched_page(browser, watch, base_url=url, java_script_enabled=False)
+    page.goto("/windows?service=collapsed#alert")
+    page.locator("#alert > summary").press("Enter")
+    page.get_by_label("Name of the rule").fill("all-alike")
+    page.get_by_label("Tell me when").select_option("vendi_share")
+    page.locator("select[name=side]").select_option("below")
+    page.get_by_label("threshold").fill("25%")
+    page.get_by_label("threshold").press("Enter")
+    rule = page.locator(".alert", has_text="all-alike")
+    expect(rule).to_contain_text("smallest vendi_share of a window below 0.25 for 30m in service:collapsed")
+
+    rule.get_by_role("link", name="windows", exact=True).press("Enter")
+    expect(page.get_by_label("threshold")).to_have_value("0.25")
+    page.get_by_label("threshold").fill("0.5")
+    page.get_by_role("button", name="Change the rule").press("Enter")
+    expect(rule).to_contain_text("below 0.5 for 30m")
+
+    rule.get_by_role("link", name="windows", exact=True).press("Enter")
+    page.get_by_role("button", name="Remove it").press("Enter")
+    expect(page.locator("h1")).to_contain_text("firing")
+    expect(rule).to_have_count(0)
+    context.close()
