@@ -6,9 +6,9 @@ whole of its size. --keep leaves the store in build/bench/search, and measures o
 
 Warm: the process has answered questions of that kind; each request asks for something else (another user, threshold or trace), so
 that no answer is one that was kept. Cold: a fresh process whose first question it is, the pages of the store's files given back to
-the kernel before (posix_fadvise); the system's own caches of directories stay. CPU seconds are the server's, user and system: on a
-machine that others use, wall time is mostly waiting for a turn. Rows and bytes are what the engine says that the queries of one
-request took from the tables, decompressed.
+the kernel before (posix_fadvise), and all that the system keeps of files where it may be told to (drop_caches, as root). CPU
+seconds are the server's, user and system: on a machine that others use, wall time is mostly waiting for a turn. Rows and bytes are
+what the engine says that the queries of one request took from the tables, decompressed.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def questions(store: ClickHouseStore, rounds: int) -> list[Question]:
     found = store.query("SELECT TraceId, SpanId FROM {table:Identifier}.gen_ai_tokens WHERE length(Surprisals) > 60 "
                         "ORDER BY cityHash64(SpanId) LIMIT {count:UInt32}", {"table": store.database, "count": rounds}).rows
     several = range(rounds)
+    with_k = sorted({word for word in filler.words() if "k" in word.lower() and len(word) > 5})
     searches: dict[str, list[str]] = {
         "attribute, one in 50,000": [f"user.id:user-{number * 97}" for number in several],
         "attribute, one in five": [f'user.plan:{("pro", "team", "free")[number % 3]} http.route:"{filler.ROUTES[number % 16][5:]}"'
@@ -83,10 +84,15 @@ def questions(store: ClickHouseStore, rounds: int) -> list[Question]:
         "threshold on a score": [f"score.relevance:<{0.01 + number * 0.001:.3f}" for number in several],
         "free text, common word": [filler.words()[number * 151] + "s tokens" if number % 2 else "attention" for number in several],
         "free text, a word few have": [filler.NEEDLE[: len(filler.NEEDLE) - number % 6] for number in several],
+        "free text, two letters": [f"{'qzxvjw'[number % 6]}{'xqzjwv'[number // 6 % 6]}" for number in several],
+        "free text, a word with a k": [with_k[number * 7 % len(with_k)] for number in several],
         "free text, an id": [f"ORD-{10_000_000 + number * 3_456_789}" for number in several],
         "structure, any{} of a trace": [f"any{{status:Error perplexity:>{6 + number / 10}}} is:root" for number in several],
         "structure, parent{}": [f"parent{{name:{filler.OTHERS[number % 12].split()[0]}*}} perplexity:>{3 + number / 10}"
                                 for number in several],
+        "structure, ancestor{}": [f"ancestor{{name:{filler.OTHERS[number % 12].split()[0]}*}} perplexity:>{3 + number / 10}"
+                                  for number in several],
+        "structure, descendant{}": [f"descendant{{perplexity:>{12 + number / 10}}}" for number in several],
         "figures, | stats": [f"perplexity:>{1 + number / 100} | stats count(), p95(duration) by model" for number in several],
         "the newest": [f"-name:none-{number}" for number in several],
     }
@@ -115,7 +121,11 @@ def ask(address: str, process: int, path: str) -> Answer:
 
 
 def evict(folder: Path) -> None:
-    """Gives the pages of all files below the folder back to the kernel."""
+    """Gives the pages of all files below the folder back to the kernel, and as root whatever it keeps of any files."""
+    if os.geteuid() == 0 and os.access("/proc/sys/vm/drop_caches", os.W_OK):
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        return
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             opened = os.open(path, os.O_RDONLY)

@@ -360,6 +360,6 @@ def test_facets_count_the_values_of_the_matches(store: Store) -> None:
 def test_parts_of_words_are_found_in_the_index_as_in_the_texts(store: Store) -> None:
     """Merged rows have an index of words: one letter, two, a sign among them and what no text has, in whatever case."""
     store.command("OPTIMIZE TABLE otel.otel_traces FINAL")
-    for text in ("g", "7", "zz", "7b", "UT", "pi", "O2", "0%_", "/2", "e n", "ot d", "b-"):
+    for text in ("k", "K m", "sk", "g", "7", "zz", "7b", "UT", "pi", "O2", "0%_", "/2", "e n", "ot d", "b-"):
         rows = find(store, SearchRequest(q=f'"{text}"', limit=500), rows_max=500)["rows"]
         assert {row["span_id"] for row in rows} == {span.span_id for span in SPANS if mentions(span, text)}, text

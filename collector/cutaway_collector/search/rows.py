@@ -66,8 +66,13 @@ def select(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{expression} AS {key}" for key, expression in columns)
 
 
+_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+
+
 def json_safe(value: Any) -> Any:
     """NaN and infinity become None, at any depth; bytes become text; the rest stays."""
+    if type(value) in _AS_THEY_ARE:  # most values of a page, and asking whether they are mappings took half of its making
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

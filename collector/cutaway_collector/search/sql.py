@@ -276,7 +276,9 @@ def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters
     return f"({' AND '.join(ends)})"
 
 
-_WORD: Final = re.compile(r"[A-Za-z0-9]{4,}")
+_INDEXED: Final = (re.compile(r"[a-jl-zA-JL-Z0-9]{3,}"), re.compile(r"[a-jl-zA-JL-Z0-9]{2,}"))
+"""Parts of a text that an index of words answers, long ones before short ones. Not k: the sign of kelvin is another capital k, so
+the engine reads every text for a part that has one."""
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 
 
@@ -289,8 +291,9 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     glob = values.is_glob(value)
     plain = values.plain(value)
     if not glob and plain.isascii() and plain and "\0" not in plain:
-        # The index knows words: each that the text has in it is asked for too.
-        needles = list(dict.fromkeys([*_WORD.findall(plain), plain]))
+        # The index knows words: each part of one that the text has in it is asked for too.
+        indexed = next(filter(None, (parts.findall(plain) for parts in _INDEXED)), [])
+        needles = list(dict.fromkeys([*indexed, plain]))
         parts = [" AND ".join(f"SpanText ILIKE {parameters.text(f'%{values.like_literal(needle)}%')}" for needle in needles)]
         return f"({' OR '.join([*parts, *_of_that_id(value, parameters)])})"
     forms = _forms(values.like(value.text) if glob else plain)
