@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 import drift_helpers as made
 from cutaway_collector import cli, credentials
-from cutaway_collector.baselines import pin, stored
+from cutaway_collector.baselines import pin, remove, stored
 from cutaway_collector.baselines.attributes import Scope
 from cutaway_collector.baselines.compare import compare
 from cutaway_collector.credentials import Credentials
@@ -85,6 +85,18 @@ def _equal(one: dict[str, object], other: dict[str, object]) -> bool:
     """Alike but for the last digits of numbers, which depend on the order in which the engine adds."""
     return one.keys() == other.keys() and all(
         value == (pytest.approx(other[name]) if isinstance(value, float) else other[name]) for name, value in one.items())
+
+
+def test_a_reference_of_hours_is_told_by_the_hour(client: FlaskClient, store: ClickHouseStore) -> None:
+    """Days for a reference of days; of one within a day the times, for its date alone would say nothing."""
+    first, last = (times.iso(moment)[11:16] for moment in (DAY[1], DAY[1] + HOUR_NS))
+    assert f">{times.iso(DAY[0])[:10]}</time> to " in client.get("/drift").text
+    one = pin(store, Scope("", SERVICE, MODEL, DAY[1], DAY[1] + HOUR_NS, "1.0"))
+    try:
+        assert f">{times.iso(DAY[1])[:10]} {first}</time> to " in client.get(f"/drift?baseline={one.id}").text
+        assert f">{last}</time>" in client.get(f"/drift?baseline={one.id}").text
+    finally:
+        remove(store, one.id, "")
 
 
 def test_every_window_has_an_address(client: FlaskClient) -> None:
