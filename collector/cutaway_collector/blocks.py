@@ -52,6 +52,41 @@ class Strings:
         return cls(np.frombuffer(raw * count, np.uint8), np.arange(count + 1, dtype=np.int64) * len(raw))
 
 
+class Cut(Strings):
+    """Strings that still lie where they came from: string i begins at `starts[i]` of `source`, or where that is negative at
+    `-1 - starts[i]` of `own`; its length is that of the offsets.
+
+    `data` is put together when somebody asks for it. Most never do: what is only sent on is copied once, to where it goes.
+    """
+
+    __slots__ = ("own", "source", "starts")
+
+    def __init__(self, source: npt.NDArray[np.uint8], own: npt.NDArray[np.uint8], starts: Offsets, offsets: Offsets) -> None:
+        self.source = source
+        self.own = own
+        self.starts = starts
+        self.offsets = offsets
+
+    @classmethod
+    def all_of(cls, strings: Strings) -> Cut:
+        """The same strings, where they are."""
+        if isinstance(strings, cls):
+            return strings
+        source = strings.data.view()
+        source.flags.writeable = False
+        return cls(source, source[:0], strings.offsets[:-1], strings.offsets)
+
+    def __getattr__(self, name: str) -> npt.NDArray[np.uint8]:
+        if name != "data":  # asked only for what is not there, which of the slots is this one, and once
+            raise AttributeError(name)
+        source, own = self.source.data, self.own.data
+        lengths = np.diff(self.offsets).tolist()
+        self.data = np.frombuffer(b"".join([
+            source[start : start + length] if start >= 0 else own[-1 - start : length - 1 - start]
+            for start, length in zip(self.starts.tolist(), lengths, strict=True)]), np.uint8)
+        return self.data
+
+
 @dataclass(slots=True)
 class Nullable:
     """Values with holes. values: [n] of any plain dtype; missing: bool [n], true where there is no value."""

@@ -18,10 +18,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from cutaway import conventions as c
 from cutaway_collector import decode, search
+from cutaway_collector.blocks import Cut, Maps, concat_blocks
 from cutaway_collector.contracts import Checked
-from cutaway_collector.decode import Limits
+from cutaway_collector.decode import Limits, text
 from cutaway_collector.settings import Settings
-from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store import ClickHouseStore, native, open_store
 from decode_helpers import a_span, key_value, request, requests, rows
 
 RECEIVED_NS = 1_700_000_000_000_000_000
@@ -152,3 +153,21 @@ def test_numbers_are_found_and_shown_like_other_attributes(store: ClickHouseStor
     (attributes,) = [span["attributes"] for span in made["spans"] if span["span_id"] == found["rows"][0]["span_id"]]
     assert orjson.loads(attributes["app.vector"]) == VECTOR
     assert attributes["app.word"] == "w"
+
+
+@hypothesis_settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(requests, max_size=3))
+def test_long_texts_make_the_rows_that_short_ones_make(messages: list[ExportTraceServiceRequest]) -> None:
+    """Left where they lie in the request or copied together: the same attributes, columns and bytes for the store."""
+    made = []
+    for long_bytes in (0, 2**62):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text, "LONG_BYTES", long_bytes)
+            made.append(decode.build([checked(message) for message in messages], LIMITS).spans)
+    left, copied = (block.columns["SpanAttributes"] for block in made)
+    assert isinstance(left, Maps)
+    assert isinstance(copied, Maps)
+    assert not len(left.values) or isinstance(left.values, Cut) > isinstance(copied.values, Cut)
+    assert native.encode(made[0]) == native.encode(made[1])
+    assert rows(made[0]) == rows(made[1])
+    assert native.encode(concat_blocks([made[0], made[0]])) == native.encode(concat_blocks([made[1], made[1]]))

@@ -36,6 +36,7 @@ def _take(payload: bytes, encoding: Any) -> None:
     decoded = decode.decode(payload, encoding, received_ns=RECEIVED_NS, tenant="team")
     for block in (decoded.spans, decoded.tokens):
         if block.rows:
+            native.encode(block)
             native.encode(concat_blocks([block, block]))
 
 
@@ -57,7 +58,9 @@ def test_the_listener_sees_a_compilation(compilations: collections.Counter[str])
     assert compilations
 
 
-@pytest.mark.parametrize("payload", [b"", *bases(), request(a_span()).SerializeToString()])
+@pytest.mark.parametrize("payload", [
+    b"", *bases(), request(a_span()).SerializeToString(),
+    request(a_span(attributes=[key_value("gen_ai.request.model", "long" * 1000), key_value("k", 1.5)])).SerializeToString()])
 def test_no_request_waits_for_the_compiler(payload: bytes, compilations: collections.Counter[str]) -> None:
     """Protobuf with and without series, events, links, arrays of doubles and every kind of value is decoded by what is ready."""
     _take(payload, "protobuf")

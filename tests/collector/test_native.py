@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Strings
+from cutaway_collector.blocks import Block, Column, Cut, Lists, MapLists, Maps, Nullable, NumberMaps, Strings
 from cutaway_collector.columns import TABLES
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
@@ -149,3 +149,45 @@ def test_offsets_that_fall_are_refused_before_anything_is_overrun() -> None:
     falling = Strings(np.zeros(4096, np.uint8), np.array([0, 4096, 5]))
     with pytest.raises(ValueError, match=r"otel_traces.SpanName.*offsets must not decrease"):
         encode(Block("otel_traces", 2, {"SpanName": falling}))
+
+
+_pieces = st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=200), st.booleans()), max_size=30)
+
+
+def _cut_maps(pieces: list[tuple[bytes, bytes, bool]]) -> Maps:
+    """One map of those keys and values, left in a buffer where keys and values follow each other with a byte between; values that
+    are marked lie in a buffer of their own.
+    """
+    source, own = bytearray(), bytearray()
+    key_starts, starts = [], []
+    for key, value, apart in pieces:
+        key_starts.append(len(source))
+        source += key + b"|"
+        starts.append(-1 - len(own) if apart else len(source))
+        (own if apart else source).extend(value)
+    bytes_of = [np.frombuffer(bytes(each), np.uint8) for each in (source, own)]
+    keys, values = (Cut(bytes_of[0], bytes_of[1], np.array(begins, np.int64), offsets(parts)) for begins, parts in (
+        (key_starts, [key for key, _, _ in pieces]), (starts, [value for _, value, _ in pieces])))
+    return Maps(np.array([0, len(pieces)], np.int64), keys, values)
+
+
+@given(_pieces)
+@settings(max_examples=150, deadline=None)
+def test_texts_that_were_left_where_they_lay_are_sent_as_any_other(pieces: list[tuple[bytes, bytes, bool]]) -> None:
+    """Keys and values cut from two buffers make the same bytes as texts put together before, and can be asked for like them."""
+    apart = _cut_maps(pieces)
+    together = Maps(apart.offsets, Strings.of([key for key, _, _ in pieces]), Strings.of([value for _, value, _ in pieces]))
+    sent = [encode(Block("otel_traces", 1, {"SpanAttributes": attributes})) for attributes in (apart, together)]
+    assert sent[0] == sent[1]
+    assert list(apart.keys) == list(together.keys)
+    assert list(apart.values) == list(together.values)
+
+
+@pytest.mark.parametrize("start", [-5, -2**40, 7, 2**40])
+def test_a_cut_outside_its_buffers_is_refused(start: int) -> None:
+    """A position that no buffer has is a fault of ours, and reads nothing."""
+    whole = _cut_maps([(b"key", b"four", False)])
+    assert isinstance(whole.values, Cut)
+    whole.values.starts[0] = start
+    with pytest.raises(ValueError, match=r"otel_traces.SpanAttributes.*nor reach past the data"):
+        encode(Block("otel_traces", 1, {"SpanAttributes": whole}))

@@ -51,6 +51,7 @@ def decode_json(payload: bytes, *, received_ns: int, tenant: str = "", limits: L
 def warm_up() -> None:
     """Compiles every kernel, or loads it from the cache on disk, so that no request waits for it."""
     decode_json(_SAMPLE, received_ns=0)
+    decode_json(_SAMPLE.replace(b"warm-up", b"long" * 5_000), received_ns=0)
     decode_protobuf(b"", received_ns=0)
 
 
@@ -65,6 +66,7 @@ _SAMPLE: Final = orjson.dumps({"resourceSpans": [{
         ]}],
         "attributes": [
             {"key": "cutaway.output.perplexity", "value": {"doubleValue": 1.5}},
+            {"key": "gen_ai.request.model", "value": {"stringValue": "warm-up"}},
             {"key": "cutaway.token.entropy", "value": {"arrayValue": {"values": [{"doubleValue": 0.5}]}}},
             {"key": "cutaway.token.text", "value": {"arrayValue": {"values": [{"stringValue": "a"}]}}},
         ],

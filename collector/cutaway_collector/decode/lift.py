@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from cutaway_collector import columns
-from cutaway_collector.blocks import Column, Nullable, Strings
+from cutaway_collector.blocks import Column, Cut, Nullable, Strings
 from cutaway_collector.decode import names
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column, gather
@@ -220,7 +220,7 @@ def lifted(data: Any, table: Any, found: Any, marks: Any, present: Any, position
                 _from_strings(data, table, found, index, bits, missing)
         made[column.name] = Nullable(bits if whole else bits.view(np.float64), missing)
     for index, column in enumerate(_TEXTUAL):
-        made[column.name] = _spoken(found, marks, index, _chosen(_TEXTUAL_NAMES[index], present), positions, values)
+        made[column.name] = _spoken(found, marks, index, _chosen(_TEXTUAL_NAMES[index], present), positions, Cut.all_of(values))
     return made
 
 
@@ -244,9 +244,9 @@ def _meaning(data: Any, start: int, length: int, rules: Any, rule: int, meant: A
 @entry
 def _choose(
     found: Any, marks: Any, wanted: Any, rules: Any, meant: Any, words: Any, word_ends: Any, meaning_ends: Any, positions: Any,
-    data: Any, ends: Any,
+    source: Any, own: Any, begins: Any, ends: Any,
 ) -> tuple[Any, Any, Any]:
-    """(starts, ends of the result, whether each start lies among the meanings instead of the data), one a span."""
+    """(starts, ends of the result, whether each start lies among the meanings and is not one of a Cut), one a span."""
     flat = rules.reshape(rules.size)
     starts = np.zeros(found.shape[0], np.int64)
     result = np.zeros(found.shape[0] + 1, np.int64)
@@ -259,10 +259,11 @@ def _choose(
             row = found[span, wanted[choice]]
             if row < 0 or positions[row] < 0:
                 continue
-            start, length = ends[positions[row]], ends[positions[row] + 1] - ends[positions[row]]
+            start, length = begins[positions[row]], ends[positions[row] + 1] - ends[positions[row]]
             if length == 0:
                 continue
-            meaning = _meaning(raw(data), start, length, raw(flat), 3 * choice, raw(meant), raw(words), raw(word_ends))
+            data, at = (raw(source), start) if start >= 0 else (raw(own), -1 - start)
+            meaning = _meaning(data, at, length, raw(flat), 3 * choice, raw(meant), raw(words), raw(word_ends))
             if meaning == _NOTHING:
                 continue
             if meaning != _ITSELF:
@@ -275,27 +276,29 @@ def _choose(
 
 
 @entry
-def _collect(data: Any, meanings: Any, starts: Any, ends: Any, translated: Any) -> Any:
+def _collect(source: Any, own: Any, meanings: Any, starts: Any, ends: Any, translated: Any) -> Any:
     out = np.empty(ends[-1], np.uint8)
     for span in range(starts.size):
         at, length = ends[span], ends[span + 1] - ends[span]
         if translated[span]:
             put(raw(out), at, out.size, raw(meanings), starts[span], meanings.size, length)
+        elif starts[span] >= 0:
+            put(raw(out), at, out.size, raw(source), starts[span], source.size, length)
         else:
-            put(raw(out), at, out.size, raw(data), starts[span], data.size, length)
+            put(raw(out), at, out.size, raw(own), -1 - starts[span], own.size, length)
     return out
 
 
-def _spoken(found: Any, marks: Any, index: int, choices: Any, positions: Any, values: Strings) -> Strings:
+def _spoken(found: Any, marks: Any, index: int, choices: Any, positions: Any, values: Cut) -> Strings:
     """A textual column: what the first of its sources that means anything means, one a span; "" where none does."""
     if not choices.size:
         return Strings(np.zeros(0, np.uint8), np.zeros(len(found) + 1, np.int64))
     starts, ends, translated = _choose(
         found, marks, _TEXTUAL_NAMES[index, choices], _RULES[index, choices], _MEANT, _WORDS.data, _WORDS.offsets,
-        _MEANINGS.offsets, positions, values.data, values.offsets,
+        _MEANINGS.offsets, positions, values.source, values.own, values.starts, values.offsets,
     )
     check_column(int(ends[-1]))
-    return Strings(_collect(values.data, _MEANINGS.data, starts, ends, translated), ends)
+    return Strings(_collect(values.source, values.own, _MEANINGS.data, starts, ends, translated), ends)
 
 
 @entry

@@ -115,7 +115,7 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
     table = tables.span_attributes
     first, count = np.ascontiguousarray(kept.records[:, t.S_ATTRIBUTE]), np.ascontiguousarray(kept.records[:, t.S_ATTRIBUTE_N])
     rows, ends, arrays, array_ends = doubles.split(first, count, table, names.SERIES_FROM)
-    keys, values = text.attributes(data, table, rows, numbers, tables.stack)
+    keys, values = text.cut(data, table, rows, numbers, tables.stack)
     positions = np.full(table.shape[0], -1, np.int64)
     positions[rows] = np.arange(rows.size)
     lifted = lift.lifted(data, table, kept.found, kept.marks, kept.present, positions, values)
@@ -125,7 +125,9 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
 def keep(tables: Tables) -> Kept:
     """The spans nothing is wrong with, in the sender's order."""
     records = tables.spans[: int(tables.counts[t.SPANS])]
-    records = records[records[:, t.S_FAULT] == t.NO_FAULT]
+    sound = records[:, t.S_FAULT] == t.NO_FAULT
+    if not sound.all():
+        records = records[sound]
     return Kept(records, *lift.find(tables.span_attributes, records[:, t.S_ATTRIBUTE], records[:, t.S_ATTRIBUTE_N]))
 
 

@@ -45,7 +45,7 @@ def check_column(column_bytes: int) -> None:
         )
 
 
-def _read_only(data: Any) -> Any:
+def read_only(data: Any) -> Any:
     """Request bytes are read-only; a view of the same kind for our own spares compiling everything twice."""
     view = data.view()
     view.flags.writeable = False
@@ -57,7 +57,7 @@ def gather(data: Any, starts: Any, lengths: Any) -> Strings:
     starts, lengths = np.ascontiguousarray(starts), np.ascontiguousarray(lengths)
     ends = _ends(lengths)
     check_column(int(ends[-1]))
-    return Strings(_copy(_read_only(data), starts, ends), ends)
+    return Strings(_copy(read_only(data), starts, ends), ends)
 
 
 @entry
@@ -84,7 +84,7 @@ def pick(strings: Strings, rows: Any) -> Strings:
     rows = np.ascontiguousarray(rows, np.int64)
     ends = _picked_ends(strings.offsets, rows)
     check_column(int(ends[-1]))
-    return Strings(_picked(_read_only(strings.data), strings.offsets, rows, ends), ends)
+    return Strings(_picked(read_only(strings.data), strings.offsets, rows, ends), ends)
 
 
 @entry
@@ -123,7 +123,7 @@ def repeat(strings: Strings, first: Any, count: Any, owners: Any, total: int) ->
     first, count, owners = np.ascontiguousarray(first), np.ascontiguousarray(count), np.ascontiguousarray(owners)
     ends = _repeated_ends(strings.offsets, first, count, owners, total)
     check_column(int(ends[-1]))
-    return Strings(_repeated(_read_only(strings.data), strings.offsets, first, count, owners, ends), ends)
+    return Strings(_repeated(read_only(strings.data), strings.offsets, first, count, owners, ends), ends)
 
 
 @kernel

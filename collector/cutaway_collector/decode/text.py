@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from cutaway_collector.blocks import Strings
+from cutaway_collector.blocks import Cut, Strings
 from cutaway_collector.decode import tables as t
-from cutaway_collector.decode.strings import check_column
+from cutaway_collector.decode.strings import check_column, read_only
 from cutaway_collector.decode.values import any_value, pair
 from cutaway_collector.decode.wire import copy, entry, kernel, put, raw, size, skip, tag
 
@@ -238,9 +238,59 @@ def _write(
     return keys, values
 
 
+@entry
+def _place(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """(starts and ends of the keys, starts and ends of the values, bytes of the values that are no text in the request)."""
+    nothing = np.empty(1, np.uint8)
+    cells = table.reshape(table.size)
+    key_starts, value_starts = np.empty(rows.size, np.int64), np.empty(rows.size, np.int64)
+    key_ends, value_ends = np.empty(rows.size + 1, np.int64), np.empty(rows.size + 1, np.int64)
+    own = np.int64(0)
+    key_ends[0] = value_ends[0] = 0
+    for index in range(rows.size):
+        cell = rows[index] * t.A_WIDTH
+        key_starts[index] = cells[cell + t.A_KEY]
+        key_ends[index + 1] = key_ends[index] + cells[cell + t.A_KEY_N]
+        if cells[cell + t.A_KIND] == t.TEXT:
+            value_starts[index] = cells[cell + t.A_VALUE]
+            length = cells[cell + t.A_VALUE_N]
+        else:
+            value_starts[index] = -1 - own
+            length = _value(raw(nothing), 0, 0, raw(data), raw(cells), rows[index], raw(spelled), raw(ends), raw(stack))
+            own += length
+        value_ends[index + 1] = value_ends[index] + length
+    return key_starts, key_ends, value_starts, value_ends, own
+
+
+@entry
+def _write_own(data: Any, table: Any, rows: Any, spelled: Any, ends: Any, stack: Any, starts: Any, nbytes: int) -> Any:
+    """The values that `_place` gave a negative start, one after another."""
+    own = np.empty(nbytes, np.uint8)
+    cells = table.reshape(table.size)
+    for index in range(rows.size):
+        if starts[index] < 0:
+            _value(raw(own), own.size, -1 - starts[index], raw(data), raw(cells), rows[index], raw(spelled), raw(ends), raw(stack))
+    return own
+
+
 def attributes(data: Any, table: Any, rows: Any, numbers: Strings, stack: Any) -> tuple[Strings, Strings]:
     """Keys and values of those rows of an attribute table. `numbers`: every double of the request as text (numbers.spell)."""
     key_ends, value_ends = _measure(data, table, rows, numbers.data, numbers.offsets, stack)
     check_column(int(value_ends[-1]))
     keys, values = _write(data, table, rows, numbers.data, numbers.offsets, stack, key_ends, value_ends)
     return Strings(keys, key_ends), Strings(values, value_ends)
+
+
+LONG_BYTES: Final = 512
+"""Of a request, for each attribute. Long texts are best left where they lie; short ones are read again faster from copies that lie
+together."""
+
+
+def cut(data: Any, table: Any, rows: Any, numbers: Strings, stack: Any) -> tuple[Strings, Strings]:
+    """What `attributes` gives, with long texts left where they lie in the request."""
+    if data.size < LONG_BYTES * rows.size:
+        return attributes(data, table, rows, numbers, stack)
+    key_starts, key_ends, value_starts, value_ends, nbytes = _place(data, table, rows, numbers.data, numbers.offsets, stack)
+    check_column(int(value_ends[-1]))
+    own = _write_own(data, table, rows, numbers.data, numbers.offsets, stack, value_starts, nbytes)
+    return Cut(data, data[:0], key_starts, key_ends), Cut(data, read_only(own), value_starts, value_ends)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import cgutils
 
-from cutaway_collector.blocks import Block, Column, Lists, MapLists, Maps, Nullable, NumberMaps, Offsets, Strings
+from cutaway_collector.blocks import Block, Column, Cut, Lists, MapLists, Maps, Nullable, NumberMaps, Offsets, Strings
 from cutaway_collector.columns import TABLES
 
 Part: TypeAlias = bytes | memoryview | Strings
@@ -95,7 +95,8 @@ def _most_bytes(part: Part) -> int:
 def _write(parts: Sequence[Part], out: npt.NDArray[np.uint8], at: int) -> int:
     for part in parts:
         if isinstance(part, Strings):
-            at = _write_strings(part.data, part.offsets, out, at)
+            at = (_write_cut(part.source, part.own, part.starts, part.offsets, out, at) if isinstance(part, Cut)
+                  else _write_strings(part.data, part.offsets, out, at))
             if at < 0:
                 raise ValueError("offsets must not decrease, nor reach past the data, nor span 4 GiB in one string")
         else:
@@ -107,7 +108,9 @@ def _write(parts: Sequence[Part], out: npt.NDArray[np.uint8], at: int) -> int:
 def warm_up() -> None:
     """Compiles the encoder (seconds the first time, then read from numba's cache), so that no insert waits for it."""
     text = Strings.of(["warm"])
-    _write_strings(text.data, text.offsets, np.empty(9 + _BLOCK, np.uint8), 0)
+    out = np.empty(9 + _BLOCK, np.uint8)
+    _write_strings(text.data, text.offsets, out, 0)
+    _write_cut(text.data, text.data, text.offsets[:1], text.offsets, out, 0)
 
 
 def plain_type(type: str) -> str:
@@ -165,26 +168,45 @@ _copy: Final[Any] = numba.extending.intrinsic(_memcpy)
 """out[to:to + length] = data[at:at + length] of bytes, unchecked: a length that is a constant takes a few instructions."""
 
 
+@numba.njit(nogil=True)
+def _write_text(data: npt.NDArray[np.uint8], start: int, length: int, out: npt.NDArray[np.uint8], at: int) -> int:
+    """One text with its length before it; the position after it, or -1 where the text or the room for it is not there."""
+    if length < 0 or start < 0 or start + length > data.size or length >= 1 << 32 or at + length + 5 + _BLOCK > out.size:
+        return -1
+    rest = length
+    while rest >= 0x80:
+        out[at] = np.uint8((rest & 0x7F) | 0x80)
+        at += 1
+        rest >>= 7
+    out[at] = np.uint8(rest)
+    at += 1
+    # Most texts are short, and moved as one block of a fixed size; what that writes too much, the next one writes over.
+    if length <= _BLOCK and start + _BLOCK <= data.size:
+        _copy(out, at, data, start, _BLOCK)
+    else:
+        _copy(out, at, data, start, length)
+    return at + length
+
+
 @numba.njit(cache=True, nogil=True)
 def _write_strings(data: npt.NDArray[np.uint8], offsets: Offsets, out: npt.NDArray[np.uint8], at: int) -> int:
     for row in range(offsets.size - 1):
-        start, end = offsets[row], offsets[row + 1]
-        length = end - start
-        if length < 0 or start < 0 or end > data.size or length >= 1 << 32 or at + length + 5 + _BLOCK > out.size:
+        at = _write_text(data, offsets[row], offsets[row + 1] - offsets[row], out, at)
+        if at < 0:
             return -1
-        rest = length
-        while rest >= 0x80:
-            out[at] = np.uint8((rest & 0x7F) | 0x80)
-            at += 1
-            rest >>= 7
-        out[at] = np.uint8(rest)
-        at += 1
-        # Most texts are short, and moved as one block of a fixed size; what that writes too much, the next one writes over.
-        if length <= _BLOCK and start + _BLOCK <= data.size:
-            _copy(out, at, data, start, _BLOCK)
-        else:
-            _copy(out, at, data, start, length)
-        at += length
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_cut(
+    source: npt.NDArray[np.uint8], own: npt.NDArray[np.uint8], starts: Offsets, offsets: Offsets, out: npt.NDArray[np.uint8],
+    at: int,
+) -> int:
+    for row in range(offsets.size - 1):
+        start, length = starts[row], offsets[row + 1] - offsets[row]
+        at = _write_text(source, start, length, out, at) if start >= 0 else _write_text(own, -1 - start, length, out, at)
+        if at < 0:
+            return -1
     return at
 
 
