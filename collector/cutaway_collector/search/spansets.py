@@ -67,26 +67,30 @@ def _spans(what: str, condition: str, parameters: Parameters) -> str:
 
 def _below(condition: str, parameters: Parameters) -> str:
     """SELECT of the spans that have an ancestor which matches."""
-    steps = ["arrayMap(place -> matching[place], up0) AS found0"]
-    steps += [f"arrayMap((one, place) -> one OR found{step}[place], found{step}, up{step}) AS found{step + 1}"
-              for step in range(_DOUBLINGS)]
-    trees = f"SELECT here, {_climbing()}, {', '.join(steps)} FROM ({_trees(condition, parameters)})"
-    return f"SELECT arrayJoin(arrayFilter((span, one) -> one, here, found{_DOUBLINGS})) FROM ({trees})"
+    found = f"SELECT here, up0, arrayMap(place -> matching[place], up0) AS found0 FROM ({_trees(condition, parameters)})"
+    for step in range(_DOUBLINGS):
+        further = f"arrayMap((one, place) -> one OR found{step}[place], found{step}, up{step})"
+        found = f"SELECT here, {_further_up(step)}, {further} AS found{step + 1} FROM ({found})"
+    return f"SELECT arrayJoin(arrayFilter((span, one) -> one, here, found{_DOUBLINGS})) FROM ({found})"
 
 
 def _above(condition: str, parameters: Parameters) -> str:
     """SELECT of the spans that have a descendant which matches."""
-    steps = ["arrayDistinct(arrayFilter(place -> place > 0, arrayMap((one, place) -> if(one, place, 0), matching, up0))) AS found0"]
+    parents = "arrayDistinct(arrayFilter(place -> place > 0, arrayMap((one, place) -> if(one, place, 0), matching, up0)))"
+    found = f"SELECT here, up0, {parents} AS found0 FROM ({_trees(condition, parameters)})"
     for step in range(_DOUBLINGS):
-        further = f"arrayMap(place -> up{step}[place], found{step})"
-        steps.append(f"arrayDistinct(arrayFilter(place -> place > 0, arrayConcat(found{step}, {further}))) AS found{step + 1}")
-    trees = f"SELECT here, {_climbing()}, {', '.join(steps)} FROM ({_trees(condition, parameters)})"
-    return f"SELECT arrayJoin(arrayMap(place -> here[place], found{_DOUBLINGS})) FROM ({trees})"
+        further = f"arrayConcat(found{step}, arrayFilter(place -> place > 0, arrayMap(place -> up{step}[place], found{step})))"
+        found = f"SELECT here, {_further_up(step)}, arrayDistinct({further}) AS found{step + 1} FROM ({found})"
+    return f"SELECT arrayJoin(arrayMap(place -> here[place], found{_DOUBLINGS})) FROM ({found})"
 
 
-def _climbing() -> str:
-    """Where one comes from each place by going up 2, 4, 8, ... levels: twice the steps before."""
-    return ", ".join(f"arrayMap(place -> up{step}[place], up{step}) AS up{step + 1}" for step in range(_DOUBLINGS - 1))
+def _further_up(step: int) -> str:
+    """Where one comes from each place by going up twice as far as by the step before.
+
+    Each step is a SELECT around the last: names for expressions of one SELECT are written out wherever they are used, and planning
+    them took ten times as long as running them.
+    """
+    return f"arrayMap(place -> up{step}[place], up{step}) AS up{step + 1}"
 
 
 def _trees(condition: str, parameters: Parameters) -> str:
@@ -100,21 +104,23 @@ def _trees(condition: str, parameters: Parameters) -> str:
     parent = f"if({_HAS_PARENT}, {PARENT}, 0)"
     of_them = f"TraceId IN ({_spans('TraceId', condition, parameters)})"
     traces = _spans(f"groupArray({own}) AS owns, groupArray({parent}) AS parents", f"{of_them} GROUP BY TraceId", parameters)
-    sought = (
-        "SELECT arraySort(owns) AS packed, arrayEnumerate(packed) AS places, "
-        "arrayMap(one -> toUInt64(bitShiftRight(one, 64)), packed) AS here, "
-        "arrayMap(one -> toUInt8(bitAnd(toUInt64(one), 1)), packed) AS matching, "
-        "arraySort(arrayConcat("
-        "arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + place, here, places), "
-        f"arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + {_IS_CHILD} + place, "
-        "arraySort((parent, one) -> one, parents, owns), places))) AS met, "
-        f"arrayFill(one -> bitAnd(toUInt64(one), {_IS_CHILD}) = 0, met) AS spans "
-        f"FROM ({traces})"
+    ordered = f"SELECT arraySort(owns) AS packed, arraySort((parent, one) -> one, parents, owns) AS over FROM ({traces})"
+    told_apart = (
+        "SELECT arrayMap(one -> toUInt64(bitShiftRight(one, 64)), packed) AS here, "
+        f"arrayMap(one -> toUInt8(bitAnd(toUInt64(one), 1)), packed) AS matching, over FROM ({ordered})"
     )
+    sorted_together = (
+        "SELECT here, matching, arraySort(arrayConcat("
+        "arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + place, here, arrayEnumerate(here)), "
+        f"arrayMap((one, place) -> bitShiftLeft(toUInt128(one), 64) + {_IS_CHILD} + place, over, arrayEnumerate(over)))) AS met "
+        f"FROM ({told_apart})"
+    )
+    nearest = f"arrayFill(one -> bitAnd(toUInt64(one), {_IS_CHILD}) = 0, met) AS spans"
+    sought = f"SELECT here, matching, met, {nearest} FROM ({sorted_together})"
     child = f"bitShiftLeft(bitAnd(toUInt64(one), {_IS_CHILD - 1}), 32)"
     known = f"bitShiftRight(one, 64) = bitShiftRight(span, 64) AND bitAnd(toUInt64(span), {_IS_CHILD}) = 0"
-    of_span = f"if({known}, bitAnd(toUInt64(span), {_IS_CHILD - 1}), 0)"
-    pairs = f"arrayMap((one, span) -> if(bitAnd(toUInt64(one), {_IS_CHILD}) = 0, 0, {child} + {of_span}), met, spans)"
+    found = f"if({known}, bitAnd(toUInt64(span), {_IS_CHILD - 1}), 0)"
+    pairs = f"arrayMap((one, span) -> if(bitAnd(toUInt64(one), {_IS_CHILD}) = 0, 0, {child} + {found}), met, spans)"
     return (
         f"SELECT here, matching, arrayMap(pair -> toUInt32(bitAnd(pair, {_IS_CHILD - 1})), "
         f"arraySort(arrayFilter(pair -> pair > 0, {pairs}))) AS up0 FROM ({sought})"

@@ -40,8 +40,6 @@ PRESETS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
 )
 """What it says, parameters."""
 METHODS: Final = {"bootstrap": "median", "newcombe": "share"}
-SPEED: Final = "tps"
-"""The metric whose name leaves open what it is divided by: pages of a single generation have the speed of decoding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,4 +258,4 @@ def metric_row(one: Metric) -> MetricRow:
         f"{signed(one.interval.low, apart)} to {signed(one.interval.high, apart)}" if one.interval and not isnan(one.interval.low)
         else figures.ABSENT, q_text(one.q),
         f"{figures.count(one.a_n)} and {figures.count(one.b_n)}", tone if one.interval and one.interval.value else "",
-        METHODS[one.method] + (", over the whole span" if one.name == SPEED else ""), field.description if field else "")
+        METHODS[one.method], field.description if field else "")
