@@ -18,8 +18,8 @@ import numpy as np
 _LOG: Final = logging.getLogger(__name__)
 BLOCK: Final = 4096
 """Places in the file, lengths and addresses are multiples of it: no disk asks for more."""
-BYTES_MIN: Final = 256 * 1024
-"""Of a record: below, the page cache is as cheap."""
+BYTES_MIN: Final = 2 * 1024 * 1024
+"""Of a request: below, the page cache is as cheap."""
 _BUFFER_BYTES: Final = 1024 * 1024
 """Written at once; larger ones were no faster."""
 
