@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from scipy.stats import binomtest
 
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
@@ -30,11 +32,22 @@ ROWS = [
       for place, text in enumerate(XSS)),
 ]
 
+RATED = [Span(number, "chat", trace=number, service="rated", attributes={MODEL: "m"}) for number in range(101, 141)]
+ROWS += [score_of(span, "policy_hate", float(place < 6), model="m", service="rated") for place, span in enumerate(RATED)]
+ROWS += [
+    score_of(RATED[0], "policy_hate", 0.0, model="m", service="rated", version="0", arrived_ms=0),
+    score_of(RATED[39], "policy_hate", 0.0, model="m", service="rated", arrived_ms=9, deleted=True),
+    score_of(RATED[0], "policy_hate", 1.0, model="m", service="rated", source="user"),
+    score_of(RATED[1], "policy_hate", 1.0, model="m", service="elsewhere", sequence=3),
+    *(score_of(span, "toxicity", 0.7, model=XSS[0], service="rated") for span in RATED[3:5]),
+    *(score_of(span, "toxicity", 0.85, label="toxic", model=XSS[0], service="rated") for span in RATED[:3]),
+]
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     folder = Path(tmp_path_factory.mktemp("web-scores"))
-    with stored(folder, [ROOT, CHAT, PLAIN], scores_block(ROWS)) as store:
+    with stored(folder, [ROOT, CHAT, PLAIN, *RATED], scores_block(ROWS)) as store:
         yield create_app(store, Settings(data=str(folder))).test_client()
 
 
@@ -108,11 +121,12 @@ def test_a_score_leads_to_spans_scored_alike(client: FlaskClient) -> None:
 
 def test_rows_that_are_sorted_by_a_score_show_it(client: FlaskClient) -> None:
     """In a column of its own, which turns the order around; spans without it show a dash."""
-    page = text_of(client, "/search?sort=-score.toxicity")
+    page = text_of(client, "/search?q=service:tests&sort=-score.toxicity")
     assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><a href="[^"]*sort=score.toxicity"><bdi>toxicity</bdi>', page)
     cells = re.findall(r'<td class="what">.*?</td>\s*<td class="num(?: muted)?"[^>]*><bdi>([^<]*)</bdi></td>', page)
     assert cells == ["0.500", "–", "–"]
-    assert [row["score"] for row in client.get("/search.json?sort=-score.toxicity").get_json()["rows"]] == [0.5, None, None]
+    found = client.get("/search.json?q=service:tests&sort=-score.toxicity").get_json()["rows"]
+    assert [row["score"] for row in found] == [0.5, None, None]
     assert "score" not in client.get("/search.json").get_json()["rows"][0]
 
 
@@ -123,3 +137,29 @@ def test_hostile_names_and_words_stay_text(client: FlaskClient) -> None:
     assert "<img" not in page
     assert "<svg/onload" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_trigger_rates_have_wilson_intervals(client: FlaskClient) -> None:
+    """By category and model, of each sequence's newest row; the interval is SciPy's, the link finds what triggered, and only that.
+
+    What others sent, what is deleted and what lies outside of the time or service is left out.
+    """
+    found = client.get("/scores.json?service=rated&from=all").get_json()["rates"]
+    page = text_of(client, "/scores?service=rated&from=all")
+    (link,) = [link for link in re.findall(r'href="(/search[^"]*)"', page) if "policy_hate" in link]
+    rows = client.get(unescape(link).replace("/search?", "/search.json?")).get_json()["rows"]
+
+    assert {(one["score"], one["model"]): (one["triggered"], one["judged"]) for one in found} == {
+        ("policy_hate", "m"): (6, 39), ("toxicity", XSS[0]): (3, 5)}
+    for one in found:
+        interval = binomtest(one["triggered"], one["judged"]).proportion_ci(0.95, "wilson")
+        assert (one["low"], one["high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    assert {row["span_id"] for row in rows} == {span.span_id for span in RATED[:6]}
+    assert "<script>alert" not in page
+
+
+def test_trigger_rates_are_of_the_time_asked_for(client: FlaskClient) -> None:
+    """A later range, another model: nothing, and the page says so; a range that ends before it begins is refused."""
+    assert client.get(f"/scores.json?service=rated&from={START_NS // 10**9 + 60}").get_json()["rates"] == []
+    assert "No text was judged here" in text_of(client, "/scores?from=all&model=nobody")
+    assert client.get("/scores?from=now&to=-1h").status_code == 400

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package chromium"),
 ]
 PAGES = ["/alerts", "/alerts?state=firing", "/alerts/test?rule=looping-answers", f"/alerts/test?rule={world.LONG}", "/drift",
-         "/drift?explain=1", "/windows", "/windows?label=collapsed"]
+         "/drift?explain=1", "/windows", "/windows?label=collapsed", "/scores?from=all"]
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,14 @@ def windows(parameters: Mapping[str, object] | None = None, /, **changes: object
     return _with("/windows", merged)
 
 
+def rates(parameters: Mapping[str, object] | None = None, /, **changes: object) -> str:
+    """The page of trigger rates, with parameters and changes as `search` takes them. `json=True` gives its twin."""
+    twin = ".json" if changes.pop("json", False) else ""
+    merged: dict[str, object] = {**(parameters or {})}
+    merged.update({key.rstrip("_"): value for key, value in changes.items()})
+    return _with(f"/scores{twin}", merged)
+
+
 def alerts(**parameters: object) -> str:
     """The alerts page; parameters: state, rule. `json=True` gives its twin."""
     twin = ".json" if parameters.pop("json", False) else ""

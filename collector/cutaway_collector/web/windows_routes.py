@@ -1,5 +1,6 @@
-"""The routes of window scores: the page, its JSON twin, and the form that makes an alert rule over them.
+"""The routes of judgements over many answers: window scores, the form that makes an alert rule over them, and trigger rates.
 
+    GET  /scores, /scores.json      parameters: from, to, service, model: how often scores trigger
     GET  /windows, /windows.json    parameters: from, to, service, model, route, template, label, limit; the page also rule: the
                                     rule that its form shows, for changing it
     POST /windows/alert             form: do (make, remove), rule (which one is changed or removed, none for a new one), and the
@@ -17,7 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.web import urls
 from cutaway_collector.web.gate import may
-from cutaway_collector.web.pages import windows
+from cutaway_collector.web.pages import rates, windows
 from cutaway_collector.web.pages.window_alert import WindowRules
 from cutaway_collector.web.site import Site
 
@@ -33,6 +34,14 @@ def routes(app: Flask, site: Site, rules: WindowRules, render: Callable[..., Res
     @app.get("/windows.json")
     def windows_twin() -> Response:
         return answer(windows.twin(site, request.args))
+
+    @app.get("/scores")
+    def scores_page() -> Response:
+        return render("rates.html", rates.page(site, request.args))
+
+    @app.get("/scores.json")
+    def scores_twin() -> Response:
+        return answer(rates.twin(site, request.args))
 
     @app.post("/windows/alert")
     def windows_alert() -> AnyResponse:
