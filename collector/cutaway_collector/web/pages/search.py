@@ -22,7 +22,7 @@ from cutaway_collector.web.search_state import DEFAULT_FROM, State, read, unknow
 from cutaway_collector.web.search_table import Choice, Heading, Hit, TraceHit
 from cutaway_collector.web.site import Arguments, Site, Tab
 
-PAGE_SECONDS: Final = 0.7
+PAGE_SECONDS: Final = 0.4
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
 FACET_EXTENT_SECONDS: Final = 1.0
