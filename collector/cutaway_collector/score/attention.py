@@ -65,8 +65,10 @@ def _share(values: Any, start: int, tokens: int, width: int, sums: Any, threshol
     sums[:] = 0.0
     for token in range(tokens):
         first = start + token * width
-        for head in range(width):
-            sums[head] += float64(values[first + head])
+        # Cut out, whose index cannot be negative: the compiler then adds several heads at once.
+        row = values[first : first + width]
+        for head in range(row.size):
+            sums[head] += float64(row[head])
     beyond, heads = 0, 0
     for head in range(width):
         mean = sums[head] / tokens if math.isfinite(sums[head]) else _mean_on_cpu(values, start, tokens, width, head)
