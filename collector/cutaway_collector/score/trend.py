@@ -21,7 +21,17 @@ import numpy.typing as npt
 from numba import float64, prange
 
 from cutaway_collector.blocks import Block, Offsets
-from cutaway_collector.score.device import THREADS, Device, block_sum, cpu_helper, cpu_kernel, cuda, cuda_helper, cuda_kernel
+from cutaway_collector.score.device import (
+    THREADS,
+    Device,
+    block_sum,
+    cpu_helper,
+    cpu_kernel,
+    cpu_sum,
+    cuda,
+    cuda_helper,
+    cuda_kernel,
+)
 from cutaway_collector.score.ragged import Floats, series, shaped, whole_numbers
 
 TOKENS_MIN: Final = 8
@@ -62,19 +72,18 @@ _mean_of_some_on_cpu, _slope_on_cpu = cpu_helper(_mean_of), cpu_helper(_slope)
 _mean_on_cuda, _slope_on_cuda = cuda_helper(_mean_of), cuda_helper(_slope)
 
 
+@cpu_sum
+def _sum_on_cpu(entries: Any) -> float:
+    total = 0.0
+    for entry in range(entries.size):
+        total += float64(entries[entry])
+    return total
+
+
 @cpu_helper
 def _mean_on_cpu(values: Any, first: int, width: int) -> float:
-    """As `_mean_of`, in four sums of which none waits for another; where a hole makes the sum NaN or infinite, entry by entry."""
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    last = first + width - width % 4
-    for entry in range(first, last, 4):
-        a += float64(values[entry])
-        b += float64(values[entry + 1])
-        c += float64(values[entry + 2])
-        d += float64(values[entry + 3])
-    for entry in range(last, first + width):
-        a += float64(values[entry])
-    total = (a + b) + (c + d)
+    """As `_mean_of`, several entries at once; where a hole makes the sum NaN or infinite, entry by entry."""
+    total = _sum_on_cpu(values[first : first + width])
     return total / width if math.isfinite(total) else _mean_of_some_on_cpu(values, first, width)
 
 
