@@ -94,9 +94,8 @@ class LayerEar:
             self.last_step, self.positions = step, positions
             self.note(key)
             self.steps += 1
-            self.queries.append(query)
+            self.queries.append(recorder.place(self, query))
             self.masks.append(mask)
-            recorder.heard.append(self)
             if len(self.queries) >= BLOCK_STEPS:
                 recorder.full(self)
             return
@@ -199,6 +198,7 @@ class AttentionRecorder:
         self._cache = cache
         self._prompt = prompt
         self._due: list[LayerEar] = []
+        self._places: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
         self._first_row: tuple[Tensor, Tensor] | None = None
         self._sights: dict[tuple[object, ...], tuple[Sequence[object], Sight]] = {}
 
@@ -261,9 +261,23 @@ class AttentionRecorder:
                 if ear not in shown:
                     ear.shows_sources, ear.sources = False, []
 
+    def place(self, ear: LayerEar, query: Tensor) -> Tensor:
+        """A row that waits, moved at once into memory for a block of steps. Left where the model made it, thousands of small ones
+        would lie between the large ones it makes and frees, and its memory would fall to pieces.
+
+        Elsewhere than on a CPU an operation costs more to start than it copies: there the rows of a step move together, at its end.
+        """
+        if not query.is_cpu:
+            self.heard.append(ear)
+            return query
+        places = self._places.get((query.shape, query.dtype))
+        if not places:
+            room = torch.empty(BLOCK_STEPS * len(self.ears), *query.shape, dtype=query.dtype)
+            places = self._places[query.shape, query.dtype] = list(room.unbind())
+        return places.pop().copy_(query.detach())
+
     def _gather_queries(self) -> None:
-        """Moves the rows heard in this step into one tensor. Left where the model made them, thousands of small ones would
-        lie between the large ones it makes and frees, and its memory would fall to pieces."""
+        """Moves the rows heard in this step into one tensor, where they are not in one yet (`place`)."""
         heard, self.heard = self.heard, []
         rows = [ear.queries[-1] for ear in heard if ear.queries]
         if len(rows) < len(heard) or len({row.shape for row in rows}) > 1:
@@ -370,6 +384,7 @@ class AttentionRecorder:
         for ear in self.ears.values():
             ear.forget()
         self._cache = None
+        self._places.clear()
         self._due.clear()
         self._sights.clear()
         self.drafts.clear()
