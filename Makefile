@@ -24,6 +24,8 @@ demo: $(VENV)/.demo
 
 # Tests start `cutaway` some hundred times: each would compile its own sources.
 test test-all: export PYTHONDONTWRITEBYTECODE =
+# Half as many workers again as cores: tests wait for sockets, processes and pages.
+test test-all: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"

@@ -244,6 +244,7 @@ def test_times_of_the_last_tokens_only() -> None:
     assert (found.first_token_s, found.last_token_s) == (1.0, 2.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("owner", "name"), [
     (batching._Batch, "_ask"), (batching._Batch, "_answers"), (batching._Batch, "_answer"), (batching, "_prepared"),
     (batching, "_padded"), (batching, "_ids"), (BatchRecorder, "prepared"), (BatchRecorder, "answered"), (BatchRecorder, "stop"),
