@@ -44,5 +44,6 @@ def routes(app: Flask, site: Site, searches: SavedSearches, answer: Callable[...
     def palette() -> Response:
         pages: list[dict[str, Any]] = [{"label": "Search", "url": urls.search()}]
         pages += [{"label": entry.label, "url": entry.path} for entry in NAVIGATION if opens(entry.path)]
+        pages += [{"label": "Trigger rates", "url": urls.rates()}] if opens("/scores") else []
         kept = [{"label": one.name, "url": saved.address(one), "help": one.query} for one in searches.all(g.caller.tenant)]
         return answer({"pages": pages, "saved": kept, "keys": [asdict(line) for line in SHORTCUTS]})
