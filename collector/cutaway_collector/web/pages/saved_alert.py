@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from cutaway_collector.alerts import Desk, RuleError
+from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.book import Book, Definitions
 from cutaway_collector.alerts.rules import SEVERITIES, Rule
 from cutaway_collector.errors import Conflict, MalformedRequest, QueryError
 from cutaway_collector.search import fields, values
 from cutaway_collector.search.language import Literal
 from cutaway_collector.search.saved import SavedSearch
+from cutaway_collector.web.pages import alert_forms
 
 WINDOWS: Final[Mapping[str, str]] = {"5m": "5m", "15m": "5m", "1h": "5m", "6h": "15m", "1d": "1h"}
 """Window of the form -> how often such a rule is judged."""
@@ -152,7 +153,7 @@ class Subscriptions:
     def unsubscribe(self, tenant: str, search: SavedSearch) -> None:
         """Removes the rule. Raises Conflict, MalformedRequest for one that there is not, StoreError."""
         name = self._ours(self.rules(tenant), search).name
-        _done(lambda: self._desk.remove(tenant, [name]))
+        alert_forms.done(lambda: self._desk.remove(tenant, [name]))
 
     def renamed(self, tenant: str, old: str, new: str) -> None:
         """The rule follows its search's new name by its label; its own name, and with it its history, stays. Raises StoreError."""
@@ -165,10 +166,10 @@ class Subscriptions:
         """With the search goes the rule that its form made: there would be no form left to remove it by. Raises StoreError."""
         rule = self.rules(tenant).labelled(name)
         if rule is not None:
-            _done(lambda: self._desk.remove(tenant, [rule.name]))
+            alert_forms.done(lambda: self._desk.remove(tenant, [rule.name]))
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
-        _done(lambda: self._desk.apply({"rules": [rule]}))
+        alert_forms.done(lambda: self._desk.apply({"rules": [rule]}))
 
     @staticmethod
     def _ours(rules: Rules, search: SavedSearch) -> Standing:
@@ -179,22 +180,11 @@ class Subscriptions:
         return standing
 
 
-def _done(action: Callable[[], Any]) -> None:
-    try:
-        action()
-    except RuleError as error:
-        raise MalformedRequest(str(error)) from None
-
-
 def _read(said: Mapping[str, str], channels: tuple[str, ...]) -> Form:
     """The form. Raises MalformedRequest."""
     form = Form(**{name: said[name].strip() for name in Form.__dataclass_fields__ if name in said})
-    for what, value, known in (("number", form.number, NUMBERS), ("window", form.window, WINDOWS), ("group", form.by, GROUPS),
-                               ("side", form.side, SIDES), ("severity", form.severity, SEVERITIES)):
-        if value not in known:
-            raise MalformedRequest(f"the {what} is one of {', '.join(filter(None, known))}, it is {value[:20]!r}")
-    if form.channel and form.channel not in channels:
-        raise MalformedRequest(f"there is no channel {form.channel[:60]!r} here: choose one of the list, or nobody")
+    alert_forms.check((("number", form.number, NUMBERS), ("window", form.window, WINDOWS), ("group", form.by, GROUPS),
+                       ("side", form.side, SIDES), ("severity", form.severity, SEVERITIES)), form.channel, channels)
     if form.number == "share" and not form.of:
         raise MalformedRequest("a share needs the query of what counts, such as is:error")
     if form.number in ("mean", "p95") and not form.field:

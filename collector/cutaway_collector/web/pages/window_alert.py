@@ -7,12 +7,12 @@ made here says so by a label, and only such a rule is changed or removed here: w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway_collector import windows as verb
-from cutaway_collector.alerts import Desk, RuleError
+from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.book import Book
 from cutaway_collector.alerts.fields import words_of
 from cutaway_collector.alerts.rules import SEVERITIES, Rule
@@ -20,6 +20,7 @@ from cutaway_collector.alerts.windowed import GROUPS as ALL
 from cutaway_collector.errors import Conflict, MalformedRequest, QueryError
 from cutaway_collector.search import values
 from cutaway_collector.search.language import Literal
+from cutaway_collector.web.pages import alert_forms
 from cutaway_collector.web.pages.saved_alert import SEVERITY, SIDES, Rules
 
 SILENCE: Final = "silence"
@@ -117,31 +118,20 @@ class WindowRules:
         if not changes and form.name in known.rules:
             raise Conflict(f"there is a rule {form.name} already: choose another name, or change that one")
         made = definition(form, self._minutes)
-        _done(lambda: self._desk.apply({"rules": [made | ({"tenant": tenant} if tenant else {})]}))
+        alert_forms.done(lambda: self._desk.apply({"rules": [made | ({"tenant": tenant} if tenant else {})]}))
         return form.name
 
     def remove(self, tenant: str, name: str) -> None:
         """Removes a rule that was made here. Raises MalformedRequest, Conflict, StoreError."""
         rule = self.standing(tenant, name)
-        _done(lambda: self._desk.remove(tenant, [rule.name]))
-
-
-def _done(action: Callable[[], Any]) -> None:
-    try:
-        action()
-    except RuleError as error:
-        raise MalformedRequest(str(error)) from None
+        alert_forms.done(lambda: self._desk.remove(tenant, [rule.name]))
 
 
 def _read(said: Mapping[str, str], channels: tuple[str, ...]) -> Form:
     """The form. Raises MalformedRequest."""
     form = Form(**{name: said[name].strip() for name in Form.__dataclass_fields__ if name in said})
-    for what, value, known in (("score", form.score, SCORES), ("side", form.side, SIDES), ("length", form.lasting, LASTING),
-                               ("group", form.by, GROUPS), ("severity", form.severity, SEVERITIES)):
-        if value not in known:
-            raise MalformedRequest(f"the {what} is one of {', '.join(filter(None, known))}, it is {value[:20]!r}")
-    if form.channel and form.channel not in channels:
-        raise MalformedRequest(f"there is no channel {form.channel[:60]!r} here: choose one of the list, or nobody")
+    alert_forms.check((("score", form.score, SCORES), ("side", form.side, SIDES), ("length", form.lasting, LASTING),
+                       ("group", form.by, GROUPS), ("severity", form.severity, SEVERITIES)), form.channel, channels)
     if not _NAME.fullmatch(form.name) or len(form.name) > NAME_CHARACTERS_MAX:
         raise MalformedRequest(f"the name of a rule has letters, digits and _ . -, at most {NAME_CHARACTERS_MAX}, and begins with "
                                f"a letter or digit; it is {form.name[:60]!r}")
