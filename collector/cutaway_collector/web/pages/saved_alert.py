@@ -16,9 +16,8 @@ from typing import Any, Final
 from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.book import Book, Definitions
 from cutaway_collector.alerts.rules import SEVERITIES, Rule
-from cutaway_collector.errors import Conflict, MalformedRequest, QueryError
+from cutaway_collector.errors import Conflict, MalformedRequest
 from cutaway_collector.search import fields, values
-from cutaway_collector.search.language import Literal
 from cutaway_collector.search.saved import SavedSearch
 from cutaway_collector.web.pages import alert_forms
 
@@ -198,12 +197,9 @@ def _threshold(form: Form) -> float:
         if not (form.than.isascii() and form.than.isdigit()) or int(form.than[:20]) > SPANS_MAX:
             raise MalformedRequest(f"the number of spans is a whole one from 0 to {SPANS_MAX}, it is {form.than[:20]!r}")
         return int(form.than)
-    try:
-        value = values.number(Literal(form.than, False, 0), _unit(form.field) if form.number != "share" else "",
-                              form.field if form.number != "share" else "a share")
-    except QueryError as error:
-        raise MalformedRequest(f"{error}; {error.hint}" if error.hint else str(error)) from None
-    if form.number == "share" and not 0 <= value <= 1:
+    share = form.number == "share"
+    value = alert_forms.number(form.than, "" if share else _unit(form.field), "a share" if share else form.field)
+    if share and not 0 <= value <= 1:
         raise MalformedRequest(f"a share lies between 0 and 1, or 0 % and 100 %, it is {form.than[:20]!r}")
     return value
 

@@ -17,9 +17,7 @@ from cutaway_collector.alerts.book import Book
 from cutaway_collector.alerts.fields import words_of
 from cutaway_collector.alerts.rules import SEVERITIES, Rule
 from cutaway_collector.alerts.windowed import GROUPS as ALL
-from cutaway_collector.errors import Conflict, MalformedRequest, QueryError
-from cutaway_collector.search import values
-from cutaway_collector.search.language import Literal
+from cutaway_collector.errors import Conflict, MalformedRequest
 from cutaway_collector.web.pages import alert_forms
 from cutaway_collector.web.pages.saved_alert import SEVERITY, SIDES, Rules
 
@@ -139,11 +137,7 @@ def _read(said: Mapping[str, str], channels: tuple[str, ...]) -> Form:
 
 
 def _threshold(form: Form) -> float:
-    """`than` in the unit of the score: 30% is 0.3, 2bits are 1.39 nats. Raises MalformedRequest."""
-    try:
-        return float(values.number(Literal(form.than, False, 0), _UNITS[form.score], form.score))
-    except QueryError as error:
-        raise MalformedRequest(f"{error}; {error.hint}" if error.hint else str(error)) from None
+    return float(alert_forms.number(form.than, _UNITS[form.score], form.score))
 
 
 def _least(text: str) -> int:
