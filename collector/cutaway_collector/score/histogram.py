@@ -49,20 +49,23 @@ _at_or_below_on_cuda = cuda_helper(_at_or_below)
 
 
 @cpu_helper
-def _guide(edges: Any, starts: Any) -> float:
-    """Divides the edges' range evenly into cells; starts [cells + 1]: the first edge of each cell. Gives cells a unit of value.
+def _guide(edges: Any, starts: Any) -> tuple[float, bool]:
+    """Divides the edges' range evenly into cells; starts [cells + 1]: the first edge of each cell.
 
-    A cell's number rises with the value, rounding and all, so the edges at or below a value are those of earlier cells and some of
-    its own.
+    Gives cells a unit of value, and whether a cell holds more than one edge. A cell's number rises with the value, rounding and all,
+    so the edges at or below a value are those of earlier cells and some of its own.
     """
     cells, width = starts.size - 1, edges[edges.size - 1] - edges[0]
     scale = cells / width if math.isfinite(cells / width) else 0.0
     starts[:] = 0
+    crowded = False
     for edge in range(edges.size):
-        starts[_cell(edges[edge], edges[0], scale, cells) + 1] += 1
+        place = _cell(edges[edge], edges[0], scale, cells) + 1
+        starts[place] += 1
+        crowded = crowded or starts[place] > 1
     for cell in range(cells):
         starts[cell + 1] += starts[cell]
-    return scale
+    return scale, crowded
 
 
 @cpu_helper
@@ -72,19 +75,22 @@ def _cell(value: float, first: float, scale: float, cells: int) -> int:
 
 
 @cpu_helper
-def _row(values: Any, start: int, stop: int, edges: Any, starts: Any, scale: float, counts: Any) -> None:
-    """Counts a row, as `_bin` would, but halving only within the value's cell, which seldom holds more than one edge.
+def _row(values: Any, start: int, stop: int, edges: Any, starts: Any, scale: float, crowded: bool, counts: Any) -> None:
+    """Counts a row, as `_at_or_below` of all edges would, but from the value's cell on.
 
-    One function for the loop and what is in it: an array handed over a value would cost more than the counting.
+    Where no cell holds two edges, one comparison with the next edge says the rest, without a branch to guess wrong: the edge of the
+    cell, or of a later one, which is above. One function for the loop and what is in it: an array handed over a value would cost
+    more than the counting.
     """
     first, last, cells = edges[0], edges[edges.size - 1], starts.size - 1
     for at in range(start, stop):
         value = values[at]
-        if value < first:
-            counts[0] += 1
-        elif value < last:
+        if first <= value < last:
             cell = _cell(value, first, scale, cells)
-            counts[_at_or_below_on_cpu(value, edges, starts[cell], starts[cell + 1])] += 1
+            low = starts[cell]
+            counts[_at_or_below_on_cpu(value, edges, low, starts[cell + 1]) if crowded else low + (edges[low] <= value)] += 1
+        elif value < first:
+            counts[0] += 1
         elif value > last:
             counts[edges.size] += 1
         elif value == last:  # neither: NaN
@@ -93,9 +99,9 @@ def _row(values: Any, start: int, stop: int, edges: Any, starts: Any, scale: flo
 
 @cpu_kernel
 def _cpu(values: Floats, offsets: Offsets, edges: Floats, starts: Offsets, out: Counts) -> None:
-    scale = _guide(edges, starts)
+    scale, crowded = _guide(edges, starts)
     for row in prange(out.shape[0]):
-        _row(values, offsets[row], offsets[row + 1], edges, starts, scale, out[row])
+        _row(values, offsets[row], offsets[row + 1], edges, starts, scale, crowded, out[row])
 
 
 @cuda_kernel
