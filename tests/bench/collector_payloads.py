@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ def _arrays(span: Any, chance: random.Random) -> None:
             array.values.add(double_value=chance.gauss(0, 1))
 
 
-def _series(span: Any, chance: random.Random) -> None:
+def _series(span: Any, chance: random.Random, tokens: int = 512) -> None:
     _generation(span, chance)
-    tokens = 512
     _put(span, c.TOKEN_ID, c.SERIES_HEADER.pack(c.SERIES_VERSION, 2, 0, tokens, 1, 1)
          + struct.pack(f"<{tokens}I", *(chance.randrange(49_152) for _ in range(tokens))))
     for key in (c.TOKEN_SURPRISAL, c.TOKEN_ENTROPY, c.TOKEN_MARGIN, c.TOKEN_INTER_TOKEN_TIME, c.TOKEN_VARENTROPY):
@@ -84,6 +84,7 @@ KINDS = {kind.name: kind for kind in (
     Kind("P2", "the same and two arrays of 64 doubles", 512, _arrays),
     Kind("P3", "the same and six packed series of 512 tokens", 512, _series),
     Kind("P4", "20 attributes of 5 kB", 64, _long),
+    Kind("P5", "P1 and six packed series of 64 tokens", 512, partial(_series, tokens=64)),
 )}
 
 

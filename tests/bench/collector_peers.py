@@ -26,13 +26,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-from tests.bench.collector_payloads import KINDS, path_of
+from tests.bench.collector_payloads import path_of
 
 ROOT = Path(__file__).parent.parent.parent
 PEERS = Path(os.environ.get("CUTAWAY_BENCH_PEERS", ROOT / "build" / "peers"))
@@ -134,39 +134,44 @@ def _taken(url: str) -> Callable[[], int]:
 
 
 @contextlib.contextmanager
-def _cutaway(folder: Path, *arguments: str) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", "cutaway_collector", "serve", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0",
+def cutaway(
+    folder: Path, *arguments: str, program: Sequence[str] = ("-m", "cutaway_collector")
+) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
+    """`cutaway serve`: what it says when it is ready, and its process."""
+    command = [sys.executable, *program, "serve", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0",
                "--ui", "127.0.0.1:0", "--spool", str(folder / "spool"), *arguments]
     with _process(command, folder, read=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline()), process
 
 
+def count(ui: str, metric: str) -> int:
+    """A counter of a collector's /metrics."""
+    for line in _get(f"http://{ui}/metrics").decode().splitlines():
+        if line.startswith(f"{metric} "):
+            return int(float(line.split()[1]))
+    raise AssertionError(f"the collector counts {metric}")
+
+
 @contextlib.contextmanager
 def cutaway_sink(folder: Path) -> Iterator[Contender]:
     """`cutaway serve --clickhouse` to the sink."""
-    with sink(folder) as url, _cutaway(folder, "--clickhouse", url) as (ready, process):
+    with sink(folder) as url, cutaway(folder, "--clickhouse", url) as (ready, process):
         yield _Running(f"http://{ready['otlp_http']}/v1/traces", process, _taken(url))
 
 
 @contextlib.contextmanager
 def cutaway_sink_grpc(folder: Path) -> Iterator[Contender]:
     """The same over gRPC."""
-    with sink(folder) as url, _cutaway(folder, "--clickhouse", url) as (ready, process):
+    with sink(folder) as url, cutaway(folder, "--clickhouse", url) as (ready, process):
         yield _Running(ready["otlp_grpc"], process, _taken(url))
 
 
 @contextlib.contextmanager
 def cutaway_queryable(folder: Path) -> Iterator[Contender]:
     """`cutaway serve --data`: embedded; done when the engine has confirmed the insert, after which any query sees it."""
-    with _cutaway(folder, "--data", str(folder / "data")) as (ready, process):
-        def stored() -> int:
-            for line in _get(f"http://{ready['ui']}/metrics").decode().splitlines():
-                if line.startswith("cutaway_spans_stored_total "):
-                    return int(float(line.split()[1]))
-            raise AssertionError("the collector counts what it has stored")
-
-        yield _Running(f"http://{ready['otlp_http']}/v1/traces", process, stored)
+    with cutaway(folder, "--data", str(folder / "data")) as (ready, process):
+        yield _Running(f"http://{ready['otlp_http']}/v1/traces", process, lambda: count(ready["ui"], "cutaway_spans_stored_total"))
 
 
 @contextlib.contextmanager
@@ -215,7 +220,8 @@ PHOENIX_REQUESTS = {"P1": 4, "P2": 4, "P3": 1, "P4": 4}
 """Fewer: at its pace the other counts would take minutes each."""
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
+    """User and system, children included."""
     total = 0.0
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -263,12 +269,12 @@ def measure(name: str, payload: str, *, gzip: bool = False, requests: int | None
         _wait(lambda: running.done() >= warm["accepted"] > 0, f"{name} is done with the first spans ({warm})", 600)
         go = load(running.target, payload, count, *options)
         process = psutil.Process(running.process.pid)
-        before, cpu_s, began = running.done(), _cpu_s(process), time.perf_counter()
+        before, used_s, began = running.done(), cpu_s(process), time.perf_counter()
         report = go()
         if report["refused"]:
             raise RuntimeError(f"{name} refused {payload}: {report['refused']}")
         _wait(lambda: running.done() - before >= report["accepted"], f"{name} is done", 900)
-        return Run(name, payload, gzip, report["accepted"], _cpu_s(process) - cpu_s, time.perf_counter() - began,
+        return Run(name, payload, gzip, report["accepted"], cpu_s(process) - used_s, time.perf_counter() - began,
                    _peak_bytes(process), report["p50_ms"], report["p99_ms"], report["turned_away"])
 
 
@@ -287,7 +293,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench peers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
-    parser.add_argument("--payloads", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--payloads", nargs="*", default=list(REQUESTS), choices=list(REQUESTS))
     parser.add_argument("--gzip", nargs="*", default=["no", "yes"], choices=["no", "yes"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0 is as fast as they are taken")

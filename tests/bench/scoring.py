@@ -7,26 +7,21 @@ all three are compared before anything is timed, so that the baselines do the wo
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from tests.bench import scoring_torch
+from tests.bench import scoring_beside, scoring_torch
 from threadpoolctl import threadpool_limits
 
 from cutaway_collector import decode, score
 from cutaway_collector.commands.load import make_request
-from cutaway_collector.pipeline import Pipeline
 from cutaway_collector.score import attention, embedding, histogram, length, rauq, repetition, surprisal, tdigest, trend
-from cutaway_collector.settings import Settings
-from cutaway_collector.spool import Spool
-from cutaway_collector.store import native, open_store
+from cutaway_collector.store import native
 from cutaway_collector.windows import diversity
 
 Pairs = list[tuple[float, float]]
@@ -34,8 +29,6 @@ Kernel = Callable[..., Any]
 ROWS = 400
 LAYERS, HEADS = 12, 4
 SPANS = 512
-FIGURES = 18
-"""Scores of a sequence with surprisals, entropies and ids."""
 EDGES = np.linspace(0.0, 20.0, 65)
 GROUP = 50
 VECTORS, WIDTH = 400, 384
@@ -95,7 +88,7 @@ SERIES = (
     _family("trend of surprisals", trend, scoring_torch.trend, lambda work: (work.surprisals, work.offsets, work.one)),
     _family("trend of entropies", trend, scoring_torch.trend, lambda work: (work.entropies, work.offsets, work.one)),
 )
-"""What every sequence with surprisals, entropies and ids is scored by: FIGURES together."""
+"""What every sequence with surprisals, entropies and ids is scored by."""
 OF_HEADS = (
     _family(f"collapsed share ({LAYERS} x {HEADS} heads)", attention, scoring_torch.attention,
             lambda work: (work.heads, work.head_offsets, work.width, 0.05, False), large=ROWS // 4),
@@ -123,7 +116,7 @@ OF_WINDOWS = (
 
 
 def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
-    """Tokens a second on one core, of each family and in all; then spans a CPU second of the ingest with scorers and without."""
+    """Tokens a second on one core, of each family and in all; then spans a CPU second with scorers and without."""
     decode.warm_up()
     score.warm_up("cpu")
     native.warm_up()
@@ -131,8 +124,8 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
     numba.set_num_threads(1)
     torch.set_num_threads(1)
     blas = threadpool_limits(1, "blas")
-    for families, what in ((SERIES, f"all token series ({FIGURES} figures)"), (OF_HEADS, "all of attention (4 figures)"),
-                           (OF_WINDOWS, "")):
+    together = f"all token series ({scoring_beside.FIGURES} figures)"
+    for families, what in ((SERIES, together), (OF_HEADS, "all of attention (4 figures)"), (OF_WINDOWS, "")):
         measured = [(family.name, family.unit, *_measured(family, rounds)) for family in families]
         if what:
             loops, vectorised = (_together([one[place] for one in measured]) for place in (2, 3))
@@ -147,8 +140,7 @@ def figures(rounds: int) -> Iterator[tuple[str, str, str, Pairs]]:
         payload = make_request(SPANS, tokens, random.Random(1), time.time_ns()).SerializeToString()
         yield f"decode and encode with scores ({tokens} tokens)", "spans/CPU s", "the same without scores", [
             (_sink(payload, scored=True), _sink(payload, scored=False)) for _ in range(rounds)]
-        yield f"until queryable, chDB, with scores ({tokens} tokens)", "spans/CPU s", "the same without scores", [
-            (_queryable(tokens, scored=True), _queryable(tokens, scored=False)) for _ in range(max(3, rounds // 3))]
+    yield from scoring_beside.figures(max(3, rounds // 3))
 
 
 def _measured(family: Family, rounds: int) -> tuple[Pairs, Pairs]:
@@ -190,29 +182,6 @@ def _sink(payload: bytes, *, scored: bool, times: int = 10) -> float:
         if not sum(len(encoder.encode(block)) for block in blocks):
             raise AssertionError("the sink takes bytes")
     return SPANS * times / (time.process_time() - began)
-
-
-def _queryable(tokens: int, *, scored: bool, requests: int = 12) -> float:
-    """Submits requests to a collector's pipeline and waits until every span, and every score, is found; the whole process's CPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data=str(Path(folder) / "data"))
-        store = open_store(settings)
-        spool = Spool.of(settings)
-        pipeline = Pipeline(store, spool, settings, scorers=score.scorers("cpu") if scored else ())
-        payloads = [make_request(SPANS, tokens, random.Random(seed), time.time_ns()).SerializeToString()
-                    for seed in range(requests)]
-        began = time.process_time()
-        for payload in payloads:
-            pipeline.submit(payload, "protobuf")
-        # The last rows of a batch: those of the token series, or as many scores as a sequence with surprisals and ids has.
-        table, rows = ("gen_ai_scores", FIGURES) if scored else ("gen_ai_tokens", 1)
-        while store.query(f"SELECT count() FROM {settings.database}.{table}").rows[0][0] < SPANS * requests * rows:
-            time.sleep(0.05)
-        rate = SPANS * requests / (time.process_time() - began)
-        pipeline.close(10)
-        spool.close()
-        store.close()
-    return rate
 
 
 def _raise(name: str, error: Exception) -> None:

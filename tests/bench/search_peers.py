@@ -156,9 +156,9 @@ class _Phoenix:
 
 def timed(process: psutil.Process, work: Callable[[], int]) -> tuple[float, float, int]:
     """(wall seconds, CPU seconds of the process, what came)."""
-    used, began = peers._cpu_s(process), time.perf_counter()
+    used, began = peers.cpu_s(process), time.perf_counter()
     came = work()
-    return time.perf_counter() - began, peers._cpu_s(process) - used, came
+    return time.perf_counter() - began, peers.cpu_s(process) - used, came
 
 
 Asking = Callable[[int], int]
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
     ids = requests(given.spans, int(end.read_text()))[1] if sent else []
     try:
         with peers.phoenix_queryable(folders[1]) as theirs, \
-                peers._cutaway(folders[0], "--data", str(folders[0] / "data")) as (ready, own):
+                peers.cutaway(folders[0], "--data", str(folders[0] / "data")) as (ready, own):
             if not sent:
                 began, end_ns = time.monotonic(), time.time_ns()
                 bodies, ids = requests(given.spans, end_ns)
