@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import hmac
 import json
@@ -32,8 +33,8 @@ LOOPBACK = networks("127.0.0.1/32")
 SECRET = "s3cr3t-of-the-hook"
 
 
-def _message(group: str = "chat") -> dict[str, Any]:
-    watched = rule(group_by=["service"], owner="ml", severity="critical", runbook="turn it off", labels={"team": "x"})
+def _message(group: str = "chat", **changes: Any) -> dict[str, Any]:
+    watched = rule(group_by=["service"], owner="ml", severity="critical", runbook="turn it off", labels={"team": "x"}, **changes)
     step = T0_S // 60
     change = Change(json.dumps([group]), "firing", step, step, 0.5)
     event = messages.event(watched, change, muted=False, base="https://cutaway.example")
@@ -280,8 +281,11 @@ class Mailbox:
 
 
 @contextmanager
-def _mail(certificate: ssl.SSLContext | None, refuse: bytes = b"") -> Iterator[Mailbox]:
-    """A small SMTP server: EHLO, STARTTLS where there is a certificate, AUTH PLAIN, one letter."""
+def _mail(certificate: ssl.SSLContext | None, refuse: bytes = b"", refused: bytes = b"",
+          password: str = SECRET) -> Iterator[Mailbox]:
+    """A small SMTP server: EHLO, STARTTLS where there is a certificate, AUTH PLAIN, one letter. refuse: its answer to addresses
+    that contain `refused`.
+    """
     box = Mailbox(refuse=refuse)
 
     class Handler(socketserver.StreamRequestHandler):
@@ -308,13 +312,13 @@ def _mail(certificate: ssl.SSLContext | None, refuse: bytes = b"") -> Iterator[M
                     import base64
 
                     box.signed_in = base64.b64decode(line.split()[2]).decode()
-                    say(b"235 in")
+                    say(b"235 in" if box.signed_in.endswith(f"\0{password}") else b"535 no")
                 elif word == b"MAIL":
                     sender = line.decode().split("<")[1].split(">")[0]
                     say(b"250 ok")
                 elif word == b"RCPT":
                     to.append(line.decode().split("<")[1].split(">")[0])
-                    say(box.refuse or b"250 ok")
+                    say(box.refuse if box.refuse and refused in line else b"250 ok")
                 elif word == b"DATA":
                     say(b"354 go")
                     text = b""
@@ -399,13 +403,51 @@ def test_a_refused_address_is_tried_again_only_where_that_can_help(tmp_path: Pat
     assert lasting is failed.value.lasting
 
 
-def test_a_group_cannot_write_a_header(tmp_path: Path, authority: trustme.CA) -> None:
-    """What strangers name things stays on its line; `observe` has replaced line breaks before, and the letter would refuse them."""
+@pytest.mark.parametrize("message", [_message("x\r\nBcc: evil@example.org"),
+                                     _message(of="repetition:>0.5\n  OR\nservice:\"x\r\nBcc: evil@example.org\"\n")],
+                         ids=["a group", "a search of several lines"])
+def test_nobody_writes_a_header(tmp_path: Path, authority: trustme.CA, message: dict[str, Any]) -> None:
+    """What strangers name things, and a search that YAML spreads over lines, stay within the subject, and the letter goes out."""
     with _mail(None) as box:
-        channel = _letterbox(box.port, tls="none", user=None, secret_file=None)
-        with pytest.raises(ValueError, match=r"[Hh]eader"):
-            _posting(authority, tmp_path).send(channel, _message("x\r\nBcc: evil@example.org"))
+        _posting(authority, tmp_path).send(_letterbox(box.port, tls="none", user=None, secret_file=None), message)
+
+    ((_, _, text),) = box.letters
+    letter = email.message_from_string(text)
+    assert "firing (critical) loops" in letter["Subject"]
+    assert letter["Bcc"] is None
+    assert "auto-generated" == letter["Auto-Submitted"]
+    assert {"link", "search", "owner"} <= {line.partition(":")[0] for line in letter.get_payload().splitlines()}
+
+
+def test_who_was_refused_is_noted_though_others_have_the_letter(tmp_path: Path, authority: trustme.CA) -> None:
+    """It arrived, so it is not sent again, but somebody mistyped an address and would never know."""
+    with _mail(None, b"550 no such box", b"b@") as box:
+        noted = _posting(authority, tmp_path).send(_letterbox(box.port, tls="none", user=None, secret_file=None), _message())
+
+    assert 1 == len(box.letters)
+    assert "not b@example.org (550): the mail server refused" == noted
+
+
+def test_a_refused_sign_in_says_so(tmp_path: Path, authority: trustme.CA) -> None:
+    """The user's own mistake, in words; nothing is sent and nothing is tried again."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("mail.example").configure_cert(context)
+    with _mail(context, password="another") as box, pytest.raises(Failed, match=r"refused the sign-in \(535\)") as failed:
+        _posting(authority, tmp_path).send(_letterbox(box.port), _message())
+
+    assert failed.value.lasting
     assert [] == box.letters
+
+
+def test_a_mail_server_that_never_answers_is_left(tmp_path: Path) -> None:
+    """It takes the connection and says nothing: a failure that names the place, worth another try."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        channels = Channels(Egress(LOOPBACK, seconds_max=0.2), Secrets(tmp_path, {}), seconds_max=0.2)
+        port = silent.getsockname()[1]
+        with pytest.raises(Failed, match=rf"127\.0\.0\.1:{port} was silent for 0\.2 s") as failed:
+            channels.send(_letterbox(port, host="127.0.0.1", tls="none", user=None, secret_file=None), _message())
+
+    assert not failed.value.lasting
 
 
 def test_mail_reaches_no_private_address_either(tmp_path: Path) -> None:

@@ -139,6 +139,55 @@ def test_a_channel_that_hangs_holds_up_nobody_else(store: Store, delivering: Cal
     wait_until(lambda: one.waiting == 0)
 
 
+def test_an_end_never_overtakes_its_beginning(store: Store, delivering: Callable[..., Deliveries]) -> None:
+    """A beginning that is to be tried again holds up its own end on that channel, and no other alert, whoever was first in line."""
+    told: list[str] = []
+    down = {"first": 3}
+
+    def send(channel: Channel, message: Mapping[str, Any]) -> None:
+        if message["kind"] == "firing" and message["rule"] == "r" and down["first"]:
+            down["first"] -= 1
+            raise Failed("refused")
+        told.append(f"{message['rule']} {message['kind']}")
+
+    def said(kind: str, minute: int, rule: str = "r") -> Delivery:
+        body = {"rule": rule, "group": {"service": "chat"}, "kind": kind, "window_end": f"2026-01-01T00:{minute:02}:00Z"}
+        return Delivery("", f"{rule}-{kind}-{minute}", "a", json.dumps(body))
+
+    one = delivering(send, attempts_max=9, pause=lambda attempts: 0.05)
+    one.add([said("resolved", 2), said("firing", 1), said("firing", 1, "other"), said("firing", 3)])
+    one.start()
+
+    wait_until(lambda: one.waiting == 0)
+    assert "other firing" == told[0]
+    assert ["r firing", "r resolved", "r firing"] == told[1:]
+
+
+def test_a_fault_of_ours_is_a_try_that_is_noted(store: Store, delivering: Callable[..., Deliveries]) -> None:
+    """It ends, and the store says why: nothing is tried for ever in silence."""
+    def send(channel: Channel, message: Mapping[str, Any]) -> None:
+        raise ValueError("a header of two lines")
+
+    one = delivering(send)
+    Book(store).save_deliveries([Delivery("", "e", "a", "{}")])
+    one.take_up()
+    one.start()
+
+    wait_until(lambda: one.waiting == 0)
+    assert {"a": ("failed", 3, "the collector itself broke: ValueError")} == _stored(store)
+
+
+def test_what_is_noted_of_a_delivery_is_kept(store: Store, delivering: Callable[..., Deliveries]) -> None:
+    """It arrived, though not everywhere."""
+    Book(store).save_deliveries([Delivery("", "e", "a", "{}")])
+    one = delivering(lambda channel, message: "not b@example.org (550)")
+    one.take_up()
+    one.start()
+
+    wait_until(lambda: one.waiting == 0)
+    assert {"a": ("delivered", 1, "not b@example.org (550)")} == _stored(store)
+
+
 def test_pauses_grow_to_a_quarter_of_an_hour() -> None:
     """Twelve tries last about an hour."""
     pauses = [pause_s(attempts) for attempts in range(1, 12)]

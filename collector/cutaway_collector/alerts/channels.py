@@ -32,6 +32,8 @@ TIMESTAMP_HEADER: Final = "X-Cutaway-Timestamp"
 SIGNATURE_HEADER: Final = "X-Cutaway-Signature"
 EVENT_HEADER: Final = "X-Cutaway-Event"
 RECIPIENTS_MAX: Final = 20
+SUBJECT_CHARS_MAX: Final = 200
+"""Of a letter, whose first line says it all."""
 _TOO_LATE: Final = frozenset({408, 425, 429})
 
 SCHEMA: Final[dict[str, dict[str, str]]] = {
@@ -157,9 +159,11 @@ class Channels:
         self._now_s = now_s
         self._seconds_max = seconds_max
 
-    def send(self, channel: Channel, message: Mapping[str, Any]) -> None:
-        """Delivers it. Raises Refused or Failed, in words without secrets."""
-        {"log": self._log, "webhook": self._webhook, "slack": self._slack, "email": self._email}[channel.kind](channel, message)
+    def send(self, channel: Channel, message: Mapping[str, Any]) -> str | None:
+        """Delivers it; what is to be noted though it arrived. Raises Refused or Failed, in words without secrets."""
+        ways: dict[str, Callable[[Channel, Mapping[str, Any]], str | None]] = {
+            "log": self._log, "webhook": self._webhook, "slack": self._slack, "email": self._email}
+        return ways[channel.kind](channel, message)
 
     def _log(self, channel: Channel, message: Mapping[str, Any]) -> None:
         level = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.ERROR}[message["severity"]]
@@ -188,12 +192,15 @@ class Channels:
         if not 200 <= status < 300:
             raise Failed(f"it answered {status}", lasting=400 <= status < 500 and status not in _TOO_LATE)
 
-    def _email(self, channel: Channel, message: Mapping[str, Any]) -> None:
+    def _email(self, channel: Channel, message: Mapping[str, Any]) -> str:
         letter = EmailMessage()
-        letter["From"], letter["To"], letter["Subject"] = channel.sender, ", ".join(channel.to), subject(message)
+        said = subject(message)
+        letter["From"], letter["To"] = channel.sender, ", ".join(channel.to)
+        letter["Subject"] = said if len(said) <= SUBJECT_CHARS_MAX else f"{said[: SUBJECT_CHARS_MAX - 1]}\u2026"
         letter["Date"] = formatdate(self._now_s())
+        letter["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it
         letter["Message-ID"] = f"<{message['event']}.{channel.name}@cutaway.invalid>"
-        letter.set_content("\n".join(lines(message)) + "\n")
+        letter.set_content("\n".join((said, "", *lines(message))) + "\n")
         password = self._secrets.read(channel.secret_at) if channel.secret_at else ""
         try:
             with _Mail(self._egress, channel, self._seconds_max) as server:
@@ -201,7 +208,10 @@ class Channels:
                     server.starttls(context=self._egress.tls)
                 if channel.user:
                     server.login(channel.user, password)
-                server.send_message(letter)
+                refused = server.send_message(letter)
+        except smtplib.SMTPAuthenticationError as error:
+            raise Failed(f"the mail server refused the sign-in ({error.smtp_code}): user or password is wrong",
+                         lasting=error.smtp_code >= 500) from None
         except smtplib.SMTPResponseException as error:
             raise Failed(f"the mail server answered {error.smtp_code}", lasting=error.smtp_code >= 500) from None
         except smtplib.SMTPRecipientsRefused as error:
@@ -209,8 +219,14 @@ class Channels:
             raise Failed(f"the mail server refused every address ({min(codes)})", lasting=min(codes) >= 500) from None
         except smtplib.SMTPNotSupportedError:
             raise Failed("the mail server offers no STARTTLS or no sign-in: nothing is sent without", lasting=True) from None
+        except smtplib.SMTPServerDisconnected:
+            raise Failed(f"{channel.host}:{channel.port} was silent for {self._seconds_max:g} s, or hung up: is it a mail server, "
+                         f"and is tls {channel.tls} what it speaks there?") from None
         except (smtplib.SMTPException, OSError) as error:
             raise Failed(f"the mail server gave up: {type(error).__name__}") from None
+        # Whoever was accepted has it, and would have it twice were it sent again.
+        left_out = ", ".join(f"{address} ({code})" for address, (code, _) in sorted(refused.items()))
+        return f"not {left_out}: the mail server refused" if refused else ""
 
 
 class _Mail(smtplib.SMTP):
@@ -241,11 +257,11 @@ def signature(key: str, stamp: str, body: bytes) -> str:
 
 
 def subject(message: Mapping[str, Any]) -> str:
-    """One line: what happened to what."""
+    """One line: what happened to what, though a search of YAML may have several and a group be called anything."""
     group = f" [{', '.join(value or '(none)' for value in message['group'].values())}]" if message["group"] else ""
     known = message["value"] is not None and message["value_words"]
     value = f": {message['value_words']} is {message['value']:.4g}" if known else ""
-    return f"{message['kind']} ({message['severity']}) {message['rule']}{group}{value}, {message['condition']}"
+    return _one_line(f"{message['kind']} ({message['severity']}) {message['rule']}{group}{value}, {message['condition']}")
 
 
 def lines(message: Mapping[str, Any]) -> list[str]:
@@ -253,4 +269,9 @@ def lines(message: Mapping[str, Any]) -> list[str]:
     facts = [("window", f"{message['window_start']} to {message['window_end']}"), ("search", message["query"] or "every span"),
              ("owner", message["owner"]), ("what to look at", message["advice"]), ("runbook", message["runbook"]),
              ("because", message["reason"]), ("link", message["link"]), *message["labels"].items()]
-    return [f"{name}: {' '.join(str(text).split())}" for name, text in facts if text]
+    return [_one_line(f"{name}: {text}") for name, text in facts if text]
+
+
+def _one_line(text: str) -> str:
+    """Blanks and breaks as one blank, and nothing that would move a terminal's cursor or end a header."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))

@@ -1,7 +1,8 @@
 """Gets each event to its channels: tried again with growing pauses, each try noted, given up after so many. Sends nothing itself.
 
 At least once: an event whose delivery was cut short by a crash is sent again, with the same id. One delivery at a time a channel,
-so that a channel which hangs holds up nobody else.
+so that a channel which hangs holds up nobody else. Of one alert a channel hears in order: had the end overtaken a beginning that is
+to be tried again, the last word would be that it fires.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from cutaway_collector.alerts.book import PENDING_MAX, Book, Delivery
@@ -26,11 +28,26 @@ PAUSE_LONGEST_S: Final = 900
 
 
 class Send(Protocol):
-    """Delivers one message. Raises Refused or Failed."""
+    """Delivers one message; what is to be noted of it though it arrived, if anything. Raises Refused or Failed."""
 
-    def __call__(self, channel: Channel, message: Mapping[str, Any]) -> None:
+    def __call__(self, channel: Channel, message: Mapping[str, Any]) -> str | None:
         """channel: to whom; message: as `messages.event` makes it."""
         ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A delivery that is not done. about: channel and alert; moment: its place among all that is said of these."""
+
+    one: Delivery
+    about: tuple[str, ...]
+    moment: tuple[str, bool]
+
+    @classmethod
+    def of(cls, one: Delivery) -> _Waiting:
+        said = json.loads(one.body)
+        about = (one.channel, one.tenant, str(said.get("rule")), json.dumps(said.get("group"), sort_keys=True))
+        return cls(one, about, (str(said.get("window_end")), said.get("kind") == "resolved"))
 
 
 def pause_s(attempts: int) -> int:
@@ -54,7 +71,7 @@ class Deliveries:
         self._now_ns = now_ns
         self._pause = pause
         self._changed = threading.Condition()
-        self._waiting: dict[tuple[str, str, str], Delivery] = {}
+        self._waiting: dict[tuple[str, str, str], _Waiting] = {}
         self._done: dict[tuple[str, str, str], None] = {}
         self._busy: set[str] = set()
         self._closing = False
@@ -91,8 +108,8 @@ class Deliveries:
         with self._changed:
             for one in deliveries:
                 # After a kill the same event is judged again while it is being delivered: what is done stays done.
-                if (key := (one.tenant, one.event, one.channel)) not in self._done:
-                    self._waiting.setdefault(key, one)
+                if (key := (one.tenant, one.event, one.channel)) not in self._done and key not in self._waiting:
+                    self._waiting[key] = _Waiting.of(one)
             self._changed.notify_all()
 
     def close(self, deadline_s: float = 10.0) -> None:
@@ -120,8 +137,13 @@ class Deliveries:
         """Waits for a delivery that is due to a channel that nobody is busy with; None when closing."""
         with self._changed:
             while not self._closing:
-                free = [one for one in self._waiting.values() if one.channel not in self._busy]
-                first = min(free, key=lambda one: one.next_ns, default=None)
+                heads: dict[tuple[str, ...], _Waiting] = {}
+                for waiting in self._waiting.values():
+                    if waiting.one.channel not in self._busy:
+                        head = heads.setdefault(waiting.about, waiting)
+                        if waiting.moment < head.moment:
+                            heads[waiting.about] = waiting
+                first = min((head.one for head in heads.values()), key=lambda one: one.next_ns, default=None)
                 if first is None:
                     self._changed.wait()
                     continue
@@ -137,18 +159,21 @@ class Deliveries:
 
     def _try(self, one: Delivery) -> None:
         channel = self._channels().get(one.channel)
-        lasting, error = False, ""
+        lasting, error, noted = False, "", ""
         try:
             if channel is None:
                 raise Failed("there is no such channel any more", lasting=True)
-            self._send(channel, json.loads(one.body))
+            noted = self._send(channel, json.loads(one.body)) or ""
         except Refused as refusal:
             lasting, error = True, str(refusal)
         except Failed as failure:
             lasting, error = failure.lasting, str(failure)
+        except Exception as fault:  # ours: it is a try like any other, so that it is recorded and ends
+            _LOG.exception("the delivery to %s broke", one.channel)
+            error = f"the collector itself broke: {type(fault).__name__}"
         one.attempts += 1
         one.version += 1
-        one.error = error[:300]
+        one.error = (error or noted)[:300]
         if not error:
             one.state = "delivered"
         elif lasting or one.attempts >= self._attempts_max:
@@ -158,6 +183,8 @@ class Deliveries:
         if error:
             _LOG.warning("an alert did not reach the channel %s (try %d of %d): %s", one.channel, one.attempts,
                          self._attempts_max, one.error)
+        elif noted:
+            _LOG.warning("an alert reached the channel %s, but %s", one.channel, one.error)
         self._on_outcome(one.channel, not error)
         self._note(one)
         if one.state != "pending":
