@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from alerts_helpers import MINUTE, T0_S, document, put_minutes
 from cutaway_collector.alerts import Alerts, Desk
 from cutaway_collector.alerts import service as service_module
+from cutaway_collector.alerts.book import Book
 from cutaway_collector.alerts.channels import Channel
 from cutaway_collector.alerts.fields import NS
 from cutaway_collector.alerts.lease import Lease
@@ -129,7 +130,7 @@ def test_two_collectors_of_a_server_tell_once(alerts_store: Store, collectors: C
 
     one, two = (collectors(telling(who), lambda: clock[0]) for who in ("one", "two"))
     one.start()
-    wait_until(lambda: one.evaluator.definitions.rules != {})
+    wait_until(lambda: Book(alerts_store).states() != {})
     two.start()
     clock[0] += 2 * MINUTE * NS
     wait_until(lambda: _phase(alerts_store) == "pending")

@@ -244,6 +244,23 @@ def test_judging_waits_until_what_arrived_is_stored(store: Store, settings: Sett
         alerts.close()
 
 
+def test_what_a_killed_collector_left_is_delivered_though_nothing_is_judged_yet(store: Store, settings: Settings) -> None:
+    """The next start knows the channels before it tries: the alert is told once, and not given up for want of its channel."""
+    with hook() as server:
+        channel = {"name": "ops", "kind": "webhook", "url": server.url, "secret_file": "key"}
+        Desk(store, settings).apply({"rules": [document(channels=["ops"])], "channels": [channel]})
+        Book(store).save_deliveries([Delivery("", "e", "ops", '{"event": "e"}', attempts=1, version=2)])
+        alerts = Alerts(store, settings, registry=CollectorRegistry(), caught_up=lambda: False)
+        alerts.start()
+        try:
+            wait_until(lambda: bool(server.got) and alerts.deliveries.waiting == 0)
+        finally:
+            alerts.close()
+
+    assert 1 == len(server.got)
+    assert {"ops": ("delivered", 2, "")} == _stored(store)
+
+
 # --- definitions
 
 

@@ -90,6 +90,10 @@ class Evaluator:
                 self._batch(batch, first, last, watches, now_ns, tally, apart=apart)
             return tally
 
+    def know(self) -> None:
+        """Reads what is defined and judges nothing: what an earlier run left undelivered needs its channels. Raises StoreError."""
+        self.definitions = self._book.definitions()
+
     def forget(self) -> None:
         """Lets go of what it knows of the rules' states: another collector judges, and the next tick reads how far it came."""
         with self._lock:

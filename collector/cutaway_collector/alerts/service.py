@@ -116,6 +116,7 @@ class Alerts:
                     self.evaluator.forget()
                     self.deliveries.forget()
                     if turn:
+                        self.evaluator.know()
                         self.deliveries.take_up()
                     ours = turn
                 if not ours:
