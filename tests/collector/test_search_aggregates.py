@@ -282,7 +282,7 @@ def test_a_name_that_is_no_aggregate_is_an_attribute_with_a_warning(store: Store
     ("surprisal.p95:>6bits", "Spans whose 95th percentile of surprisal is above 6bits."),
     ("-surprisal.count(>8bits):>=3", "Spans whose number of tokens with surprisal above 8bits is missing or not at least 3."),
     ("attn.entropy[layer=3,head=2].mean:<0.1",
-     "Spans whose mean attention entropy of layer 3, head 2 (where it was recorded) is below 0.1."),
+     "Spans whose mean attention entropy of layer 3, head 2 (where it was recorded) is below 0.1 nats."),
     ("has:margin.min", "Spans that have smallest margin."), ("sink.mean:>1", "Spans whose mean sink mass is above 1."),
 ])
 def test_aggregates_are_said_in_english(query: str, sentence: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search import explain, parse
+from cutaway_collector.search.english import warnings
 from cutaway_collector.search.fields import FIELDS, lookup
 from cutaway_collector.search.language import And, Has, Is, Listing, Literal, Not, Or, Range, Regex, Term, Text
 from cutaway_collector.search.values import is_glob, like, number, plain
@@ -111,6 +112,18 @@ def test_an_error_tells_the_column(query: str, column: int) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("query", "remedy"), [
+    ('"open', 'close it with "'), ('a "open', 'close it with "'), ("any{", "close it with }"), ("any{is:error", "close it with }"),
+    ("(is:error", "close it with )"), ("is:error)", "nothing is open that ) closes"), ("model:[a,b]", "a list is (this, that)"),
+    ("is:error | sort", "| sort -duration"),
+])
+def test_an_error_says_what_to_do(query: str, remedy: str) -> None:
+    """What was left open, closed too often or written as elsewhere is named with its remedy, not in the words of the grammar."""
+    with pytest.raises(QueryError) as caught:
+        parse(query)
+    assert remedy in caught.value.hint
+
+
 @pytest.mark.parametrize("query", [
     f"x:/{'a' * 257}/", "a " * 3000, "-" * 60 + "a", "a " * 101,
 ])
@@ -161,7 +174,7 @@ def test_units(unit: str, written: str, stored: float) -> None:
 
 @pytest.mark.parametrize(("written", "unit", "hint"), [
     ("500mz", "s", "did you mean m"), ("fast", "s", "500ms"), ("5bits", "s", "unit"), ("1e999", "", ""), ("nan", "", ":>20"),
-    ("5 5", "", ":>20"),
+    ("5 5", "", ":>20"), ("5..10", "s", "x:[5 TO 10]"), ("5ms..", "s", "x:[5ms TO *]"), ("1lightyear", "s", "try 500ms"),
 ])
 def test_wrong_numbers_are_refused_at_their_column(written: str, unit: str, hint: str) -> None:
     """A value that is no number of that unit is refused, with its place and a hint."""
@@ -208,7 +221,27 @@ def test_promised_names_are_known(name: str) -> None:
     ("status:error OR has:user.id", "Spans whose status is Error or that have attribute user.id."),
     ("a (b OR c)", "Spans that mention “a” and (that mention “b” or that mention “c”)."),
     ("perplexity:[10 TO *]", "Spans whose perplexity is at least 10."),
+    ("duration:>1", "Spans whose duration is above 1 s."),
+    ("ttft:[1 TO 2s]", "Spans whose time to first token is from 1 s to 2s."),
+    ("surprisal.count(>8):>2", "Spans whose number of tokens with surprisal above 8 nats is above 2."),
+    ("-tokens.out>100", "Spans whose output tokens are missing or not above 100."),
 ])
 def test_explanations(query: str, sentence: str) -> None:
     """The explanation says in English what is searched, negation included."""
     assert explain(query) == sentence
+
+
+@pytest.mark.parametrize(("query", "remedy"), [
+    ("duration:>5 ms", "directly behind its number: 5ms"), ("!is:error", "a minus in front: -is:error"),
+    ("is:error sort:-duration", "| sort -duration"), ("since:1h", "choose the time range"), ("NOT !x", "a minus in front: -x"),
+])
+def test_slips_are_searched_as_written_and_named(query: str, remedy: str) -> None:
+    """What can be read but was hardly meant so gets one warning, which says how it is written."""
+    (warning,) = warnings(parse(query))
+    assert remedy in warning
+
+
+@pytest.mark.parametrize("query", ["ms", "duration:>5ms", "span.sort:1", '"!a"', "!", "perplexity:>2 error"])
+def test_what_is_written_well_gets_no_warning(query: str) -> None:
+    """A unit alone, a scoped attribute and quoted text are no slips."""
+    assert not warnings(parse(query))

@@ -175,6 +175,8 @@ def test_a_tenant_counts_its_own(store: Store) -> None:
 
 @pytest.mark.parametrize(("query", "column", "hint"), [
     ("| stats p59(duration)", 8, "did you mean p99(duration)?"), ("| stats sum()", 8, "try sum(duration)"),
+    ("| stats avg(duration)", 8, "did you mean mean(duration)?"), ("| stats median(ttft)", 8, "did you mean p50(ttft)?"),
+    ("time:>1h | stats count()", 6, "choose the time range"),
     ("| stats mean(model)", 13, "by model"), ("| stats count() by modle", 19, "did you mean model?"),
     ("| stats mean(durtion)", 13, "did you mean duration?"), ("| stats count() by duration", 19, "try by model"),
     ("| stats count() by score.x", 19, "try by model"), ("| stats count() by model | sort -p95(duration)", 32, "did you mean"),
@@ -215,9 +217,9 @@ def test_sort_and_limit_are_stages_of_rows(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("query", "sentence"), [
-    ("| stats count()", "Number of spans of all spans."),
+    ("| stats count()", "Count of all spans."),
     ("is:error | stats count(), p95(duration) by model, service every 1h",
-     "Number of spans and 95th percentile of duration of spans that ended in an error by model and service, every 1h."),
+     "Count and 95th percentile of duration of spans that ended in an error by model and service, every 1h."),
     ("is:error | sort -duration | limit 20",
      "Spans that ended in an error, sorted by duration, largest first, 20 of them at most."),
     ("a | compare", "Spans that mention “a” compared with all other spans."),

@@ -124,7 +124,7 @@ class Measure:
         """How an explanation calls it. A layer that was not recorded is said to match nothing."""
         words = f"{AGGREGATES[self.aggregate][1]} {self.series.phrase}"
         if self.bound is not None:
-            words += f" {_ABOVE[self.bound.operator]} {self.bound.value.text}"
+            words += f" {_ABOVE[self.bound.operator]} {values.said(self.bound.value, self.series.unit)}"
         places = [f"{word} {place}" for word, place in (("layer", self.layer), ("head", self.head)) if place is not None]
         return f"{words} of {', '.join(places)} (where it was recorded)" if places else words
 

@@ -11,7 +11,7 @@ from typing import Final
 from cutaway_collector.search import aggregates, fields, sql, values
 from cutaway_collector.search.aggregates import Measure
 from cutaway_collector.search.fields import Field
-from cutaway_collector.search.language import KINDS, STAGES, read, split_scope
+from cutaway_collector.search.language import KINDS, STAGE_EXAMPLES, STAGES, read, split_scope
 from cutaway_collector.search.scores import Score
 from cutaway_collector.search.sql import Target
 from cutaway_collector.search.tree import (
@@ -52,6 +52,8 @@ _FIGURES: Final = {
     "distinct": "number of distinct values of", "count": "number of spans with",
 }
 _WORD_AS_OPERATOR: Final = ("and", "or", "not")
+_UNITS: Final = tuple(unit for unit in values.units("ns") if len(unit) > 1)
+_PLURAL: Final = re.compile(r"(?:\w+ )?(?:tokens|steps|bits)\b")
 _BRACES: Final = re.compile(r"([^\W\d]\w{1,20})\{.*\}", re.DOTALL)
 _STAGE: Final = re.compile(rf".\|({'|'.join(STAGES)})", re.DOTALL)
 
@@ -82,7 +84,7 @@ def _figures(stats: Stats, of: str) -> str:
 
 def _figure(one: Aggregate) -> str:
     if not one.field:
-        return "number of spans"
+        return "count"
     name = _name(sql.resolve(*reversed(split_scope(one.field)), at=one.field_at))
     return f"{_FIGURES.get(one.function, one.function + ' of')} {name}"
 
@@ -99,7 +101,16 @@ def _order(query: Query) -> str:
 
 def warnings(tree: Node) -> list[str]:
     """One sentence for each part of the query that is searched as written but looks like a slip."""
-    return list(dict.fromkeys(filter(None, map(_warning, walk(tree)))))
+    nodes = list(walk(tree))
+    return list(dict.fromkeys(filter(None, (*map(_warning, nodes), _parted(nodes)))))
+
+
+def _parted(nodes: list[Node]) -> str:
+    """`duration:>5 ms` asks for 5 seconds and for the word ms."""
+    bare = any(isinstance(node, Term) and isinstance(node.value, Literal) and values.looks_numeric(node.value) for node in nodes)
+    words = [node.value.text for node in nodes if isinstance(node, Text) and not node.value.quoted]
+    unit = next((word for word in words if word in _UNITS), "")
+    return f"`{unit}` is searched as a word. A unit stands directly behind its number: 5{unit}." if bare and unit else ""
 
 
 def _warning(node: Node) -> str:
@@ -109,10 +120,8 @@ def _warning(node: Node) -> str:
         return ""
     target = sql.resolve(node.field, node.scope, at=node.at)
     if isinstance(target, sql.Key):
-        near = aggregates.nearest(node.field)
-        if not near:
-            return ""
-        return f"`{node.field[:50]}` is no field: it is searched as an attribute. Did you mean `{near}`?"
+        guess = _guess(node.field)
+        return f"`{node.field[:50]}` is no field: it is searched as an attribute. {guess}" if guess else ""
     value = node.value if isinstance(node, Term) else None
     named = isinstance(target, Field) and target.name == "error"
     if named and isinstance(value, Literal) and value.text in ("true", "false"):
@@ -120,9 +129,22 @@ def _warning(node: Node) -> str:
     return ""
 
 
+def _guess(name: str) -> str:
+    """What somebody may have meant by a name that is no field."""
+    lower = name.lower()
+    if lower in STAGES:
+        return f"Did you mean the stage `{STAGE_EXAMPLES[lower]}`?"
+    if lower in fields.TIME_WORDS:
+        return f"W{fields.TIME_REMEDY[1:]}."
+    near = aggregates.nearest(name)
+    return f"Did you mean `{near}`?" if near else ""
+
+
 def _slip(word: str) -> str:
     if word in _WORD_AS_OPERATOR:
         return f"`{word}` is searched as a word. The operator is written in capitals: {word.upper()}."
+    if word.startswith("!") and len(word) > 1:
+        return f"`{word[:50]}` is searched as a word. What is not wanted has a minus in front: -{word[1:50]}."
     braces, stage = _BRACES.fullmatch(word), _STAGE.search(word)
     if braces:
         near = fields.nearest(braces[1], KINDS)
@@ -172,11 +194,12 @@ def _term(term: Term, negated: bool) -> str:
             return f"that lack {name} or whose {name} {_value(term.value, field, negated=False)}"
         return f"that have {name} and whose {name} {_value(term.value, field, negated=True)}"
     if term.operator in _COMPARED:
-        number = term.value.text if isinstance(term.value, Literal) else ""
-        return f"whose {name} is {'missing or not ' if negated else ''}{_COMPARED[term.operator]} {number}"
+        unit = target.unit if isinstance(target, Field | Measure) else ""
+        number = values.said(term.value, unit) if isinstance(term.value, Literal) else ""
+        return f"whose {name} {_be(field)} {'missing or not ' if negated else ''}{_COMPARED[term.operator]} {number}"
     if isinstance(term.value, Literal) and not term.value.quoted and term.value.text == "*":
         return f"that {'lack' if negated else 'have'} {name}"
-    return f"whose {name} {'is missing or ' if negated else ''}{_value(term.value, field, negated=negated)}"
+    return f"whose {name} {_be(field) + ' missing or ' if negated else ''}{_value(term.value, field, negated=negated)}"
 
 
 def _name(target: Target) -> str:
@@ -187,19 +210,26 @@ def _name(target: Target) -> str:
     return f"{target.scope + ' ' if target.scope else ''}attribute {target.key}"
 
 
+def _be(field: Field | None) -> str:
+    return "are" if field is not None and _PLURAL.match(field.phrase) else "is"
+
+
 def _value(value: Value, field: Field | None, *, negated: bool) -> str:
     """The predicate of a value: "is gpt2", "does not match llama*", "is from 10 to 50"."""
-    be, do = ("is not", "does not ") if negated else ("is", "")
+    be, do = (f"{_be(field)} not", "does not ") if negated else (_be(field), "")
+    unit = field.unit if field is not None else ""
     if isinstance(value, Listing):
         return (" and " if negated else " or ").join(_value(item, field, negated=negated) for item in value.items)
     if isinstance(value, Range):
-        low, high = ("" if not end.quoted and end.text == "*" else end.text for end in (value.low, value.high))
+        low, high = ("" if not end.quoted and end.text == "*" else values.said(end, unit) for end in (value.low, value.high))
         if low and high:
             return f"{be} from {low} to {high}"
         return f"{be} at least {low}" if low else f"{be} at most {high}" if high else f"{be} there"
     if isinstance(value, Regex) or values.is_glob(value):
         verb = f"{do}match" if negated else "matches"
         return f"{verb} the regular expression /{value.pattern}/" if isinstance(value, Regex) else f"{verb} {value.text}"
+    if unit and not value.quoted:
+        return f"{be} {values.said(value, unit)}"
     text = values.spelling(field, values.plain(value)) if field else values.plain(value)
     if field is not None and field.kind == "list":
         return f"{do}contain{'' if negated else 's'} {text}"

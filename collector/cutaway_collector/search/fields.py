@@ -176,6 +176,10 @@ FLAGS: Final[tuple[Flag, ...]] = (
 TIME_SORTS: Final = ("start", "time")
 """Names of the sort that needs no field: start of the span."""
 
+TIME_WORDS: Final = ("time", "start", "since", "until", "from", "to", "date", "timestamp")
+"""What somebody may write who wants spans of some time. No field: attributes may be called so."""
+TIME_REMEDY: Final = "when spans began is no condition: choose the time range above the results, or from= and to= in the address"
+
 _BY_NAME: Final[dict[str, Field]] = {name.lower(): field for field in FIELDS for name in (field.name, *field.aliases)}
 _FLAGS: Final[dict[str, Flag]] = {flag.name: flag for flag in FLAGS}
 NAMES: Final = tuple(_BY_NAME)

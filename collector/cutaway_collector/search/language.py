@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lark import Lark, Token, Transformer
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from cutaway_collector.errors import QueryError
 from cutaway_collector.search.tree import EVERYTHING as EVERYTHING
@@ -48,11 +48,14 @@ GROUPS_BY_MAX: Final = 4
 REGEX_CHARACTERS_MAX: Final = 256
 KINDS: Final = ("any", "all", "none", "parent", "child", "ancestor", "descendant")
 """What may stand before braces. Also in the grammar."""
-STAGES: Final = ("stats", "sort", "limit", "compare")
+STAGE_EXAMPLES: Final = {"stats": "| stats count(), p95(duration) by model", "sort": "| sort -duration", "limit": "| limit 20",
+                         "compare": "| compare (is:error)"}
+STAGES: Final = tuple(STAGE_EXAMPLES)
 """What may stand behind a bar. Also in the grammar."""
 
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_CLOSED: Final = re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)
 
 
 def _unquote(text: str) -> str:
@@ -253,27 +256,36 @@ def _unexpected(query: str, error: UnexpectedInput) -> QueryError:
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":
         at = len(query)
     rest = query[at:]
-    if rest.startswith('"') and isinstance(error, UnexpectedCharacters):
+    if rest.startswith('"') and not _CLOSED.match(rest):
         return QueryError("a quoted phrase needs its closing quote", column=at, hint='close it with "')
     if rest.startswith("|"):
         return _no_stage(rest, at)
     if rest.startswith("{"):
         return _no_braces(query, at)
     expected = next((names for kind in ("accepts", "allowed", "expected") if (names := getattr(error, kind, None))), ())
-    wanted = sorted({_WANTED[name] for name in expected if name in _WANTED})
     found = f"`{rest.split()[0][:30]}`" if rest.strip() else "the end of the query"
-    hint = f"expected {' or '.join(wanted)}" if wanted else ""
-    if found != "the end of the query":
-        hint = f"{hint}; put text with special characters in quotes" if hint else "put text with special characters in quotes"
-    return QueryError(f"the query cannot be read at column {at + 1}: {found} does not fit there", column=at, hint=hint)
+    return QueryError(f"the query cannot be read at column {at + 1}: {found} does not fit there", column=at,
+                      hint=_remedy(rest, set(expected)))
+
+
+def _remedy(rest: str, expected: set[str]) -> str:
+    """What to do where the query cannot go on with `rest`: what is left open or closed too often, else what could stand there."""
+    for name, sign in (("RBRACE", "}"), ("RPAR", ")")):
+        if name in expected and not rest.strip():
+            return f"close it with {sign}"
+    if "_TO" in expected:
+        return "a range is [1 TO 5], a list is (this, that)"
+    if rest[:1] in (")", "}"):
+        return f"nothing is open that {rest[0]} closes: leave it out, or put it in quotes"
+    wanted = sorted({_WANTED[name] for name in expected if name in _WANTED})
+    quotes = "put text with special characters in quotes" if rest.strip() else ""
+    return "; ".join(filter(None, (f"expected {' or '.join(wanted)}" if wanted else "", quotes)))
 
 
 def _no_stage(rest: str, at: int) -> QueryError:
     word = next(iter(rest[1:].split()), "").lower()[:30]
     if word in STAGES:
-        example = {"stats": "| stats count(), p95(duration) by model", "sort": "| sort -duration", "limit": "| limit 20",
-                   "compare": "| compare (is:error)"}[word]
-        return QueryError(f"`| {word}` cannot be read as it stands", column=at, hint=f"try {example}")
+        return QueryError(f"`| {word}` cannot be read as it stands", column=at, hint=f"try {STAGE_EXAMPLES[word]}")
     near = difflib.get_close_matches(word, STAGES, n=1, cutoff=0.5)
     hint = f"did you mean | {near[0]}?" if near else "stages are stats, sort, limit and compare; put | in quotes to search for it"
     return QueryError(f"behind a bar stands a stage{f', `{word}` is none' if word else ''}", column=at, hint=hint)

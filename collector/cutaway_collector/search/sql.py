@@ -262,7 +262,13 @@ def _compare(target: Field | Key, term: Term, parameters: Parameters) -> str:
         raise QueryError(f"{term.operator} compares with one number", column=term.value.at,
                          hint=f"try {term.field}:{term.operator}20")
     expression, unit, name = _number_of(target, term.at, parameters)
-    return f"({expression} {term.operator} {parameters.number(values.number(term.value, unit, name), unit)})"
+    try:
+        number = values.number(term.value, unit, name)
+    except QueryError as error:
+        if isinstance(target, Key) and target.key.lower() in fields.TIME_WORDS:
+            raise QueryError(str(error), column=error.column, hint=fields.TIME_REMEDY) from None
+        raise
+    return f"({expression} {term.operator} {parameters.number(number, unit)})"
 
 
 def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters) -> str:

@@ -33,6 +33,9 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "std": ("stddevPop({0})", "the standard deviation"),
 }
 """Name -> ClickHouse aggregate over a column of numbers or NULL, what it is. Percentiles lie between the two nearest values."""
+_ELSEWHERE: Final = {"avg": "mean", "average": "mean", "median": "p50", "stddev": "std", "stdev": "std", "uniq": "distinct",
+                     "unique": "distinct", "nunique": "distinct", "count_distinct": "distinct", "total": "sum"}
+"""What other languages call a function of ours, for "did you mean"."""
 OF_ANYTHING: Final = ("count", "distinct")
 """Functions of fields that need not be numbers."""
 GROUPS_MAX: Final = 100
@@ -156,7 +159,7 @@ def _group(name: Name) -> sql.Key | Field:
 def _target(one: Aggregate) -> sql.Target | None:
     """What a figure is about, None for `count()`."""
     if one.function not in FUNCTIONS:
-        near = fields.nearest(one.function, tuple(FUNCTIONS))
+        near = _ELSEWHERE.get(one.function) or fields.nearest(one.function, tuple(FUNCTIONS))
         raise QueryError(f"there is no figure `{one.function[:20]}`: there are {', '.join(FUNCTIONS)}", column=one.at,
                          hint=f"did you mean {near}({one.field[:40]})?" if near else "try count()")
     if not one.field:

@@ -39,6 +39,8 @@ _UNITS: Final[dict[str, dict[str, Fraction]]] = {
 }
 _BARE_UNIT: Final = {"ns": "s"}
 """What a number without a unit means where it is not the stored unit: nobody types nanoseconds."""
+_SAID: Final = ("s", "nats", "bytes", "J")
+"""Units that the name of a field does not say already."""
 _INT64: Final = 2**63
 
 
@@ -59,6 +61,10 @@ def number(value: Literal, unit: str, name: str) -> int | float:
     """
     text = value.text.strip()
     match = _NUMBER.fullmatch(text)
+    low, dots, high = text.partition("..")
+    if dots:
+        raise QueryError(f"{name} is compared with a number, `{text[:40]}` is none", column=value.at,
+                         hint=f"a range is written {name}:[{low[:20] or '*'} TO {high[:20] or '*'}]")
     if match is None:
         raise QueryError(f"{name} is compared with a number, `{text[:40]}` is none", column=value.at,
                          hint=f"try {name}:>{example(unit)}")
@@ -67,7 +73,7 @@ def number(value: Literal, unit: str, name: str) -> int | float:
     if written and written not in scales:
         near = nearest(written, tuple(scales))
         raise QueryError(f"{name} has no unit `{written[:20]}`: it takes {', '.join(scales) or 'plain numbers'}", column=value.at,
-                         hint=f"did you mean {near}?" if near else "leave the unit out")
+                         hint=f"did you mean {near}?" if near else f"try {example(unit)}, or leave the unit out")
     exact = Fraction(Decimal(match.group(1))) * (scales[written] if written else 1)
     if exact.denominator == 1 and -_INT64 <= exact < _INT64:
         return int(exact)
@@ -75,6 +81,12 @@ def number(value: Literal, unit: str, name: str) -> int | float:
         return float(exact)
     except OverflowError:
         raise QueryError(f"{name} is compared with a number of at most 1.8e308", column=value.at) from None
+
+
+def said(value: Literal, unit: str) -> str:
+    """A number as written, with the unit that is meant where none stands behind it: 2 of a field in ns is "2 s"."""
+    meant = bare_unit(unit)
+    return f"{value.text} {meant}" if meant in _SAID and looks_numeric(value) else value.text
 
 
 def looks_numeric(value: Literal) -> bool:

@@ -21,7 +21,7 @@ from cutaway_collector.web.keys import Shortcut, sheet
 EXAMPLES: Final[tuple[tuple[str, str], ...]] = (
     ("perplexity:>20", "answers the model was unsure of"),
     ("ttft:>500ms -service:batch", "slow first tokens, but not of the batch service"),
-    ("model:smollm2* status:error", "failed calls of one family of models"),
+    ("model:SmolLM2* status:error", "failed calls of one family of models"),
     ("surprisal.max:>8bits tokens.out:>100", "long answers with at least one very unexpected token"),
     ("any{is:error} duration:>2s", "slow spans of traces in which something failed"),
     ("score.toxicity:>0.5", "spans with this score, whoever gave it; a word finds its label"),
@@ -51,7 +51,7 @@ STAGES: Final[tuple[tuple[str, str, str], ...]] = (
     ("sort", "| stats count() by name | sort -count()", "behind stats, its rows by a figure or field of it"),
     ("limit", "is:error | sort -duration | limit 20", "so many rows, and no others"),
     ("compare", "is:error | compare", "what sets these spans apart from all others"),
-    ("compare", "model:gpt2 | compare (model:smollm2*)", "what sets them apart from those"),
+    ("compare", "model:gpt2 | compare (model:SmolLM2*)", "what sets them apart from those"),
 )
 """Stage, example, what it does."""
 NOT_DONE: Final[tuple[str, ...]] = (
