@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, generate_latest
@@ -298,8 +299,31 @@ def test_a_change_is_shown_key_by_key_and_pruning_removes(store: Store) -> None:
     assert {("", "loops")} == set(Book(store).definitions().rules)
 
 
+@pytest.mark.parametrize(("changes", "name", "near"), [
+    ({"query": "is:generation perplexty:>3"}, "perplexty", "perplexity"), ({"of": "has:repetitoin"}, "repetitoin", "repetition"),
+    ({"group_by": ["modle"]}, "modle", "model"), ({"aggregate": "mean", "of": None, "field": "entrpy"}, "entrpy", "entropy"),
+])
+def test_a_name_that_is_nearly_a_field_is_told(store: Store, changes: dict[str, Any], name: str, near: str) -> None:
+    """An attribute may be called anything, so the rule is taken; but a slip would be judged for ever and never fire."""
+    answer = _desk(store).apply({"rules": [document(**changes)]}, dry_run=True)
+    (doubt,) = answer["doubts"]
+    assert f"no field is called {name}" in doubt
+    assert f"did you mean {near}?" in doubt
+    scoped = json.loads(json.dumps(changes).replace(name, f"span.{name}"))
+    assert [] == _desk(store).apply({"rules": [document(**scoped)]}, dry_run=True)["doubts"]
+
+
+def test_what_is_meant_as_it_stands_raises_no_doubt(store: Store) -> None:
+    """The example rules, and attributes like no field."""
+    example = yaml.safe_load((Path(__file__).parents[2] / "examples" / "alerts.yaml").read_text())
+    desk = Desk(store, Settings(data="unused"))
+    assert [] == desk.apply(example, dry_run=True)["doubts"]
+    assert [] == desk.apply({"rules": [document(query="my.team.colour:red", group_by=["prompt_name"])]}, dry_run=True)["doubts"]
+
+
 @pytest.mark.parametrize(("change", "said"), [
-    ({"agregate": "share"}, "did you mean 'aggregate'"), ({"aggregate": "shares"}, "did you mean share"),
+    ({"agregate": "share"}, "rule loops has no 'agregate': did you mean 'aggregate'"),
+    ({"aggregate": "shares"}, "did you mean share"),
     ({"query": "repetitoin:>"}, "rule loops: the query cannot be read"), ({"of": "ttft:>5parsec"}, "no unit `parsec`"),
     ({"condition": {"above": 0.2, "clear": 0.3}}, "clear lies below"),
     ({"condition": {"kind": "treshold", "above": 1}}, "did you mean threshold"),
@@ -536,8 +560,8 @@ def test_the_command_line_tests_a_file_over_history(store: Store, cutaway: Calla
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("rules: [", "is no YAML, line "), ("- a", "is a mapping"), ("rules:\n - {nam: x}", "did you mean 'name'"),
-    ("", "is a mapping"),
+    ("rules: [", "is no YAML, line "), ("- a", "the keys rules and channels"), ("rules:\n - {nam: x}", "did you mean 'name'"),
+    ("", "the keys rules and channels"),
     ("!!python/object/apply:os.system [id]", "is no YAML"),
 ])
 def test_a_file_that_is_wrong_is_refused(cutaway: Callable[..., tuple[int, str, str]], tmp_path: Path, text: str,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cutaway_collector.alerts.egress import SECONDS_MAX, Egress, Failed, Refused, deadline, split_url
-from cutaway_collector.alerts.fields import Reader, RuleError
+from cutaway_collector.alerts.fields import Reader, RuleError, is_name
 
 _LOG: Final = logging.getLogger("cutaway.alerts")
 VARIABLE_PREFIX: Final = "CUTAWAY_ALERT_"
@@ -79,10 +79,10 @@ def parse_channel(value: Any, where: str = "channel") -> Channel:
     """A channel from what YAML or JSON gave. Raises RuleError."""
     if not isinstance(value, Mapping):
         raise RuleError(f"{where} is a mapping with name and kind")
+    where = f"channel {value['name']}" if is_name(value.get("name")) else where
     kind = Reader(where, value, [*value]).choice("kind", SCHEMA)
     reader = Reader(where, value, ["name", "kind", *SCHEMA[kind]])
     name = reader.name()
-    reader.where = f"channel {name}"
     channel = Channel(
         name, kind, url=reader.text("url", "", most=2000), url_at=_reference(reader, "url"), secret_at=_reference(reader, "secret"),
         host=reader.text("host", "", most=253), port=reader.whole("port", 587, least=1, most=65535),

@@ -17,6 +17,7 @@ from cutaway_collector.alerts.backtest import backtest
 from cutaway_collector.alerts.book import Book, Definitions, Entry, Kept, Key
 from cutaway_collector.alerts.channels import Channel, parse_channel
 from cutaway_collector.alerts.documents import plain
+from cutaway_collector.alerts.doubts import doubts
 from cutaway_collector.alerts.fields import NS, Reader, RuleError
 from cutaway_collector.alerts.rules import Rule, parse_rule
 from cutaway_collector.contracts import Store
@@ -36,9 +37,10 @@ class Desk:
         self._settings = settings
 
     def apply(self, document: Any, *, prune: bool = False, dry_run: bool = False) -> dict[str, Any]:
-        """Makes the definitions of a file true: {"changes": [{"kind", "tenant", "name", "action", "diff"}], "applied"}.
+        """Makes the definitions of a file true: {"changes": [{"kind", "tenant", "name", "action", "diff"}], "applied", "doubts"}.
 
-        What the file does not name stays, unless prune. The same file again changes nothing. Raises RuleError, StoreError.
+        doubts: what may be a slip, in sentences. What the file does not name stays, unless prune. The same file again changes
+        nothing. Raises RuleError, StoreError.
         """
         rules, channels = read_document(document)
         present = self._book.definitions()
@@ -60,7 +62,8 @@ class Desk:
         self._check(rules, channels, present, entries)
         if entries and not dry_run:
             self._book.define(entries)
-        return {"changes": changes, "applied": bool(entries) and not dry_run}
+        return {"changes": changes, "applied": bool(entries) and not dry_run,
+                "doubts": [said for rule in rules for said in doubts(rule)]}
 
     def _check(self, rules: Sequence[Rule], channels: Sequence[Channel], present: Definitions, entries: Sequence[Entry]) -> None:
         gone = {(entry.kind, entry.tenant, entry.name) for entry in entries if entry.body is None}
@@ -135,6 +138,8 @@ class Desk:
 
 def read_document(document: Any) -> tuple[list[Rule], list[Channel]]:
     """Rules and channels of a file. Raises RuleError, also for two of one name."""
+    if not isinstance(document, Mapping):
+        raise RuleError("the file has the keys rules and channels, each with a list: `cutaway alerts schema` says what is in them")
     reader = Reader("the file", plain(document), ("rules", "channels"))
     found: list[list[Any]] = []
     for key, parse in (("rules", parse_rule), ("channels", parse_channel)):

@@ -53,7 +53,7 @@ class Reader:
     def name(self, key: str = "name") -> str:
         """What a rule or channel is called."""
         value = self._get(key, None)
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
+        if not isinstance(value, str) or not is_name(value):
             raise self.wrong(key, "a name of letters, digits and _ . -, at most 100")
         return value
 
@@ -129,6 +129,11 @@ class Reader:
                 raise RuleError(f"{self.where}: {key} is missing")
             return default
         return value
+
+
+def is_name(value: Any) -> bool:
+    """Whether a rule or channel may be called so."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def words_of(seconds: int) -> str:

@@ -147,6 +147,8 @@ def _changes(answer: dict[str, Any]) -> None:
             print(f"{_SIGNS[change['action']]} {change['kind']} {change['name']}{owner}")
             for line in change["diff"] if change["action"] == "changed" else ():
                 print(f"    {line}")
+    for doubt in answer["doubts"]:
+        print(f"? {doubt}")
     said = ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "nothing defined"
     print(said if answer["applied"] or set(counts) <= {"same"} else f"{said} (nothing was changed: --dry-run)")
 
