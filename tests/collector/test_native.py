@@ -191,3 +191,10 @@ def test_a_cut_outside_its_buffers_is_refused(start: int) -> None:
     whole.values.starts[0] = start
     with pytest.raises(ValueError, match=r"otel_traces.SpanAttributes.*nor reach past the data"):
         encode(Block("otel_traces", 1, {"SpanAttributes": whole}))
+
+
+def test_a_statement_stands_before_the_block() -> None:
+    """An INSERT and its rows are one body: what follows the statement are the bytes of the block without it."""
+    block = Block("gen_ai_scores", 1, {"Value": np.array([0.5])})
+    encoder = Encoder()
+    assert bytes(encoder.encode(block, b"INSERT\n")) == b"INSERT\n" + encode(block)

@@ -52,8 +52,8 @@ _at_or_below_on_cuda = cuda_helper(_at_or_below)
 def _guide(edges: Any, starts: Any) -> tuple[float, bool]:
     """Divides the edges' range evenly into cells; starts [cells + 1]: the first edge of each cell.
 
-    Gives cells a unit of value, and whether a cell holds more than one edge. A cell's number rises with the value, rounding and all,
-    so the edges at or below a value are those of earlier cells and some of its own.
+    Gives cells a unit of value, and whether a cell holds more than one edge. A cell's number rises with the value, rounding and
+    all, so the edges at or below a value are those of earlier cells and some of its own.
     """
     cells, width = starts.size - 1, edges[edges.size - 1] - edges[0]
     scale = cells / width if math.isfinite(cells / width) else 0.0

@@ -7,8 +7,8 @@ casts them as cheaply as we could build dictionaries. Layout: https://clickhouse
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
@@ -43,27 +43,35 @@ class Encoder:
     def __init__(self) -> None:
         self._out = np.empty(0, np.uint8)
 
-    def encode(self, block: Block) -> memoryview:
+    def encode(self, block: Block, statement: bytes = b"") -> memoryview:
         """One Native block with every column of `block`, types from columns.py; good until the next call.
+
+        statement: what is to stand before it, for a server that reads an INSERT and its rows from one body.
 
         Raises ValueError when a column has the wrong kind, dtype or length, KeyError when the table or column is not ours:
         programming errors, never the sender's fault.
         """
         block.check()
-        types = {name: plain_type(_TYPES[block.table][name]) for name in block.columns}
-        columns: dict[str, list[Part]] = {}
-        for name, column in block.columns.items():
-            with _naming(block, name, types[name]):
-                columns[name] = [_text(name), _text(types[name])]
-                _append(columns[name], types[name], column)
-        head: list[Part] = [_varint(len(block.columns)), _varint(block.rows)]
+        columns = {name: self._parts(block, name, column) for name, column in block.columns.items()}
+        head: list[Part] = [statement, _varint(len(block.columns)), _varint(block.rows)]
         most = sum(map(_most_bytes, chain(head, *columns.values()))) + _BLOCK
         out = self._room(most)
         at = _write(head, out, 0)
         for name, parts in columns.items():
-            with _naming(block, name, types[name]):
+            try:
                 at = _write(parts, out, at)
+            except ValueError as error:
+                raise _named(block, name, error) from None
         return out[:at].data
+
+    @staticmethod
+    def _parts(block: Block, name: str, column: Column) -> list[Part]:
+        parts: list[Part] = [_label(block.table, name)]
+        try:
+            _append(parts, _sent_type(block.table, name), column)
+        except ValueError as error:
+            raise _named(block, name, error) from None
+        return parts
 
     def _room(self, nbytes: int) -> npt.NDArray[np.uint8]:
         if nbytes > KEPT_BYTES_MAX:
@@ -79,12 +87,19 @@ def encode(block: Block) -> bytes:
     return bytes(Encoder().encode(block))
 
 
-@contextmanager
-def _naming(block: Block, name: str, type: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{block.table}.{name} is sent as {type}: {error}") from None
+@cache
+def _sent_type(table: str, name: str) -> str:
+    return plain_type(_TYPES[table][name])
+
+
+@cache
+def _label(table: str, name: str) -> bytes:
+    """What a column begins with: its name and type."""
+    return _text(name) + _text(_sent_type(table, name))
+
+
+def _named(block: Block, name: str, error: ValueError) -> ValueError:
+    return ValueError(f"{block.table}.{name} is sent as {_sent_type(block.table, name)}: {error}")
 
 
 def _most_bytes(part: Part) -> int:
