@@ -180,8 +180,8 @@ def _inspect(payload: bytes, encoding: Encoding) -> None:
 
 
 def _backfills(store: Store, settings: Settings, pipeline: Pipeline) -> Backfills:
-    return Backfills(store, lambda: score.scorers(settings.score_device), rows_s_max=settings.backfill_rows_s_max,
-                     registry=pipeline.registry, give_way=_give_way(settings, pipeline),
+    return Backfills(store, lambda: score.scorers(settings.score_device, seconds_max=score.BACKFILL_SECONDS_MAX),
+                     rows_s_max=settings.backfill_rows_s_max, registry=pipeline.registry, give_way=_give_way(settings, pipeline),
                      others=lambda: [again.offer(store, settings)])
 
 

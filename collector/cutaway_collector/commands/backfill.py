@@ -94,7 +94,8 @@ def _local(store: ClickHouseStore, settings: Settings, request: Request | None) 
     before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
     bar = Bar(sys.stderr)
     try:
-        offers = [sequences.offer(store, score.scorers(settings.score_device)), again.offer(store, settings)]
+        scorers = score.scorers(settings.score_device, seconds_max=score.BACKFILL_SECONDS_MAX)
+        offers = [sequences.offer(store, scorers), again.offer(store, settings)]
         job, chosen = begin(store, request, [one for offer in offers for one in offer.scorers])
         done = Run(store, job, parts(offers, job, chosen), rows_s_max=settings.backfill_rows_s_max, stop=stop,
                    on_progress=lambda job: bar.show(job.shown())).run()

@@ -5,6 +5,8 @@ A package adds one by an entry point in the group `cutaway.text_scorers`; its va
 
     [project.entry-points."cutaway.text_scorers"]
     politeness = "my_package.politeness:Politeness"
+
+A plug-in may hang, and the other scorers wait for it: it is asked in a thread of its own, and left out where it does not come back.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from cutaway_collector.contracts import TextScorer
+from cutaway_collector.contracts import Judged, Texts, TextScorer
 from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge.bleu import Bleu
 from cutaway_collector.judge.injection import Injection
@@ -27,8 +29,11 @@ from cutaway_collector.judge.relevance import Relevance
 from cutaway_collector.judge.rouge import Rouge
 from cutaway_collector.judge.spelling import Spelling
 from cutaway_collector.judge.toxicity import Toxicity
+from cutaway_collector.patience import Patience
 
 ENTRY_POINT_GROUP: Final = "cutaway.text_scorers"
+PLUG_IN_SECONDS_MAX: Final = 120.0
+"""For a batch: models are slow, and the other scorers of texts wait behind it."""
 LIGHT: Final[Mapping[str, Callable[[], TextScorer]]] = {
     "linguistic": Linguistic, "refusal": Refusal, "injection": Injection, "policy": Policy, "rouge": Rouge,
 }
@@ -38,6 +43,24 @@ _EXTRA: Final[Mapping[str, Callable[[], TextScorer]]] = {
 }
 _MODELS: Final[Mapping[str, Callable[[Models], TextScorer]]] = {"relevance": Relevance, "reference_model": ReferenceModel}
 OWN: Final = (*LIGHT, *_EXTRA, *_MODELS)
+
+
+class PlugIn:
+    """A plug-in as a scorer that always comes back."""
+
+    def __init__(self, scorer: TextScorer) -> None:
+        self.name, self.version = scorer.name, scorer.version
+        self._scorer = scorer
+        self._patience = Patience[Mapping[str, Judged]](PLUG_IN_SECONDS_MAX)
+
+    def score(self, texts: Texts) -> Mapping[str, Judged]:
+        """As the plug-in. Raises NoAnswer where it hangs."""
+        return self._patience.call(lambda: self._scorer.score(texts))
+
+    @property
+    def spent_s(self) -> float:
+        """Processor time that it took, in threads of its own."""
+        return self._patience.spent_s
 
 
 def text_scorers(chosen: str, models: Models, *, on_failure: Callable[[str, Exception], None]) -> list[TextScorer]:
@@ -68,7 +91,7 @@ def _made(name: str, points: Mapping[str, EntryPoint], models: Models) -> TextSc
         return _MODELS[name](models)
     if name in OWN:
         return {**LIGHT, **_EXTRA}[name]()
-    return _checked(points[name].load()(), points[name].value)
+    return PlugIn(_checked(points[name].load()(), points[name].value))
 
 
 def _checked(candidate: Any, origin: str) -> TextScorer:

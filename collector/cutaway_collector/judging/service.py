@@ -24,6 +24,7 @@ from cutaway_collector.judging import notes
 from cutaway_collector.judging.budget import Budget
 from cutaway_collector.judging.rows import Row, block, judge, token
 from cutaway_collector.judging.spans import Found, Place, Spans
+from cutaway_collector.patience import NoAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 POLL_SECONDS: Final = 1.0
@@ -118,7 +119,7 @@ class Judging:
     def _run(self) -> None:
         pause_s = self._poll_s
         while not self._stop.is_set():
-            began_s, worked = time.thread_time(), False
+            began_s, worked = self._spent_s(), False
             try:
                 worked = self._turn()
                 self._store_failure = ""
@@ -130,11 +131,15 @@ class Judging:
                 self._store_failure = _said(error)
                 self._page.clear()
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            spent_s = time.thread_time() - began_s
+            spent_s = self._spent_s() - began_s
             self._metrics.seconds.inc(spent_s)
             self._budget.spend(spent_s)
             self._stop.wait(max(self._budget.rest_s(), 0.0 if worked else pause_s))
         self._let_go()
+
+    def _spent_s(self) -> float:
+        """Processor time of this thread, and of those in which plug-ins ran."""
+        return time.thread_time() + sum(float(getattr(scorer, "spent_s", 0.0)) for scorer in self._scorers)
 
     def _turn(self) -> bool:
         """One batch of fresh spans and one of what a scorer missed; whether there was anything to do."""
@@ -284,4 +289,4 @@ class Judging:
 
 def _said(error: Exception) -> str:
     """What went wrong, without a text: a plug-in's message may quote what it was given."""
-    return str(error) if isinstance(error, MissingExtra | StoreError | ImportError) else type(error).__name__
+    return str(error) if isinstance(error, MissingExtra | NoAnswer | StoreError | ImportError) else type(error).__name__

@@ -51,6 +51,7 @@ class BatchInsert:
         self._scorers = list(scorers)
         self._score_block = score_block
         self._metrics = metrics
+        self._said: dict[str, str] = {}
 
     def run(self, items: list[Pending], rows: Rows, token: str) -> Outcome:
         """Stores the rows of `items` under `token`. Raises StoreError only when trying the same again can help."""
@@ -101,7 +102,9 @@ class BatchInsert:
 
     def _scorer_failed(self, name: str, error: Exception) -> None:
         self._metrics.scorer_failures.labels(name).inc()
-        _LOG.warning("the scorer %s failed, its scores are missing: %s: %s", name, type(error).__name__, error)
+        if self._said.get(name) != str(error):  # one line a fault, not a batch
+            _LOG.warning("the scorer %s failed, its scores are missing: %s: %s", name, type(error).__name__, error)
+        self._said[name] = str(error)
 
     def _insert(self, block: Block, token: str) -> list[tuple[int, int, str]]:
         """Inserts all rows, halving what is refused until the rows at fault are alone; (start, stop, reason) of those."""

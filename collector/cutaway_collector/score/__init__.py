@@ -18,7 +18,7 @@ falls back, `ragged` is their food, `registry` finds plug-ins, `rows` turns scor
 """
 
 from cutaway_collector.score.device import Device
-from cutaway_collector.score.registry import ENTRY_POINT_GROUP, scorers, warm_up
+from cutaway_collector.score.registry import BACKFILL_SECONDS_MAX, ENTRY_POINT_GROUP, scorers, warm_up
 from cutaway_collector.score.rows import score_block
 
-__all__ = ["ENTRY_POINT_GROUP", "Device", "score_block", "scorers", "warm_up"]
+__all__ = ["BACKFILL_SECONDS_MAX", "ENTRY_POINT_GROUP", "Device", "score_block", "scorers", "warm_up"]

@@ -5,24 +5,33 @@ A package adds one by an entry point in the group `cutaway.scorers`; its value i
 
     [project.entry-points."cutaway.scorers"]
     politeness = "my_package.politeness:Politeness"
+
+A plug-in may hang, and ingest waits for scores: it is asked in a thread of its own, and left out where it does not come back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from cutaway_collector.blocks import Block, Column, Lists
 from cutaway_collector.columns import TOKENS
 from cutaway_collector.contracts import Scorer
+from cutaway_collector.patience import Patience
 from cutaway_collector.score import attention, embedding, histogram, length, rauq, repetition, surprisal, tdigest, trend
 from cutaway_collector.score.device import Choice, Device
 
 ENTRY_POINT_GROUP: Final = "cutaway.scorers"
+PLUG_IN_SECONDS_MAX: Final = 10.0
+"""For a block: fresh spans wait behind it."""
+BACKFILL_SECONDS_MAX: Final = 120.0
+"""For a piece of a back-fill: nobody waits."""
+Scores = Mapping[str, npt.NDArray[np.float64]]
 
 _log = logging.getLogger(__name__)
 
@@ -32,17 +41,32 @@ def log_failure(name: str, error: Exception) -> None:
     _log.warning("the scorer %s is left out: %s: %s", name, type(error).__name__, error)
 
 
-def scorers(device: Choice = "auto", *, on_failure: Callable[[str, Exception], None] = log_failure) -> list[Scorer]:
+class PlugIn:
+    """A plug-in as a scorer that always comes back. columns: as `contracts.Scorer`, where it says so."""
+
+    def __init__(self, scorer: Scorer, seconds_max: float) -> None:
+        self.name, self.version = scorer.name, scorer.version
+        self.columns: tuple[str, ...] | None = getattr(scorer, "columns", None)
+        self._scorer = scorer
+        self._patience = Patience[Scores](seconds_max)
+
+    def score(self, tokens: Block) -> Scores:
+        """As the plug-in. Raises NoAnswer where it hangs."""
+        return self._patience.call(lambda: self._scorer.score(tokens))
+
+
+def scorers(device: Choice = "auto", *, on_failure: Callable[[str, Exception], None] = log_failure,
+            seconds_max: float = PLUG_IN_SECONDS_MAX) -> list[Scorer]:
     """Our scorers on the chosen device, then the plug-ins, looked up now and not at import.
 
-    A plug-in that cannot be loaded or is no Scorer goes to on_failure(entry point name, exception) and is left out. Raises
-    SettingsError for device "cuda" without a GPU.
+    seconds_max: what a plug-in may take for a block. One that cannot be loaded or is no Scorer goes to on_failure(entry point
+    name, exception) and is left out. Raises SettingsError for device "cuda" without a GPU.
     """
     place = Device(device)
     found = _ours(place)
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         try:
-            found.append(_checked(point.load()(), point.value))
+            found.append(PlugIn(_checked(point.load()(), point.value), seconds_max))
         except Exception as error:
             on_failure(point.name, error)
     return found
