@@ -60,7 +60,7 @@ for number in range(130):
     store.insert(spans_block(1, first=number), str(number))
 store.command("SYSTEM START MERGES otel.otel_traces")
 store.command("OPTIMIZE TABLE otel.otel_traces FINAL")
-until = time.monotonic() + 120
+until = time.monotonic() + 400
 while store.query("SELECT count() FROM system.parts WHERE table = 'otel_traces' AND NOT active").rows[0][0]:
     assert time.monotonic() < until, "merged parts are removed"
     time.sleep(0.1)
