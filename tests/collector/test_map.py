@@ -24,6 +24,8 @@ from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
 from cutaway_collector.web import create_app, map_vectors
 from cutaway_collector.web.map_vectors import Vectors
+from cutaway_collector.web.pages import map_picture
+from cutaway_collector.web.pages.latent_map import Placed
 from search_helpers import MODEL, OUTPUT, PERPLEXITY, START_NS, Span, spans_block
 from web_helpers import get, stored
 
@@ -257,6 +259,21 @@ def test_without_an_embedder_the_page_says_what_to_install(store: ClickHouseStor
 
     assert "pip install this" in text
     assert "token signals, not meaning" in text
+
+
+@pytest.mark.parametrize(("values", "in_steps"), [
+    ([1.1, 1.5, 2.0, 7.0, 9.0, 500.0, 40_000.0], True), ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], False), ([0.0, 0.0, 500.0], False),
+    ([-3.0, 1.0, 500.0], False),
+])
+def test_one_great_number_does_not_paint_all_others_alike(values: list[float], in_steps: bool) -> None:
+    """Where numbers lie far apart, steps of colour are of equal ratio; else, and where no ratio exists, of equal size."""
+    placed = [Placed((at, "t", str(at)), at, 0, 0, False, value, "s", "m", "", "") for at, value in enumerate(values)]
+    classes = map_picture.steps(placed)
+    assert sum(len(members) for *_, members in classes) == len(values)
+    low, high = np.percentile(values, [2, 98])
+    bounds = [float(label.removeprefix("from ").replace("\u202f", "")) for _, _, label, _, _ in classes[-1:]]
+    expected = low * (high / low) ** (5 / 6) if in_steps else low + (high - low) * 5 / 6
+    assert bounds == [pytest.approx(expected, rel=0.01)]
 
 
 @pytest.mark.parametrize("colour", ["perplexity", "model", "cluster", "service"])

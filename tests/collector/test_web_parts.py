@@ -69,6 +69,8 @@ def test_printed_times_read_back(milliseconds: int) -> None:
         (9_999_999, "10.0 ms"),
         (1_840_000_000, "1.84 s"),
         (123 * 10**9, "2 min 3 s"),
+        (47 * 3600 * 10**9, "47 h 0 min"),
+        (76 * 3600 * 10**9, "3 d 4 h"),
     ],
 )
 def test_durations_have_three_digits_and_a_unit(ns: int, expected: str) -> None:
@@ -286,6 +288,15 @@ def test_axes_have_a_few_ticks_inside(span_ns: int, start_ns: int) -> None:
         assert len(places) <= 9
         assert places == sorted(places)
         assert all(0 <= at <= 100 for at in places)
+
+
+@pytest.mark.parametrize(("seconds", "labels"), [
+    (4.5, ["0", "1.00 s", "2.00 s", "3.00 s", "4.00 s"]), (500, ["0", "2 min", "4 min", "6 min", "8 min"]),
+    (5400, ["0", "30 min", "1 h"]), (20 * 3600, ["0", "6 h", "12 h", "18 h"]), (12 * 86_400, ["0", "5 d", "10 d"]),
+])
+def test_an_axis_of_durations_has_round_ones(seconds: float, labels: list[str]) -> None:
+    """Tens below a minute, what a clock shows above, then days: nobody reads 27 h 46 min on an axis."""
+    assert labels == [tick.label.replace("\u202f", " ") for tick in charts.duration_ticks(round(seconds * 1e9))]
 
 
 def _ns(text: str) -> int:

@@ -177,6 +177,24 @@ def test_g_starts_the_walk_from_anywhere(page: Page) -> None:
     expect(page.locator(".t.at")).to_have_text(first)
 
 
+def test_v_walks_the_views_and_the_keys_stay(page: Page) -> None:
+    """Each view that `v` opens has the focus where the next key is heard, at the same token; a click on a view takes it along."""
+    _open(page, GENERATION)
+    page.keyboard.press("g")
+    token = page.locator("[data-readout]").inner_text()
+    for view in ("numbers", "table", "layers", ""):
+        with page.expect_navigation():
+            page.keyboard.press("v")
+        page.wait_for_selector("token-view[data-ready]")
+        assert (f"view={view}" in page.url) == bool(view)
+        expect(page.locator("token-view :focus")).to_have_count(1)
+    expect(page.locator("[data-lane]")).to_be_focused()
+    expect(page.locator("[data-readout]")).to_have_text(token, use_inner_text=True)
+    page.reload()
+    page.wait_for_selector("token-view[data-ready]")
+    expect(page.locator("token-view :focus")).to_have_count(0)
+
+
 def test_a_range_is_chosen_by_keys_and_summed_up(page: Page) -> None:
     """Shift and arrows choose a stretch; its mean, largest, sum and perplexity are those of the series; Escape lets go of it."""
     _open(page, f"{GENERATION}?signal=entropy")

@@ -187,3 +187,36 @@ def test_it_all_works_without_script(browser: Browser, url: str) -> None:
     page.get_by_role("button", name="Compare selected").click()
     page.wait_for_url(lambda url: urlsplit(url).path == "/compare")
     context.close()
+
+
+def test_the_table_fits_a_small_screen_of_a_desk(page: Page) -> None:
+    """At 1280 px every usual column is there at once, the name of the model in full."""
+    page.goto("/search")
+    scrolled, shown = page.locator(".results .scroll").first.evaluate("box => [box.scrollWidth, box.clientWidth]")
+    assert scrolled <= shown
+    cut = page.locator("td.model bdi").evaluate_all("all => all.filter(one => one.scrollHeight > one.clientHeight + 2).length")
+    assert 0 == cut < page.locator("td.model bdi[title]").count()
+
+
+def test_a_score_does_not_take_the_place_of_the_field_of_its_name(page: Page) -> None:
+    """When the store's names have come, the language's still stand, and a field begins a query with its own name."""
+    page.goto("/search")
+    box = page.locator("[data-omnibox]")
+    box.press_sequentially("repet")
+    options = page.locator("#query-suggestions [role=option]")
+    expect(options.filter(has_text="score")).to_have_count(1)
+    expect(options.first).to_contain_text("repetition")
+    expect(options.first).not_to_contain_text("score")
+    box.press("Tab")
+    expect(box).to_have_value("repetition:")
+
+
+def test_what_joins_conditions_is_offered_behind_one(page: Page) -> None:
+    """OR stands behind a condition, not at the beginning of what braces hold."""
+    page.goto("/search")
+    box = page.locator("[data-omnibox]")
+    options = page.locator("#query-suggestions [role=option]")
+    box.press_sequentially("any{")
+    expect(options.first).to_contain_text("is:")
+    box.press_sequentially("is:error ")
+    expect(options.first).to_contain_text("OR")

@@ -154,7 +154,9 @@ def ends(store: Store, span: Mapping[str, Any], sequence: Mapping[str, Any], kin
     if isinstance(heads, int):
         wanted, of = parameters.bind(heads, "Int64"), parameters.bind(sequence["heads"][kind], "Int64")
         column = f"arrayFilter((value, at) -> (at - 1) % {of} = {wanted}, {column}, arrayEnumerate({column}))"
-    finite = f"arrayReduce('{_ENDS}', arrayFilter(value -> isFinite(value), {column}))"
+    # Of none at all the engine makes zeros.
+    kept = f"arrayFilter(value -> isFinite(value), {column})"
+    finite = f"if(notEmpty({kept}), arrayReduce('{_ENDS}', {kept}), [])"
     row = _row(store, span, sequence["index"], (("ends", finite),), parameters)
     low, high = (float(value) for value in row["ends"]) if row and len(row["ends"]) == 2 else (float("nan"), float("nan"))
     return low, high

@@ -5,7 +5,8 @@ Not markup: the templates turn these into rects and labels, with presentation at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from cutaway_collector.web import figures, times
 BAR_WIDTH: Final = 10
 HEIGHT: Final = 100
 _STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+_OF_A_CLOCK_S: Final = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
+_NONE_OF: Final = re.compile(r" 0\u202f\w+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +105,26 @@ def _label(ns: int, step_ns: int, before: str, year: str) -> str:
 
 
 def duration_ticks(total_ns: int, wanted: int = 5) -> tuple[Tick, ...]:
-    """Round durations from 0 towards `total_ns`: 1, 2 or 5 times a power of ten apart."""
+    """Round durations from 0 towards `total_ns`, `duration_step` apart."""
     if total_ns <= 0:
         return (Tick(0.0, "0"),)
-    step, scale = 1, 1
-    while True:
-        for factor in (1, 2, 5):
-            step = factor * scale
-            if total_ns / step <= wanted:
-                marks = range(0, total_ns + 1, step)
-                return tuple(
-                    Tick(100 * ns / total_ns, figures.duration(ns) if ns else "0") for ns in marks if ns / total_ns <= 0.96
-                )
-        scale *= 10
+    marks = range(0, total_ns + 1, duration_step(total_ns, wanted))
+    return tuple(Tick(100 * ns / total_ns, duration_label(ns)) for ns in marks if ns / total_ns <= 0.96)
+
+
+def duration_step(total_ns: float, wanted: int = 5) -> int:
+    """What at most `wanted` ticks over `total_ns` are apart: the least of `_duration_steps` that is enough."""
+    return next(step for step in _duration_steps() if total_ns / step <= wanted)
+
+
+def _duration_steps() -> Iterator[int]:
+    """1, 2 or 5 times a power of ten nanoseconds; from half a minute to half a day what a clock shows; then so many days."""
+    tens = [factor * 10**power for power in range(19) for factor in (1, 2, 5)]
+    yield from (step for step in tens if step < 30 * times.NS)
+    yield from (seconds * times.NS for seconds in _OF_A_CLOCK_S)
+    yield from (86_400 * times.NS * days for days in tens)
+
+
+def duration_label(ns: float) -> str:
+    """A round duration without the part that is none: "5 min", not "5 min 0 s"."""
+    return _NONE_OF.sub("", figures.duration(ns)) if ns else "0"

@@ -42,7 +42,7 @@ def count(value: int | None) -> str:
 
 
 def duration(ns: float | None) -> str:
-    """Nanoseconds -> "842 µs", "12.3 ms", "1.84 s", "2 min 3 s"; a dash for None."""
+    """Nanoseconds -> "842 µs", "12.3 ms", "1.84 s", "2 min 3 s", "3 d 4 h"; a dash for None."""
     if ns is None or not math.isfinite(ns):
         return ABSENT
     if ns < 1000:
@@ -53,7 +53,10 @@ def duration(ns: float | None) -> str:
     minutes, seconds = divmod(round(ns / 1e9), 60)
     if minutes < 60:
         return f"{minutes}\u202fmin {seconds}\u202fs"
-    return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days}\u202fd {hours}\u202fh"
 
 
 def seconds(value: float | None) -> str:

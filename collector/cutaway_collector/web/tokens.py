@@ -171,9 +171,9 @@ def strip_top(values: npt.NDArray[np.float64], signal: Signal) -> float:
 
 
 def as_array(series: Sequence[float | None] | npt.NDArray[np.floating[Any]] | None, length: int) -> npt.NDArray[np.float64]:
-    """A series as it came -> float64 [length]; NaN where it has no value, because it is absent, shorter, or says so."""
+    """A series as it came -> float64 [length]; NaN where it has no value: it is absent, shorter, infinite, or says so."""
     out = np.full(length, math.nan)
     if series is not None:
         part = np.asarray(series[:length], np.float64)  # None becomes NaN
-        out[: part.size] = part
+        out[: part.size] = np.where(np.isinf(part), math.nan, part)  # of no size to draw or to count
     return out

@@ -65,16 +65,18 @@ def heat(site: Site, found: Mapping[str, Any], sequence: Mapping[str, Any], choi
     if isinstance(choice.heads, int) and choice.heads >= heads:
         raise QueryError(f"this model has attention heads 0 to {heads - 1}, heads is {choice.heads}", hint="leave it out for all")
     low, high = stored.ends(site.store, found, sequence, choice.map.key, "all" if matrix else _single(choice))
-    low, high = (0.0, 0.0) if math.isnan(low) else (low, high)
+    empty = math.isnan(low)
+    low, high = (0.0, 0.0) if empty else (low, high)
     flat = high - low < choice.map.least
     if flat:
         high = low + choice.map.least
     series = {"seq": choice.sequence or "", "series": f"map:{choice.map.key}", "heads": "all" if matrix else choice.heads}
     label = "every head" if matrix else "mean over heads" if choice.heads is None else f"head {choice.heads}"
     note = "flat: the values hardly differ" if flat else "2nd to 98th percentile, what lies outside takes the end colours"
+    note = "it has no values here" if empty else note
     return Heat(
         urls.generation(found["span_id"], binary=True, **series), names(found, layers, choice), _head_tabs(choice, heads, link),
-        heads, label, matrix, low, high, figures.number(low), figures.number(high), note,
+        heads, label, matrix, low, high, figures.number(None if empty else low), figures.number(None if empty else high), note,
     )
 
 

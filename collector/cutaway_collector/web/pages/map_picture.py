@@ -22,6 +22,8 @@ from cutaway_collector.web.site import Tab
 
 CATEGORIES_MAX: Final = 7
 STEPS: Final = 6
+RATIO_MAX: Final = 50
+"""From the least to the largest number, beyond which steps of equal size would show the largest alone."""
 ROWS_MAX: Final = 50
 SPANS_MAX: Final = min(TERMS_MAX, 60)
 """Spans that fit into a query beside the terms of a comparison."""
@@ -198,7 +200,7 @@ def _later(found: LatentMap) -> str:
 
 def _coloured(found: LatentMap, wanted: Asked) -> tuple[tuple[Mark, ...], tuple[Key, ...]]:
     numeric = wanted.colour is not None and wanted.colour.kind == "number"
-    classes = _steps(found.placed) if numeric else _categories(found.placed, wanted)
+    classes = steps(found.placed) if numeric else _categories(found.placed, wanted)
     selecting = any(point.selected for point in found.placed)
     marks: list[Mark] = []
     legend: list[Key] = []
@@ -218,14 +220,17 @@ def _at(path: str, x: int, y: int) -> str:
 _Class = tuple[str, str, str, str, Sequence[Placed]]
 
 
-def _steps(placed: Sequence[Placed]) -> list[_Class]:
-    """Numbers in STEPS steps between the 2nd and 98th percentile; larger ones are larger too, not of another colour alone."""
+def steps(placed: Sequence[Placed]) -> list[_Class]:
+    """Numbers in STEPS steps between the 2nd and 98th percentile; larger ones are larger too, not of another colour alone.
+
+    Where these lie far apart the steps are of equal ratio: one perplexity of 40 000 would put all others into the first.
+    """
     values = np.array([point.value if isinstance(point.value, int | float) else np.nan for point in placed], np.float64)
     known = values[np.isfinite(values)]
     found: list[_Class] = []
     if len(known):
         low, high = np.percentile(known, [2, 98])
-        edges = np.linspace(low, high, STEPS + 1)
+        edges = (np.geomspace if 0 < low * RATIO_MAX < high else np.linspace)(low, high, STEPS + 1)
         step = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, STEPS - 1)
         for index in range(STEPS):
             members = [point for point, at, value in zip(placed, step, values, strict=True) if at == index and np.isfinite(value)]

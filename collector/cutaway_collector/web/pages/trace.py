@@ -18,7 +18,7 @@ from cutaway_collector import search as verb
 from cutaway_collector.search import skeleton as bones
 from cutaway_collector.search.scores import twin as twin_of_score
 from cutaway_collector.search.together import both
-from cutaway_collector.web import charts, figures, minimap, times, trace_rows, trace_state, urls, waterfall
+from cutaway_collector.web import charts, minimap, times, trace_rows, trace_state, urls, waterfall
 from cutaway_collector.web.errors import BadParameter, Missing
 from cutaway_collector.web.keys import SHORTCUTS, Shortcut
 from cutaway_collector.web.pages import span as span_page
@@ -84,6 +84,7 @@ class TracePage:
     """Everything the trace template may use. early: spans that begin before their parent. grouped: too large for a row a span.
 
     path: the critical path by name, the largest share first, with path_ns in all. worst: largest surprisal and its span's address.
+    total_ns is what the bars are drawn over, one where duration_ns is none.
     frozen_from, frozen_to: the times of the search as dates, for links that last. edge: "first" or "last" where the search ends
     with this trace, as somebody who steps on is told.
     """
@@ -92,6 +93,7 @@ class TracePage:
     title: str
     start_ns: int
     total_ns: int
+    duration_ns: int
     span_count: int
     failures: int
     orphans: int
@@ -240,9 +242,11 @@ def page(site: Site, trace_id: str, args: Arguments) -> TracePage:
     path = _path(tree)
     now_ns = site.now_ns()
     return TracePage(
-        trace_id=trace_id, title=spans.names[tree.root], start_ns=tree.start_ns, total_ns=tree.total_ns, span_count=len(spans),
-        failures=sum(map(bool, spans.failed)), orphans=len(tree.orphans), rings=len(tree.rings), early=len(tree.early),
-        grouped=grouped, truncated=spans.truncated,
+        trace_id=trace_id, title=spans.names[tree.root], start_ns=tree.start_ns, total_ns=tree.total_ns,
+        duration_ns=tree.total_ns if any(spans.durations_ns) else max(spans.starts_ns) - min(spans.starts_ns),
+        span_count=len(spans), failures=sum(map(bool, spans.failed)),
+        orphans=len(tree.orphans), rings=len(tree.rings), early=len(tree.early), grouped=grouped,
+        truncated=spans.truncated,
         services=tuple((service, number % trace_rows.HUES) for number, service in enumerate(tree.services)),
         models=tuple(dict.fromkeys(model for model in spans.models if model)),
         input_tokens=_sum(spans.input_tokens), output_tokens=_sum(spans.output_tokens),
@@ -307,12 +311,11 @@ def _path(tree: Waterfall) -> list[Share]:
 def _ticks(tree: Waterfall, state: State) -> tuple[charts.Tick, ...]:
     """Round times from the start of the trace within the stretch shown."""
     share = (state.high - state.low) / 100
-    step = charts.duration_ticks(max(1, round(tree.total_ns * share)))
+    size_ns = charts.duration_step(tree.total_ns * share)
     begin_ns = tree.total_ns * state.low / 100
-    size_ns = tree.total_ns * share * (step[1].at if len(step) > 1 else 100) / 100
     marks = range(math.ceil(begin_ns / size_ns), math.floor((begin_ns + tree.total_ns * share) / size_ns) + 1)
     places = ((100 * (mark * size_ns - begin_ns) / (tree.total_ns * share), mark * size_ns) for mark in marks)
-    return tuple(charts.Tick(at, figures.duration(ns) if ns else "0") for at, ns in places if at <= 96)
+    return tuple(charts.Tick(at, charts.duration_label(ns)) for at, ns in places if at <= 96)
 
 
 def _zoom(state: State) -> Zoom:

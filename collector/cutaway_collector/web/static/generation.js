@@ -7,9 +7,11 @@ import { Hesitations } from "./generation_hesitations.js";
 import { Numbers, digits, spell, statistics } from "./generation_numbers.js";
 import { Panel, element, said, spaced } from "./generation_panel.js";
 import { State } from "./generation_state.js";
+import { leave, take } from "./remembered.js";
 
 const WORD = "word";
 const SENTENCE = "sentence";
+const FOCUS = "cutaway.generation.focus";
 
 class TokenView extends HTMLElement {
   connectedCallback() {
@@ -29,6 +31,7 @@ class TokenView extends HTMLElement {
     this.hesitations = new Hesitations(this, this.numbers, config);
     this.removeAttribute("data-ready");
     this.listen();
+    if (take(FOCUS) === config.base) this.querySelector("[data-lane], .scroll[tabindex]")?.focus({ preventScroll: true });
     this.begin();
   }
 
@@ -344,7 +347,9 @@ class TokenView extends HTMLElement {
   nextView() {
     const links = [...this.querySelectorAll('nav[aria-label="Show tokens as"] a')];
     const next = links[(links.findIndex((link) => link.hasAttribute("aria-current")) + 1) % links.length];
-    next?.click();
+    if (!next) return;
+    leave(FOCUS, this.config.base); // the next page goes on where the keys were
+    next.click();
   }
 
   /** The numbers at the cursor; the cell of the map first, where the cursor is on it. */

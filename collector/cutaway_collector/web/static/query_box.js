@@ -11,6 +11,8 @@ const RECENT_MAX = 10;
 const ANSWERS_MAX = 50;
 const RECENT = "cutaway.queries";
 const SWITCH = "cutaway.suggestions";
+/** A condition has ended here, so that what joins it with another may follow. */
+const JOINED = /(?<!^|[\s({|]|(?:^|[\s({])(?:OR|AND|NOT|-))\s+$/u;
 const KIND = {
   text: "text", number: "number", list: "list", series: "of every token", attribute: "attribute", score: "score", value: "value",
   label: "label", flag: "flag", recent: "recent", word: "word", braces: "spans of the trace", stage: "stage", operator: "comparison", figure: "figure of stats",
@@ -77,7 +79,7 @@ class Words {
     if (kind === "argument") return fitting(/stats\s[^|]*$/u.test(text.slice(0, place.start)) ? [...this.functions, ...this.names] : this.names, prefix);
     if (kind === "value") return this.values(place);
     if (kind !== "field") return [];
-    if (!prefix) return [...(text.trim() ? this.joints : []), ...this.starts.slice(0, 2), ...this.fields];
+    if (!prefix) return [...(JOINED.test(text.slice(0, place.start)) ? this.joints : []), ...this.starts.slice(0, 2), ...this.fields];
     const exact = this.field(prefix);
     return [...(exact ? this.operators(exact) : []),
       ...fitting([...this.names.map((one) => ({ ...one, named: true })), ...this.starts, ...this.joints], prefix)];
@@ -197,9 +199,9 @@ export class QueryBox {
     }
     if (this.input.value !== value || this.input.selectionStart !== caret || document.activeElement !== this.input) return;
     const found = this.answers.get(url).map((item) => ({ ...item, named: item.kind === "attribute" || item.kind === "score" }));
-    const texts = new Set(found.map((item) => item.text));
+    const inserts = new Set(found.map((item) => item.insert)); // a score may be called as a field is
     // Names come first from the language, values first from the store, which knows how often they occur.
-    const rest = known.filter((item) => !texts.has(item.text));
+    const rest = known.filter((item) => !inserts.has(item.insert));
     const signs = rest.filter((item) => item.kind === "operator");
     this.show(place, place.kind === "value" ? [...signs, ...found, ...rest.filter((item) => !signs.includes(item))]
       : [...rest.slice(0, ITEMS_MAX - Math.min(4, found.length)), ...found]);
@@ -285,7 +287,8 @@ export class QueryBox {
     const behind = value.slice(this.place.end);
     let insert = item.insert;
     if (this.place.kind === "field" && (item.named || this.isField(item))) insert += /^\s*[:=<>!]/u.test(behind) ? "" : ":";
-    const ends = ["value", "label", "number"].includes(item.kind) || this.place.kind === "flag" || this.place.kind === "has";
+    const said = this.place.kind === "value" && ["value", "label", "number"].includes(item.kind); // a field of numbers is no number
+    const ends = said || this.place.kind === "flag" || this.place.kind === "has";
     if (ends && !this.place.listed && !behind) insert += " ";
     this.input.setRangeText(insert, item.whole ? 0 : this.place.start, item.whole ? value.length : this.place.end, "end");
     this.input.focus();

@@ -15,3 +15,22 @@ export function store(key, value) {
     // forbidden or full
   }
 }
+
+/** Left for the next page of this tab, which takes it away. */
+export function leave(key, value) {
+  try {
+    sessionStorage.setItem(key, value);
+  } catch {
+    // forbidden or full
+  }
+}
+
+export function take(key) {
+  try {
+    const found = sessionStorage.getItem(key);
+    sessionStorage.removeItem(key);
+    return found;
+  } catch {
+    return null;
+  }
+}

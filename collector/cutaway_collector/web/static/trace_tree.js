@@ -159,7 +159,10 @@ export function duration(ns) {
   }
   const seconds = Math.round(ns / 1e9);
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes}\u202fmin ${seconds % 60}\u202fs` : `${Math.floor(minutes / 60)}\u202fh ${minutes % 60}\u202fmin`;
+  if (minutes < 60) return `${minutes}\u202fmin ${seconds % 60}\u202fs`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)}\u202fh ${minutes % 60}\u202fmin`;
+  const hours = Math.round(minutes / 60);
+  return `${Math.floor(hours / 24)}\u202fd ${hours % 24}\u202fh`;
 }
 
 /** Three significant digits. */
@@ -173,22 +176,23 @@ export function grouped(count) {
   return String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }
 
+const TENS = [...Array(19).keys()].flatMap((power) => [1, 2, 5].map((factor) => factor * 10 ** power));
+/** What ticks may be apart, as the server's charts.py has it: round nanoseconds, what a clock shows, so many days. */
+const STEPS = [
+  ...TENS.filter((step) => step < 30e9),
+  ...[30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200].map((seconds) => seconds * 1e9),
+  ...TENS.map((days) => days * 86_400e9),
+];
+
 /** Round times between low and high percent of `total` nanoseconds: [percent of the stretch, words]. */
 export function ticks(total, low, high) {
   const begin = (total * low) / 100;
   const size = (total * (high - low)) / 100;
-  let step = 1;
-  for (let scale = 1; ; scale *= 10) {
-    const factor = [1, 2, 5].find((one) => size / (one * scale) <= 5);
-    if (factor) {
-      step = factor * scale;
-      break;
-    }
-  }
+  const step = STEPS.find((one) => size / one <= 5);
   const out = [];
   for (let mark = Math.ceil(begin / step); mark * step <= begin + size; mark++) {
     const at = (100 * (mark * step - begin)) / size;
-    if (at <= 96) out.push([at, mark ? duration(mark * step) : "0"]);
+    if (at <= 96) out.push([at, mark ? duration(mark * step).replace(/ 0\u202f\w+$/, "") : "0"]);
   }
   return out;
 }
