@@ -187,6 +187,20 @@ def test_ids_and_unique_texts_are_dropped_and_numbers_are_kept() -> None:
         ["request.id", "userId", "prompt"], ["region"], ["asked"]]
 
 
+@pytest.mark.parametrize(("texts", "kept"), [
+    (["[0]", "[0, 0.25]"], False), (["[0.5, null]", "[-1e-3]"], False), (["[12]", "[7, 9]"], True), (['["stop"]', "[0.5]"], True),
+    (["0.5", "[0.5]"], True), ([], True),
+])
+def test_lists_of_measured_numbers_are_no_words(texts: list[str], kept: bool) -> None:
+    """One value a sequence, each another: their distance would be noise. Lists of counts or words and mixed values are compared."""
+    top = tuple(Value(text, 1, 1, ("", ""), ("", "")) for text in texts)
+    found = Values(Key("span", "series"), 10, 10, 8, 0, top)
+
+    words, _, left = attributes.sort([found], set(), 20)
+
+    assert (words == [found], [one.name for one in left.series]) == (kept, [] if kept else ["series"])
+
+
 def _longest(a: list[str], b: list[str]) -> int:
     @cache
     def length(i: int, j: int) -> int:

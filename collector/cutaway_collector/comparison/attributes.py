@@ -31,6 +31,7 @@ UNIQUE_SPANS_MIN: Final = 20
 NUMBERS_MIN: Final = 20
 """Numbers with more different values than this are compared as numbers, with fewer as words: ports, sizes, switches."""
 _IDENTIFIER: Final = re.compile(r"(?:^|[._/-])(?:id|uuid|guid|traceparent|nonce|hash)$|(?<=[a-z0-9])I[dD]$", re.ASCII)
+_SERIES: Final = re.compile(r"\[(?:[-+0-9.eE,\s]|null|NaN)*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,19 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What was not scored, and why: identifiers, the same on every span, named by the queries themselves."""
+    """What was not scored, and why: identifiers, the same on every span, named by the queries themselves, lists of numbers."""
 
     identifiers: tuple[Key, ...]
     constant: tuple[Key, ...]
     named: tuple[Key, ...]
+    series: tuple[Key, ...] = ()
 
 
 def sort(found: Sequence[Values], named: Collection[str], spans: int) -> tuple[list[Values], list[Values], Left]:
     """(to compare as words, to compare as numbers, what is left out). spans: of both samples; named: keys that the queries name."""
     words: list[Values] = []
     as_numbers: list[Values] = []
-    identifiers, constant, in_query = [], [], []
+    identifiers, constant, in_query, series = [], [], [], []
     for one in found:
         having = one.a + one.b
         identified = one.distinct > UNIQUE_SPANS_MIN and bool(_IDENTIFIER.search(one.key.name))
@@ -90,11 +92,19 @@ def sort(found: Sequence[Values], named: Collection[str], spans: int) -> tuple[l
             as_numbers.append(one._replace(key=Key("", field.name)))
         elif one.distinct == 1 and having == spans:
             constant.append(one.key)
+        elif _is_series(one):
+            series.append(one.key)
         elif identified or (not numeric and having > UNIQUE_SPANS_MIN and one.distinct > UNIQUE_SHARE * having):
             identifiers.append(one.key)
         else:
             (as_numbers if numeric else words).append(one)
-    return words, as_numbers, Left(tuple(identifiers), tuple(constant), tuple(in_query))
+    return words, as_numbers, Left(tuple(identifiers), tuple(constant), tuple(in_query), tuple(series))
+
+
+def _is_series(one: Values) -> bool:
+    """Whether the values are lists of measured numbers, one a sequence or step: each is almost a name of its span."""
+    texts = [value.text for value in one.top]
+    return bool(texts) and any("." in text for text in texts) and all(_SERIES.fullmatch(text) for text in texts)
 
 
 def rank(words: Sequence[Values], a: Numbers, b: Numbers, named: Collection[str] = ()) -> list[Card]:

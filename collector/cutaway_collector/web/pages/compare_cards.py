@@ -100,6 +100,7 @@ def view(found: Comparison, kept: Mapping[str, str]) -> Cards:
         tuple((why, len(keys), _names(keys)) for why, keys in (
             ("Another value on nearly every span, or an id", left.identifiers),
             ("The same on every span of both sides", left.constant),
+            ("Lists of measured numbers, which are others on nearly every span", left.series),
             ("Named by the queries, so they differ because they were asked to", left.named)) if keys))
 
 
