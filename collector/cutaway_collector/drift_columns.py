@@ -57,7 +57,8 @@ DRIFT: Final = Table(
         *_BASELINE,
         Column("ServiceVersion", _LC, _Z, "the service.version of most spans of the window"),
         Column("BaselineId", "String", _Z, "what it was compared with"),
-        Column("Reference", _LC, _Z, "`hour`: the same hours of the week; `all`: the whole reference window"),
+        Column("Reference", _LC, _Z, "`hour`: the same hours of the week; `day`: the same hours of any day; `all`: the whole "
+               "reference window"),
         Column("WindowStart", "DateTime64(9)", f"Delta(8), {_Z}", "first moment of the window"),
         Column("WindowEnd", "DateTime64(9)", f"Delta(8), {_Z}", "its end, not included"),
         Column("IngestedAt", "DateTime64(3)", f"Delta(8), {_Z}", "when it was computed", default="now64(3)"),

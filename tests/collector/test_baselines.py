@@ -152,10 +152,13 @@ def test_too_few_values_claim_nothing(store: ClickHouseStore, baseline: Baseline
 def test_distances_are_those_of_the_raw_values(store: ClickHouseStore, baseline: Baseline, windows: Windows) -> None:
     """What sketches of one per cent say of KS and Wasserstein differs from SciPy on the values by less than their bins."""
     numbers = made.cold(made.healthy(np.random.default_rng(7), 500))
-    (row,) = drift_of(store, "", windows.add(numbers, 7), attribute="entropy")
+    window = windows.add(numbers, 7)
+    (row,) = drift_of(store, "", window, attribute="entropy")
     reference = np.array([found[0] for found in store.query(
-        "SELECT EntropyMean FROM otel.otel_traces WHERE ServiceName = {service:String} "
-        "AND Timestamp < fromUnixTimestamp64Nano({end:Int64})", {"service": SERVICE, "end": DAYS[1]}).rows])
+        "SELECT EntropyMean FROM otel.otel_traces WHERE ServiceName = {service:String} AND toHour(Timestamp, 'UTC') = {hour:UInt8} "
+        "AND Timestamp < fromUnixTimestamp64Nano({end:Int64})",
+        {"service": SERVICE, "end": DAYS[1], "hour": window[0] // HOUR_NS % 24}).rows])
+    assert ("day", len(reference)) == (row.reference, row.reference_n)
     assert row.ks == pytest.approx(stats.ks_2samp(reference, numbers["EntropyMean"]).statistic, abs=0.02)
     distance = stats.wasserstein_distance(reference, numbers["EntropyMean"]) / reference.std()
     assert row.wasserstein == pytest.approx(distance, rel=0.02)
@@ -180,6 +183,29 @@ def test_an_hour_is_compared_with_its_hour(store: ClickHouseStore, windows: Wind
         labels[hour] = (row.reference, row.label)
     remove(store, one.id)
     assert labels == {2: ("hour", "steady"), 14: ("hour", "shifted")}
+
+
+def test_a_quiet_service_is_compared_with_its_hour_of_any_day(store: ClickHouseStore) -> None:
+    """Sixty generations an hour are too few to know each hour of a week, and enough to know nights from days: the rhythm alone is
+    steady, a night by day is not.
+    """
+    rng, service = np.random.default_rng(18), "quiet"
+    midnight, day = START_NS // (24 * HOUR_NS) * 24 * HOUR_NS, 24 * HOUR_NS
+    hours = [(number, hour) for number in range(7) for hour in (2, 14)] + [(8, 2), (9, 14)]
+    for index, (number, hour) in enumerate(hours):
+        night = hour == 2 or number > 7
+        numbers = made.healthy(rng, 60)
+        start = midnight + number * day + hour * HOUR_NS
+        store.insert(made.block(made.longer(numbers) if night else numbers, made.moments(rng, 60, start, start + HOUR_NS),
+                                first=70_000_000 + 100 * index, service=service), f"quiet {index}")
+    one = pin(store, Scope("", service, MODEL, midnight, midnight + 7 * day))
+    labels = {}
+    for number, hour in hours[-2:]:
+        start = midnight + number * day + hour * HOUR_NS
+        (row,) = [row for row in compare(store, one, start, start + HOUR_NS) if row.attribute == "tokens.in"]
+        labels[hour] = (row.reference, row.label, row.reference_n)
+    remove(store, one.id)
+    assert labels == {2: ("day", "steady", 420), 14: ("day", "shifted", 420)}
 
 
 def test_sketches_of_parts_add_up_to_the_whole(store: ClickHouseStore, baseline: Baseline) -> None:
@@ -232,7 +258,7 @@ def test_a_correlation_that_broke_is_seen(store: ClickHouseStore, baseline: Base
     numbers["Perplexity"] = np.random.default_rng(16).permutation(numbers["Perplexity"])
     start, end = windows.add(numbers, 15)
     assert not shifted(store, (start, end)) & {"entropy", "perplexity"}
-    found = together(store, baseline, start, end, Device("cpu"), by_hour=False)
+    found = together(store, baseline, start, end, Device("cpu"), reference="all")
     # Not always the least p there can be: which generations are drawn follows the ids, and those the order of the tests.
     assert found.p < ALPHA
     assert not found.message
@@ -244,7 +270,7 @@ def test_the_foreign_generations_are_the_changed_ones(store: ClickHouseStore, ba
     warm, cold = made.healthy(rng, 300), made.cold(made.healthy(rng, 300))
     chosen = np.arange(300) % 4 == 0
     start, end = windows.add({name: np.where(chosen, cold[name], warm[name]) for name in warm}, 17)
-    found = together(store, baseline, start, end, Device("cpu"), by_hour=False)
+    found = together(store, baseline, start, end, Device("cpu"), reference="all")
     numbers = [int(span, 16) - 1 - 1_000_000 * Windows.taken for span, _, _ in found.foreign]
     assert sum(chosen[number] for number in numbers) >= 8
 
@@ -253,7 +279,7 @@ def test_where_the_reference_is_gone_it_says_so(store: ClickHouseStore, baseline
     """Sketches outlive the generations: without them there is no second opinion, and a reason."""
     start, end = windows.add(made.healthy(np.random.default_rng(18), 60), 18)
     gone = replace(baseline, start_ns=0, end_ns=HOUR_NS)
-    assert "still stored" in together(store, gone, start, end, Device("cpu"), by_hour=False).message
+    assert "still stored" in together(store, gone, start, end, Device("cpu"), reference="all").message
 
 
 # --- Pins -----------------------------------------------------------------------------------------------------------------

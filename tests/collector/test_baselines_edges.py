@@ -114,7 +114,7 @@ def test_a_pin_outlives_its_data(store: ClickHouseStore) -> None:
     assert [(row.attribute, row.label, row.value, row.q) for row in after] == [(row.attribute, row.label, row.value, row.q)
                                                                               for row in before]
     assert "entropy" in {row.attribute for row in after if row.label == "shifted"}
-    assert "still stored" in together(store, one, LATER, LATER + HOUR_NS, Device("cpu"), by_hour=False).message
+    assert "still stored" in together(store, one, LATER, LATER + HOUR_NS, Device("cpu"), reference="all").message
     client = create_app(store, Settings(data="unused", score_device="cpu"), now_ns=lambda: LATER + 2 * HOUR_NS).test_client()
     assert client.get(f"/drift?baseline={one.id}&from={LATER}&to={LATER + HOUR_NS}&explain=1").status_code == 200
 

@@ -59,7 +59,7 @@ def embed(of: str, keys: Sequence[Any]) -> Known:
 def test_texts_are_compared_on_the_gpu_as_on_the_cpu(window: int, moved: tuple[str, ...]) -> None:
     """The planted topic has the smallest p-value there is, the others none that says anything; figure and p-value are the CPU's."""
     gpu = Device("auto")
-    found, wanted = (of_texts(Memory(), BASELINE, window * HOUR_NS, (window + 1) * HOUR_NS, embed, place, by_hour=False)
+    found, wanted = (of_texts(Memory(), BASELINE, window * HOUR_NS, (window + 1) * HOUR_NS, embed, place, reference="all")
                      for place in (gpu, Device("cpu")))
     assert gpu.name == "cuda"
     for here, there in zip(found, wanted, strict=True):
@@ -74,7 +74,7 @@ def test_texts_are_compared_on_the_gpu_as_on_the_cpu(window: int, moved: tuple[s
 def test_numbers_are_compared_on_the_gpu_as_on_the_cpu(window: int, moved: bool) -> None:
     """The same of all numbers of a generation together."""
     gpu = Device("auto")
-    found, wanted = (numbers.together(Memory(), BASELINE, window * HOUR_NS, (window + 1) * HOUR_NS, place, by_hour=False)
+    found, wanted = (numbers.together(Memory(), BASELINE, window * HOUR_NS, (window + 1) * HOUR_NS, place, reference="all")
                      for place in (gpu, Device("cpu")))
     assert gpu.name == "cuda"
     assert found.p == wanted.p

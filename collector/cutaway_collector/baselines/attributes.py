@@ -111,6 +111,14 @@ def hours_of(start_ns: int, end_ns: int) -> list[int]:
     return sorted({(hour + 72) % HOURS for hour in range(first, min(last, first + HOURS))})
 
 
+def reference_hours(reference: str, start_ns: int, end_ns: int) -> list[int]:
+    """The hours of the week whose generations a window is compared with: its own ("hour"), the same of any day ("day"), "all"."""
+    if reference == "all":
+        return list(range(HOURS))
+    hours = hours_of(start_ns, end_ns)
+    return hours if reference == "hour" else sorted({day * 24 + hour % 24 for day in range(7) for hour in hours})
+
+
 def title(name: str) -> tuple[str, str]:
     """What a page calls an attribute, and its unit."""
     kind, _, rest = name.partition(".")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutaway_collector.baselines import attributes, changes
-from cutaway_collector.baselines.attributes import HOURS, Scope, hours_of, quoted
-from cutaway_collector.baselines.deviation import deviation, reference_hours
+from cutaway_collector.baselines.attributes import HOURS, Scope, quoted, reference_hours
+from cutaway_collector.baselines.deviation import deviation, known_hours
 from cutaway_collector.baselines.pins import OTHER, Baseline, listed
 from cutaway_collector.columns import BASELINE_SKETCHES
 from cutaway_collector.contracts import Result, Store
@@ -84,16 +84,17 @@ def drift_of(store: Store, tenant: str, window: tuple[int, int], *, service: str
 def compare(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> list[Drift]:
     """One baseline, one window; attributes that lack values on either side are left out. Raises StoreError."""
     scope = Scope(baseline.tenant, baseline.service, baseline.model, start_ns, end_ns)
-    reference, hours = _hours(store, baseline, start_ns, end_ns)
+    reference = _reference_of(store, baseline, start_ns, end_ns)
+    hours, by_hour = reference_hours(reference, start_ns, end_ns), reference != "all"
     bound = {**scope.bound(), "baseline": baseline.id, "hours": hours, "other": OTHER}
     found = sorted([*_numbers(store, bound), *_categories(store, bound)], key=lambda one: one.attribute)
     if not found:
         return []
     verdicts = rule.judge(found)
     shifted = [one for one, (_, label) in zip(found, verdicts, strict=True) if label == "shifted"]
-    began = changes.locate(store, scope, shifted, by_hour=reference == "hour") if shifted else {}
+    began = changes.locate(store, scope, shifted, by_hour=by_hour) if shifted else {}
     version = changes.main_version(store, scope)
-    known = reference_hours(store, baseline.tenant, baseline.id)
+    known = known_hours(store, baseline.tenant, baseline.id)
     rows = []
     for one, (q, label) in zip(found, verdicts, strict=True):
         changed_ns, change_version = began.get(one.attribute, (None, ""))
@@ -102,14 +103,14 @@ def compare(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> lis
             attribute=one.attribute, statistic=one.statistic, value=one.value, p=None if one.few else one.p, q=q, n=one.n,
             reference_n=one.reference_n, label=label, psi=one.psi, jensen_shannon=one.jensen_shannon, wasserstein=one.wasserstein,
             ks=one.ks, level=one.level, reference_level=one.reference_level, moved=one.moved,
-            deviation=deviation(one, known.get(one.attribute), by_hour=reference == "hour"), changed_ns=changed_ns,
+            deviation=deviation(one, known.get(one.attribute), by_hour=by_hour), changed_ns=changed_ns,
             change_version=change_version))
     return rows
 
 
 def histograms(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> dict[str, dict[int | str, tuple[float, float]]]:
     """Attribute -> bin or label -> (count in the reference, count in the window). The reference is the one `compare` takes."""
-    _, hours = _hours(store, baseline, start_ns, end_ns)
+    hours = reference_hours(_reference_of(store, baseline, start_ns, end_ns), start_ns, end_ns)
     scope = Scope(baseline.tenant, baseline.service, baseline.model, start_ns, end_ns)
     bound = {**scope.bound(), "baseline": baseline.id, "hours": hours, "other": OTHER}
     out: dict[str, dict[int | str, tuple[float, float]]] = {}
@@ -121,17 +122,22 @@ def histograms(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> 
     return out
 
 
-def _hours(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> tuple[str, list[int]]:
-    """("hour", the window's hours of the week) where the reference knows them well enough, else ("all", every hour)."""
-    every = list(range(HOURS))
-    hours = hours_of(start_ns, end_ns)
+def _reference_of(store: Store, baseline: Baseline, start_ns: int, end_ns: int) -> str:
+    """The nearest to the window that the baseline knows well enough: its hours of the week, else of any day, else every hour.
+
+    Without the step between, a service of a hundred generations an hour would be called shifted every night, by its day alone.
+    """
+    hours, daily = (reference_hours(one, start_ns, end_ns) for one in ("hour", "day"))
     if len(hours) == HOURS:
-        return "all", every
-    known = store.query(
-        f"SELECT max(n) FROM (SELECT sum(arraySum(Counts)) AS n FROM {_sketches(store.database)} "
-        "AND has({hours:Array(UInt8)}, HourOfWeek) GROUP BY Attribute)",
-        {"tenant": baseline.tenant, "baseline": baseline.id, "hours": hours}).rows
-    return ("hour", hours) if known and int(known[0][0]) >= HOUR_VALUES_MIN else ("all", every)
+        return "all"
+    week, day = store.query(
+        "SELECT max(week), max(day) FROM (SELECT sumIf(arraySum(Counts), has({hours:Array(UInt8)}, HourOfWeek)) AS week, "
+        f"sum(arraySum(Counts)) AS day FROM {_sketches(store.database)} "
+        "AND has({daily:Array(UInt8)}, HourOfWeek) GROUP BY Attribute)",
+        {"tenant": baseline.tenant, "baseline": baseline.id, "hours": hours, "daily": daily}).rows[0]
+    if int(week) >= HOUR_VALUES_MIN:
+        return "hour"
+    return "day" if int(day) >= HOUR_VALUES_MIN and len(daily) < HOURS else "all"
 
 
 def _sketches(database: str) -> str:

@@ -39,7 +39,7 @@ class Hours(NamedTuple):
     means: Floats
 
 
-def reference_hours(store: Store, tenant: str, baseline_id: str) -> dict[str, Hours]:
+def known_hours(store: Store, tenant: str, baseline_id: str) -> dict[str, Hours]:
     """Attribute -> hours, of the numbers of a baseline. Raises StoreError."""
     found = store.query(
         f"SELECT Attribute, HourOfWeek, sum(times) AS n, sum({sketch.representative_sql('cell')} * times) / n "
@@ -57,9 +57,9 @@ def reference_hours(store: Store, tenant: str, baseline_id: str) -> dict[str, Ho
 def deviation(one: Comparison, known: Hours | None, *, by_hour: bool) -> float | None:
     """The window's mean less its reference's, in standard errors; None for categories, too few values, a short or a constant one.
 
-    by_hour: the reference is that of the window's hours of the week. Its error is then another one every hour and belongs to the
-    spread; else it is the same at each window, and a difference of up to REFERENCE_ERRORS of it counts as none. So with nothing
-    wrong the values spread no wider than a standard normal does, and a chart's run length is at least the stated one.
+    by_hour: the reference is that of the window's hours, of the week or of any day. Its error is then another one every hour and
+    belongs to the spread; else it is the same at each window, and a difference of up to REFERENCE_ERRORS of it counts as none. So
+    with nothing wrong the values spread no wider than a standard normal does, and a chart's run length is at least the stated one.
     """
     if one.kind != "number" or one.few or known is None or known.hours.size < HOURS_MIN:
         return None

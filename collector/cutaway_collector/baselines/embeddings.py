@@ -57,14 +57,14 @@ class TextDrift:
 
 
 def of_texts(store: Store, baseline: Baseline, start_ns: int, end_ns: int, embed: Embed, device: Device, *,
-             by_hour: bool) -> list[TextDrift]:
-    """Prompts and answers of both windows. by_hour: of the reference the window's hours of the week alone. Raises StoreError."""
-    hours = attributes.hours_of(start_ns, end_ns) if by_hour else list(range(HOURS))
-    reference = _sample(store, Scope(baseline.tenant, baseline.service, baseline.model, baseline.start_ns, baseline.end_ns,
-                                     baseline.version), hours)
+             reference: str) -> list[TextDrift]:
+    """Prompts and answers of both windows. reference: as `Drift.reference`. Raises StoreError."""
+    hours = attributes.reference_hours(reference, start_ns, end_ns)
+    before = _sample(store, Scope(baseline.tenant, baseline.service, baseline.model, baseline.start_ns, baseline.end_ns,
+                                  baseline.version), hours)
     now = _sample(store, Scope(baseline.tenant, baseline.service, baseline.model, start_ns, end_ns), list(range(HOURS)))
     kinds: tuple[Of, ...] = ("prompt", "answer")
-    return [_compared(of, embed(of, [*reference, *now]), reference, now, device) for of in kinds]
+    return [_compared(of, embed(of, [*before, *now]), before, now, device) for of in kinds]
 
 
 def _compared(of: Of, known: Known, reference: Sequence[Key], now: Sequence[Key], device: Device) -> TextDrift:

@@ -53,21 +53,18 @@ class Together:
                 "message": self.message}
 
 
-def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, device: Device, *, by_hour: bool) -> Together:
-    """Samples of both windows, compared. device: where MMD^2's kernel runs. by_hour: of the reference the window's hours of the
-    week alone. Raises StoreError.
-    """
+def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, device: Device, *, reference: str) -> Together:
+    """Samples of both windows, compared. device: where MMD^2's kernel runs. reference: as `Drift.reference`. Raises StoreError."""
     scope = Scope(baseline.tenant, baseline.service, baseline.model, baseline.start_ns, baseline.end_ns, baseline.version)
-    hours = attributes.hours_of(start_ns, end_ns) if by_hour else list(range(HOURS))
-    _, reference = _sample(store, scope, hours)
+    _, before = _sample(store, scope, attributes.reference_hours(reference, start_ns, end_ns))
     spans, now = _sample(store, Scope(baseline.tenant, baseline.service, baseline.model, start_ns, end_ns), list(range(HOURS)))
-    found = partial(Together, reference_n=len(reference), n=len(now))
-    if min(len(reference), len(now)) < rule.VALUES_MIN:
+    found = partial(Together, reference_n=len(before), n=len(now))
+    if min(len(before), len(now)) < rule.VALUES_MIN:
         return found(message=f"both windows need {rule.VALUES_MIN} generations that are still stored")
-    present = np.minimum(*(np.isfinite(side).mean(axis=0) for side in (reference, now)))
+    present = np.minimum(*(np.isfinite(side).mean(axis=0) for side in (before, now)))
     mmd2, p = None, None
     if (present >= PRESENT_MIN).sum() >= 2:
-        sides = [side[:, present >= PRESENT_MIN] for side in (reference, now)]
+        sides = [side[:, present >= PRESENT_MIN] for side in (before, now)]
         whole = [side[np.isfinite(side).all(axis=1)] for side in sides]
         if min(map(len, whole)) >= rule.VALUES_MIN:
             ranks = _ranks(np.concatenate(whole))
@@ -77,7 +74,7 @@ def together(store: Store, baseline: Baseline, start_ns: int, end_ns: int, devic
     if not kept.any():
         return found(mmd2=mmd2, p=p, message="no number is in both windows")
     try:
-        auc, auc_p, foreign = multivariate.domain_classifier(reference[:, kept], now[:, kept])
+        auc, auc_p, foreign = multivariate.domain_classifier(before[:, kept], now[:, kept])
     except SettingsError as error:
         return found(mmd2=mmd2, p=p, message=str(error))
     order = np.argsort(-foreign, kind="stable")[:FOREIGN_MAX]

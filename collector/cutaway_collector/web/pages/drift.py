@@ -245,9 +245,9 @@ def _find(site: Site, args: Arguments, embedder: Embedder, tenant: str) -> _Foun
         rows = rows or compare.compare(site.store, one, *window)
     explained, texts = None, list[TextDrift]()
     if rows and args.get("explain"):
-        by_hour = rows[0].reference == "hour"
-        explained = together(site.store, one, *window, embedder.device(), by_hour=by_hour)
-        texts = embeddings.of_texts(site.store, one, *window, embedder.of(tenant), embedder.device(), by_hour=by_hour)
+        reference = rows[0].reference
+        explained = together(site.store, one, *window, embedder.device(), reference=reference)
+        texts = embeddings.of_texts(site.store, one, *window, embedder.of(tenant), embedder.device(), reference=reference)
     before_ns = 2**63 - 1 if at is None else at + 12 * _length(site)
     stream = drift_stream.find(site, one, history, args, before_ns) if history or args.get("of") else None
     reach = (min([window[0], *(row.start_ns for row in history), *(stream.axis[:1] if stream else ())]),
