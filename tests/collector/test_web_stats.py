@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import unicodedata
 import urllib.parse
 from collections.abc import Iterator
@@ -137,3 +138,15 @@ def test_the_shell_prints_figures_and_rows(store: Store, capsys: pytest.CaptureF
         assert _shell(address, "any{name:tool} | sort -duration | limit 2") == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
         assert _shell(address, "nothing:x | stats count() by name") == 1
+
+
+@pytest.mark.parametrize("path", ["/search?q=name:%22%3Ci%3E%22", "/search?q=name:%22%3Ci%3E%22&view=traces",
+                                  "/search?q=name:%22%3Ci%3E%22%20%7C%20stats%20count()"])
+def test_the_statement_shown_is_complete(client: FlaskClient, path: str) -> None:
+    """Beside the SQL stands each value that it binds, as text of the page and never as markup."""
+    page = client.get(path).text
+    (shown,) = re.findall(r'<details class="sql">.*?</details>', page, re.DOTALL)
+    (listed,) = re.findall(r"<dl class=\"bound\".*?</dl>", shown, re.DOTALL)
+    bound = dict(re.findall(r"<dt>(p\d+)</dt><dd><bdi>(.*?)</bdi>", listed))
+    assert set(bound) == set(re.findall(r"\{(p\d+):", shown)) != set()
+    assert "&#34;&lt;i&gt;&#34;" in bound.values()

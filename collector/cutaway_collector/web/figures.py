@@ -5,6 +5,7 @@ Not for the JSON twins, which carry plain numbers in base units.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -13,6 +14,7 @@ from cutaway_collector.web import times
 
 ABSENT: Final = "–"
 SHADES: Final = 16
+BOUND_CHARACTERS_MAX: Final = 300
 
 
 def _significant(value: float) -> str:
@@ -150,8 +152,15 @@ def contained(text: Any) -> Any:
     return "".join(out) + _POP_ISOLATE * isolates + _POP_EMBEDDING * embeddings
 
 
+def bound(value: Any) -> str:
+    """A value that was bound into SQL, as JSON; long lists and texts are cut."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= BOUND_CHARACTERS_MAX else f"{text[:BOUND_CHARACTERS_MAX]} …"
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "between": times.between,
+    "bound": bound,
     "contained": contained,
     "number": number,
     "count": count,

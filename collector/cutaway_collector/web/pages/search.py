@@ -68,6 +68,7 @@ class SearchPage:
     warnings: tuple[str, ...]
     partial: str
     sql: str
+    bound: Mapping[str, Any]
     elapsed_ms: float
     rows_read: int
     next_url: str
@@ -142,6 +143,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
         warnings=(*stats["warnings"], *unknown(args)),
         partial=_partial(site) if stats["cut"] else "",
         sql=stats["sql"],
+        bound=stats["parameters"],
         elapsed_ms=stats["elapsed_ms"],
         rows_read=stats["rows_read"],
         next_url=state.url(after=found["next"], before="") if found["next"] else "",

@@ -79,6 +79,7 @@ class StatsPage:
     matched: int
     exact: bool
     sql: str
+    bound: Mapping[str, Any]
     elapsed_ms: float
     rows_read: int
     spans_url: str
@@ -136,8 +137,8 @@ def page(site: Site, args: Arguments) -> StatsPage:
         groups=_groups(found, links, first, last),
         figures=tuple(column.name for column in found.columns if column.kind == "figure"),
         ticks=charts.time_ticks(first, last, 4) if found.every_ns else (), width=LINE_WIDTH, height=LINE_HEIGHT,
-        cut=found.cut, matched=found.matched, exact=found.exact, sql=found.sql, elapsed_ms=found.elapsed_ms,
-        rows_read=found.rows_read,
+        cut=found.cut, matched=found.matched, exact=found.exact, sql=found.sql, bound=found.parameters,
+        elapsed_ms=found.elapsed_ms, rows_read=found.rows_read,
         spans_url=urls.search(kept, q=where),
         twin_url=urls.search(kept).replace("/search", "/search.json", 1),
         examples=tuple((example, urls.search(kept, q=f"{where} {example}".strip() if example.startswith("|") else example))
