@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -288,6 +289,12 @@ def test_axes_have_a_few_ticks_inside(span_ns: int, start_ns: int) -> None:
         assert len(places) <= 9
         assert places == sorted(places)
         assert all(0 <= at <= 100 for at in places)
+
+
+@pytest.mark.parametrize("unit", ["nats", "bytes", "s", "ns", "", "tokens", "bits/byte"])
+def test_what_is_not_known_has_no_unit(unit: str) -> None:
+    """A dash stands alone, for None and for what is no number."""
+    assert {figures.measured(value, unit) for value in (None, math.nan, math.inf)} == {figures.ABSENT}
 
 
 @pytest.mark.parametrize(("seconds", "labels"), [

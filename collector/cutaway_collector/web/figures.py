@@ -68,7 +68,7 @@ def seconds(value: float | None) -> str:
 
 def measured(value: float | None, unit: str) -> str:
     """A number with the unit of its field; times and bytes in units of their size, tokens without one."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return ABSENT
     if unit in ("ns", "s"):
         return duration(value) if unit == "ns" else seconds(value)
@@ -76,7 +76,7 @@ def measured(value: float | None, unit: str) -> str:
         for size, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
             if abs(value) >= size:
                 return f"{number(value / size)}\u202f{name}"
-    return f"{number(value)}\u202f{unit}".rstrip() if unit not in ("", "tokens") else number(value)
+    return number(value) if unit in ("", "tokens") else f"{number(value)}\u202f{unit}"
 
 
 def rate(seconds_each: float | None) -> str:

@@ -146,11 +146,11 @@ def _figures(one: Model) -> tuple[tuple[str, str, str], ...]:
     """(name, value, what it is) of what is known of the model."""
     shown = (
         ("first token p50", figures.seconds(one.ttft_p50_s), "median time to first token"),
-        ("p95", figures.seconds(one.ttft_p95_s), "95th percentile of the time to first token"),
+        ("first token p95", figures.seconds(one.ttft_p95_s), "95th percentile of the time to first token"),
         ("tokens/s", figures.number(one.tokens_per_s), "median of output tokens a second while decoding"),
         ("perplexity", figures.number(one.perplexity), "median over spans"),
-        ("surprisal", figures.number(one.surprisal), "median of the mean surprisal, nats"),
-        ("attention entropy", figures.number(one.attention_entropy), "median of the mean attention entropy, nats"),
+        ("surprisal", figures.measured(one.surprisal, "nats"), "median of the mean surprisal"),
+        ("attention entropy", figures.measured(one.attention_entropy, "nats"), "median of the mean attention entropy"),
     )
     return tuple(each for each in shown if each[1] != figures.ABSENT)
 
