@@ -23,7 +23,7 @@ from cutaway_collector.drift.streams import change_point
 BUCKETS: Final = 12
 """Of one window."""
 WINDOWS_BACK: Final = 24
-"""How far back a beginning is looked for. By the hour of the week it is the window itself: other hours have other levels."""
+"""How far back a beginning is looked for. By the hour, of the week or of any day, it is the window itself: other hours differ."""
 VALUES_MIN: Final = 5
 """Values of a bucket whose mean counts."""
 DEPLOYMENT_BUCKETS: Final = 2

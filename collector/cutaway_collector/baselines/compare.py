@@ -20,7 +20,7 @@ from cutaway_collector.drift.rule import Comparison, Label
 from cutaway_collector.errors import SettingsError
 
 HOUR_VALUES_MIN: Final = 300
-"""Reference values that the same hours of the week must hold; with fewer, the whole reference window stands in."""
+"""Reference values that the same hours of the week must hold; with fewer those of any day, with fewer still all hours stand in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
