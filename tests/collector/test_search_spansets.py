@@ -235,7 +235,7 @@ def test_a_histogram_counts_the_same_spans(store: Store) -> None:
     ("any{any{any{any{a}}}}", 12, "at most 3 deep", "search of its own"),
     (" ".join(["any{a}"] * 9), 56, "at most 8 pairs", "leave some out"),
     ("anny{name:x is:error}", 4, "braces hold", "did you mean any{...}?"),
-    ("any{name:x", 10, "the end of the query", "`}`"),
+    ("any{name:x", 10, "the end of the query", "close it with }"),
     ("a}", 1, "does not fit", "quotes"),
     ("zzzzz{a b}", 5, "braces hold", "quotes"),
 ])
