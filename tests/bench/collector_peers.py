@@ -92,13 +92,14 @@ def _get(url: str, body: bytes | None = None) -> bytes:
     return content
 
 
-def _wait(until: Callable[[], Any], what: str, deadline_s: float = 120.0) -> Any:
+def wait(until: Callable[[], Any], what: str, deadline_s: float = 120.0, look_s: float = 0.1) -> Any:
+    """What `until` answers once it is true, asked every `look_s`. Raises TimeoutError."""
     last_s = time.monotonic() + deadline_s
     while time.monotonic() < last_s:
         with contextlib.suppress(OSError, urllib.error.URLError):
             if result := until():
                 return result
-        time.sleep(0.1)
+        time.sleep(look_s)
     raise TimeoutError(f"{what} within {deadline_s:.0f} s")
 
 
@@ -186,7 +187,7 @@ def rotel_sink(folder: Path) -> Iterator[Contender]:
         "--exporter", "clickhouse", "--clickhouse-exporter-endpoint", url, "--clickhouse-exporter-compression", "none",
         "--otlp-grpc-max-recv-msg-size-mib", "64",
     ], folder, read=False) as process:
-        _wait(lambda: socket.create_connection(("127.0.0.1", http), 1).close() is None, "rotel answers")
+        wait(lambda: socket.create_connection(("127.0.0.1", http), 1).close() is None, "rotel answers")
         yield _Running(f"http://127.0.0.1:{http}/v1/traces", process, _taken(url))
 
 
@@ -201,7 +202,7 @@ def phoenix_queryable(folder: Path) -> Iterator[Contender]:
                    "PHOENIX_WORKING_DIR": str(folder), "PHOENIX_TELEMETRY_ENABLED": "false"}
     with _process([str(program), "serve"], folder, read=False, **environment) as process:
         url = f"http://127.0.0.1:{http}"
-        _wait(lambda: _get(f"{url}/healthz") is not None, "Phoenix answers", 300)
+        wait(lambda: _get(f"{url}/healthz") is not None, "Phoenix answers", 300)
         question = json.dumps({"query": "{ projects { edges { node { recordCount } } } }"}).encode()
 
         def found() -> int:
@@ -266,14 +267,14 @@ def measure(name: str, payload: str, *, gzip: bool = False, requests: int | None
     count = requests or (PHOENIX_REQUESTS if name.startswith("phoenix") else REQUESTS)[payload]
     with tempfile.TemporaryDirectory(prefix="cutaway-bench-") as made, CONTENDERS[name](Path(made)) as running:
         warm = load(running.target, payload, max(1, count // 2), *options)()
-        _wait(lambda: running.done() >= warm["accepted"] > 0, f"{name} is done with the first spans ({warm})", 600)
+        wait(lambda: running.done() >= warm["accepted"] > 0, f"{name} is done with the first spans ({warm})", 600)
         go = load(running.target, payload, count, *options)
         process = psutil.Process(running.process.pid)
         before, used_s, began = running.done(), cpu_s(process), time.perf_counter()
         report = go()
         if report["refused"]:
             raise RuntimeError(f"{name} refused {payload}: {report['refused']}")
-        _wait(lambda: running.done() - before >= report["accepted"], f"{name} is done", 900)
+        wait(lambda: running.done() - before >= report["accepted"], f"{name} is done", 900)
         return Run(name, payload, gzip, report["accepted"], cpu_s(process) - used_s, time.perf_counter() - began,
                    _peak_bytes(process), report["p50_ms"], report["p99_ms"], report["turned_away"])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,11 +57,7 @@ def _rate(payload: str, requests: int, *, scored: bool, embedded: bool) -> float
 
 def _wait(ui: str, spans: int, scored: bool) -> None:
     name, wanted = ("cutaway_scores_stored_total", spans * FIGURES) if scored else ("cutaway_spans_stored_total", spans)
-    last_s = time.monotonic() + _PATIENCE_S
-    while peers.count(ui, name) < wanted:
-        if time.monotonic() > last_s:
-            raise TimeoutError(f"{name} was to reach {wanted} within {_PATIENCE_S:.0f} s")
-        time.sleep(_LOOK_S)
+    peers.wait(lambda: peers.count(ui, name) >= wanted, f"{name} reaches {wanted}", _PATIENCE_S, _LOOK_S)
 
 
 if __name__ == "__main__":

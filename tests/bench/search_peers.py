@@ -238,7 +238,7 @@ def send(bodies: Sequence[bytes], theirs: peers.Contender, own: str, spans: int)
         post(theirs.target, body)
         post(own, body)
         filler.log(f"sent {min(spans, (number + 1) * SPANS_A_REQUEST):,} spans")
-    peers._wait(lambda: theirs.done() >= spans, "Phoenix counts every span", 7200)
+    peers.wait(lambda: theirs.done() >= spans, "Phoenix counts every span", 7200)
 
 
 def figure(

@@ -6,6 +6,7 @@ import threading
 import time
 import types
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
@@ -50,11 +51,13 @@ def test_a_call_that_hangs_is_left_and_asked_again_once_it_has_come_back() -> No
 def test_who_was_late_is_left_out_for_a_while_that_doubles() -> None:
     """30 s, then 60: a callee that is always late costs its time once a pause."""
     clock = [0.0]
-    patience = Patience[None](0.01, pause_s=30, clock=lambda: clock[0])
+    patience = Patience[bool | None](0.01, pause_s=30, clock=lambda: clock[0])
 
     for pause_s in (30.0, 60.0):
+        release = threading.Event()
         with pytest.raises(NoAnswer, match="did not answer"):
-            patience.call(lambda: time.sleep(0.05))
+            patience.call(partial(release.wait, 60))
+        release.set()
         _wait_for_plug_ins()
         clock[0] += pause_s - 1
         with pytest.raises(NoAnswer, match="left out for a while"):

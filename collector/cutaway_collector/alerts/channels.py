@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cutaway_collector.alerts.egress import SECONDS_MAX, Egress, Failed, Refused, deadline, split_url
-from cutaway_collector.alerts.fields import Reader, RuleError, is_name
+from cutaway_collector.alerts.fields import Reader, RuleError, where_of
 
 _LOG: Final = logging.getLogger("cutaway.alerts")
 VARIABLE_PREFIX: Final = "CUTAWAY_ALERT_"
@@ -79,7 +79,7 @@ def parse_channel(value: Any, where: str = "channel") -> Channel:
     """A channel from what YAML or JSON gave. Raises RuleError."""
     if not isinstance(value, Mapping):
         raise RuleError(f"{where} is a mapping with name and kind")
-    where = f"channel {value['name']}" if is_name(value.get("name")) else where
+    where = where_of("channel", value, where)
     kind = Reader(where, value, [*value]).choice("kind", SCHEMA)
     reader = Reader(where, value, ["name", "kind", *SCHEMA[kind]])
     name = reader.name()

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,10 +19,10 @@ def doubts(rule: Rule) -> list[str]:
     """A sentence a name that is nearly a field's: what it is taken for, what may be meant, and how to say that it is right."""
     found = []
     for name in dict.fromkeys(_names(rule)):
-        near = difflib.get_close_matches(name.lower(), fields.NAMES, n=1, cutoff=_LIKE)
+        near = fields.nearest(name, fields.NAMES, like=_LIKE)
         if near and isinstance(sql.resolve(name, ""), sql.Key):
             found.append(f"rule {rule.name}: no field is called {name[:60]}, so it is taken for an attribute: did you mean "
-                         f"{near[0]}? If the attribute is meant, write span.{name[:60]}")
+                         f"{near}? If the attribute is meant, write span.{name[:60]}")
     return found
 
 

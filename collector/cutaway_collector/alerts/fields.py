@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from cutaway_collector.errors import CutawayError
 
@@ -53,7 +53,7 @@ class Reader:
     def name(self, key: str = "name") -> str:
         """What a rule or channel is called."""
         value = self._get(key, None)
-        if not isinstance(value, str) or not is_name(value):
+        if not _is_name(value):
             raise self.wrong(key, "a name of letters, digits and _ . -, at most 100")
         return value
 
@@ -131,8 +131,13 @@ class Reader:
         return value
 
 
-def is_name(value: Any) -> bool:
-    """Whether a rule or channel may be called so."""
+def where_of(kind: str, value: Any, where: str) -> str:
+    """What an error calls a rule or channel: its kind and name where it has one that is right, else its place."""
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return f"{kind} {name}" if _is_name(name) else where
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cutaway_collector.alerts import windowed
-from cutaway_collector.alerts.fields import NS, Reader, RuleError, is_name, words_of
+from cutaway_collector.alerts.fields import NS, Reader, RuleError, where_of, words_of
 from cutaway_collector.baselines.attributes import CATEGORIES, NUMBERS
 from cutaway_collector.drift import chart, streams
 from cutaway_collector.errors import QueryError
@@ -207,8 +207,7 @@ class Rule:
 
 def parse_rule(value: Any, where: str = "rule") -> Rule:
     """A rule from what YAML or JSON gave. Raises RuleError, also where the search or a field cannot be understood."""
-    if isinstance(value, Mapping) and is_name(value.get("name")):
-        where = f"rule {value['name']}"
+    where = where_of("rule", value, where)
     reader = Reader(where, value, SCHEMA)
     name = reader.name()
     condition = _condition(where, reader.part("condition"))

@@ -135,7 +135,7 @@ def _guess(name: str) -> str:
     if lower in STAGES:
         return f"Did you mean the stage `{STAGE_EXAMPLES[lower]}`?"
     if lower in fields.TIME_WORDS:
-        return f"W{fields.TIME_REMEDY[1:]}."
+        return f"{fields.TIME_REMEDY.capitalize()}."
     near = aggregates.nearest(name)
     return f"Did you mean `{near}`?" if near else ""
 

@@ -196,8 +196,11 @@ def flag(name: str) -> Flag | None:
     return _FLAGS.get(name.lower())
 
 
-def nearest(name: str, names: tuple[str, ...] = ()) -> str:
-    """The known name most like `name`, for "did you mean"; "" when none is close. `names` defaults to all fields and aliases."""
+def nearest(name: str, names: tuple[str, ...] = (), *, like: float | None = None) -> str:
+    """The known name most like `name`, for "did you mean"; "" when none is close. `names` defaults to all fields and aliases.
+
+    like: share of letters in common that is close enough.
+    """
     # Short closed lists (units, flags) deserve a guess that the long list of names does not.
-    close = difflib.get_close_matches(name.lower(), names or tuple(_BY_NAME), n=1, cutoff=0.5 if names else 0.7)
+    close = difflib.get_close_matches(name.lower(), names or tuple(_BY_NAME), n=1, cutoff=like or (0.5 if names else 0.7))
     return close[0] if close else ""
