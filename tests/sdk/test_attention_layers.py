@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cutaway import conventions as c
+from cutaway.record.attention import LayerEar
+from cutaway.record.recorder import Recorder
 from cutaway.testing import recorded, series, tiny_model
 from sdk_helpers import batch
 
@@ -77,3 +79,27 @@ def test_layers_that_are_left_out_hold_nothing() -> None:
     span = spans_of(t5, {"do_sample": False})
     assert series(span, c.CROSS_ATTENTION_ENTROPY).shape[1] == len(SIX)
     assert span.attributes[c.ATTENTION_STATUS] == c.STATUS_RECORDED
+
+
+def test_attention_that_is_given_up_is_not_heard_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found not to be exact in the middle of a call: the passes that follow reach no layer's recorder, and token signals go on."""
+    hear, stepped, heard = LayerEar.hear, Recorder.chosen, [0]
+
+    def counted(self: LayerEar, *args: Any) -> None:
+        heard[0] += 1
+        hear(self, *args)
+
+    def gives_up(self: Recorder, ids: Any, done: Any) -> None:
+        stepped(self, ids, done)
+        if self.hears_attention and ids.shape[1] == 9 + 5:
+            self.give_up_attention("a reason")
+            heard.append(heard[0])
+
+    monkeypatch.setattr(LayerEar, "hear", counted)
+    monkeypatch.setattr(Recorder, "chosen", gives_up)
+    span = spans_of(tiny_model(), {"do_sample": False, "min_new_tokens": 40})
+
+    assert heard[0] == heard[1] == 5 * tiny_model().config.num_hidden_layers
+    assert span.attributes[c.ATTENTION_STATUS] == c.STATUS_UNSUPPORTED
+    assert span.attributes[c.STATUS_REASON] == "a reason"
+    assert series(span, c.TOKEN_SURPRISAL, 0).shape == (40,)

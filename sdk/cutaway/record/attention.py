@@ -94,10 +94,9 @@ class LayerEar:
             self.last_step, self.positions = step, positions
             self.note(key)
             self.steps += 1
-            self.queries.append(recorder.place(self, query))
+            self.queries.append(query)
             self.masks.append(mask)
-            if len(self.queries) >= BLOCK_STEPS:
-                recorder.full(self)
+            recorder.heard.append(self)
             return
         self._hear_otherwise(query, key, mask, position_bias)
 
@@ -198,7 +197,7 @@ class AttentionRecorder:
         self._cache = cache
         self._prompt = prompt
         self._due: list[LayerEar] = []
-        self._places: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
+        self._places: dict[tuple[object, ...], list[tuple[Tensor, Sequence[Tensor]]]] = {}
         self._first_row: tuple[Tensor, Tensor] | None = None
         self._sights: dict[tuple[object, ...], tuple[Sequence[object], Sight]] = {}
 
@@ -261,30 +260,33 @@ class AttentionRecorder:
                 if ear not in shown:
                     ear.shows_sources, ear.sources = False, []
 
-    def place(self, ear: LayerEar, query: Tensor) -> Tensor:
-        """A row that waits, moved at once into memory for a block of steps. Left where the model made it, thousands of small ones
-        would lie between the large ones it makes and frees, and its memory would fall to pieces.
-
-        Elsewhere than on a CPU an operation costs more to start than it copies: there the rows of a step move together, at its end.
-        """
-        if not query.is_cpu:
-            self.heard.append(ear)
-            return query
-        places = self._places.get((query.shape, query.dtype))
-        if not places:
-            room = torch.empty(BLOCK_STEPS * len(self.ears), *query.shape, dtype=query.dtype)
-            places = self._places[query.shape, query.dtype] = list(room.unbind())
-        return places.pop().copy_(query.detach())
-
     def _gather_queries(self) -> None:
-        """Moves the rows heard in this step into one tensor, where they are not in one yet (`place`)."""
+        """Moves the rows heard in this step into memory for a block of steps. Left where the model made them, thousands of small
+        ones would lie between the large ones it makes and frees, and its memory would fall to pieces; one move for all layers,
+        because between two of them every operation finds cold caches."""
         heard, self.heard = self.heard, []
-        rows = [ear.queries[-1] for ear in heard if ear.queries]
-        if len(rows) < len(heard) or len({row.shape for row in rows}) > 1:
-            return  # a block has just been taken, or layers differ in their heads: these few stay where they are
-        if rows:
-            for ear, row in zip(heard, torch.stack(rows).unbind(), strict=True):
-                ear.queries[-1] = row
+        heard = [ear for ear in heard if ear.queries]
+        rows = [ear.queries[-1] for ear in heard]
+        if not rows:
+            return
+        if len({(row.shape, row.dtype, row.device) for row in rows}) > 1:
+            moved: Sequence[Tensor] = [row.clone() for row in rows]
+        else:
+            place, moved = self._place(rows)
+            torch.stack(rows, out=place)
+        for ear, row in zip(heard, moved, strict=True):
+            ear.queries[-1] = row
+            if len(ear.queries) >= BLOCK_STEPS:
+                self.full(ear)
+
+    def _place(self, rows: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Room for the rows of one step, and the place of each."""
+        name = (len(rows), rows[0].shape, rows[0].dtype, rows[0].device)
+        places = self._places.get(name)
+        if not places:
+            room = torch.empty(BLOCK_STEPS, len(rows), *rows[0].shape, dtype=rows[0].dtype, device=rows[0].device)
+            places = self._places[name] = [(place, place.unbind()) for place in room]
+        return places.pop()
 
     def settle(self, ears: Sequence[LayerEar], only_full: bool = False) -> None:
         """Computes what waits in some layers, those of one shape together."""
@@ -384,10 +386,17 @@ class AttentionRecorder:
         for ear in self.ears.values():
             ear.forget()
         self._cache = None
+        self.heard = []
         self._places.clear()
         self._due.clear()
         self._sights.clear()
         self.drafts.clear()
+
+    def retire(self) -> None:
+        """Nothing of it is wanted any more."""
+        for ear in self.ears.values():
+            ear.retire()
+        self.stop()
 
     def held_bytes(self) -> int:
         """Memory of the values that are kept."""

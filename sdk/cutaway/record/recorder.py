@@ -129,6 +129,8 @@ class Recorder:
 
     def give_up_attention(self, reason: str) -> None:
         """Attention turned out not to be exact: nothing of it is reported."""
+        if self._attention is not None:
+            self._attention.retire()
         self._attention, self._attention_reason = None, reason
 
     def fail_attention(self, reason: str) -> None:

@@ -5,13 +5,27 @@ Not processors or criteria of their own: they add nothing to the lists and chang
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
+from transformers.generation import logits_process
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from cutaway.tap.session import Session
+
+LEAVE_SCORES: Final = frozenset(
+    vars(logits_process)[name]
+    for name in (
+        "EpsilonLogitsWarper", "EtaLogitsWarper", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor",
+        "InfNanRemoveLogitsProcessor", "MinLengthLogitsProcessor", "MinNewTokensLengthLogitsProcessor", "MinPLogitsWarper",
+        "NoBadWordsLogitsProcessor", "NoRepeatNGramLogitsProcessor", "RepetitionPenaltyLogitsProcessor",
+        "SequenceBiasLogitsProcessor", "SuppressTokensAtBeginLogitsProcessor", "SuppressTokensLogitsProcessor",
+        "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "TypicalLogitsWarper",
+    )
+    if name in vars(logits_process)
+)
+"""Processors of transformers that make new scores and leave those they are given: with these alone the raw ones need no copy."""
 
 
 class HearingProcessors(LogitsProcessorList):
@@ -28,9 +42,12 @@ class HearingProcessors(LogitsProcessorList):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Raw scores to the listener, then as transformers does."""
         session = self.session
-        some, passed = super().__len__() > 0, True
+        some, passed, version = super().__len__() > 0, True, -1
         try:
-            session.listener.logits(input_ids, scores, some or session.watched)
+            shared = session.watched or not all(type(each) in LEAVE_SCORES for each in self) or (some and scores.is_inference())
+            if some and not shared:
+                version = scores._version
+            session.listener.logits(input_ids, scores, shared)
             passed = not session.listener.awaits_pass
         except Exception as error:
             session.fault("reading scores", error)
@@ -41,6 +58,8 @@ class HearingProcessors(LogitsProcessorList):
             session.deaf = passed
         if some:
             try:
+                if version >= 0 and scores._version != version:
+                    session.listener.fail("a logits processor wrote into the scores it was given")
                 session.listener.processed(processed.clone() if session.watched else processed)
             except Exception as error:
                 session.fault("reading processed scores", error)

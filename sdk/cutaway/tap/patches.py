@@ -129,19 +129,25 @@ def _passed(limit: Any) -> Callable[[], bool]:
 
 def _patched_interface(home: Home) -> Callable[..., Any]:
     original = _originals[(AttentionInterface, "get_interface")]
+    compiling, active = torch.compiler.is_dynamo_compiling, _active.get  # found once: every layer passes here with cold caches
 
-    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        function: Callable[..., Any] = original(self, attn_implementation, default)
-        if torch.compiler.is_compiling():  # first: reading a ContextVar breaks a traced graph
-            return function
-        session = _active.get()
-        if session is None or session.home is not home or session.deaf:
-            return function
+    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Any:
+        if compiling():  # first: reading a ContextVar breaks a traced graph
+            return original(self, attn_implementation, default)
+        session = active()
+        if session is None or session.deaf or session.home is not home:
+            return original(self, attn_implementation, default)
+        interface, implementation, otherwise, answer = session.answered
+        if interface is self and implementation is attn_implementation and otherwise is default:
+            return answer
+        function = original(self, attn_implementation, default)
         try:
-            return session.hearing(function, attn_implementation or "") if session.listener.hears_attention else function
+            if session.listener.hears_attention:
+                function = session.hearing(function, attn_implementation or "")
+                session.answered = (self, attn_implementation, default, function)
         except Exception as error:
             session.fault("listening to attention", error)
-            return function
+        return function
     return _like(get_interface, original)
 
 

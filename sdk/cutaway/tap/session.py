@@ -62,11 +62,17 @@ class _Deaf:
 
 _DEAF: Final = _Deaf()
 
+_UNASKED: Final = (None, None, None, None)
+"""No registry is None."""
+
 
 class Session:
     """One generation: the model it runs, who listens, and the ear of every attention module."""
 
-    __slots__ = ("_ears", "_names", "_owners", "_wrapped", "assistant", "deaf", "home", "listener", "model", "own_loop", "watched")
+    __slots__ = (
+        "_ears", "_names", "_owners", "_wrapped", "answered", "assistant", "deaf", "home", "listener", "model", "own_loop",
+        "watched",
+    )
 
     def __init__(self, model: Any, listener: Hearing, assistant: Any, own_loop: bool, home: Home) -> None:
         self.home = home
@@ -83,9 +89,13 @@ class Session:
         self._owners: dict[tuple[str, int], int] = {}
         self._ears: dict[Any, Ear] = {}
         self._wrapped: dict[tuple[Any, str], Callable[..., Any]] = {}
+        self.answered: tuple[Any, Any, Any, Any] = _UNASKED
+        """The last question to the registry of attention functions (registry, name, default) and its answer: all layers ask the
+        same one at every step, and to remember costs less than to ask."""
 
     def close(self) -> None:
         """Lets go of the model at once: the functions made here refer back to the session, a cycle that would keep it alive."""
+        self.answered = _UNASKED
         self._wrapped.clear()
         self._owners.clear()
         self._ears.clear()
