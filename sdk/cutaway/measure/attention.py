@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cutaway.steps import Sight
 
-SCORES_BYTES_MAX: Final = {"cpu": 2 * 1024 * 1024}
+SCORES_BYTES_MAX: Final = {"cpu": 3 * 512 * 1024}
 """Float32 attention scores held at once, by device; longer blocks are cut. On a CPU they should stay in its cache, and each cut has
-its price: a block of 8 rows and 1024 keys takes 24 ms with 2 MiB, 35 with 1, 59 with a half (two cores, 1 MiB of cache each)."""
+its price: a block of 8 rows and 1024 keys takes 27 ms with 1.5 MiB, 35 with 1, 59 with a half (two cores, 1 MiB of cache each)."""
 
 _SCORES_BYTES_MAX: Final = 32 * 1024 * 1024
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cutaway.record import sight as sights
 from cutaway.steps import CROSS, SELF, Measures, Sight
 
-BLOCK_STEPS: Final = 32
+BLOCK_STEPS: Final = 16
 """Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
 
 _SIGHTS_MAX: Final = 4
