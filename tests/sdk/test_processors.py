@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM, StoppingCriteria
 from transformers.generation import logits_process
 from transformers.generation.logits_process import LogitsProcessor
 
@@ -104,6 +105,50 @@ def test_a_trusted_processor_that_writes_after_all(monkeypatch: pytest.MonkeyPat
     assert span.attributes[c.TOKENS_STATUS] == c.STATUS_ERROR
     assert "wrote into the scores" in span.attributes[c.STATUS_REASON]
     assert c.TOKEN_SURPRISAL not in span.attributes
+
+
+@pytest.mark.parametrize("options", [{}, {"no_repeat_ngram_size": 15}], ids=["no processor", "one that returns its input"])
+def test_a_loop_that_writes_into_what_the_processors_returned(options: dict[str, Any], record_property: Record) -> None:
+    """It may be the raw scores themselves: they are those from before."""
+    def loop(model: Any, input_ids: Any, logits_processor: Any, stopping_criteria: Any, **kwargs: Any) -> Any:
+        while True:
+            scores = logits_processor(input_ids, model(input_ids, use_cache=False).logits[:, -1].clone())
+            scores[:, 50:] = -float("inf")
+            input_ids = torch.cat([input_ids, scores.argmax(-1)[:, None]], dim=-1)
+            if stopping_criteria(input_ids, None).all():
+                return input_ids
+
+    model, (ids, mask) = tiny_model(), batch(1)
+    with torch.no_grad():
+        found = both(model, lambda: model.generate(
+            ids, attention_mask=mask, custom_generate=loop, max_new_tokens=8, eos_token_id=None, **options,
+        ))
+    record_property("max_error", check(model, found.span, found.out, ids, mask))
+
+
+class _Spoils(StoppingCriteria):  # type: ignore[misc]
+    """Writes into the scores it is shown."""
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        scores[-1][:, :60] = 77.0
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+
+
+def test_a_criterion_that_a_model_class_adds(monkeypatch: pytest.MonkeyPatch, record_property: Record) -> None:
+    """Added behind ours, it may write into the scores like any of the program's own."""
+    class Adds(LlamaForCausalLM):  # type: ignore[misc]
+        def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
+            found = super()._get_stopping_criteria(*args, **kwargs)
+            found.append(_Spoils())
+            return found
+
+    model, (ids, mask) = tiny_model(), batch(1)
+    monkeypatch.setattr(model, "__class__", Adds)
+    found = both(model, lambda: model.generate(
+        ids, attention_mask=mask, max_new_tokens=8, min_new_tokens=8, no_repeat_ngram_size=15, output_scores=True,
+        return_dict_in_generate=True,
+    ))
+    record_property("max_error", check(model, found.span, found.out.sequences, ids, mask))
 
 
 def test_layers_with_different_kernels(record_property: Record) -> None:

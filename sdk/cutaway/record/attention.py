@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cutaway.record import sight as sights
+from cutaway.record.memory import writable
 from cutaway.steps import CROSS, SELF, Measures, Sight
 
 BLOCK_STEPS: Final = 16
@@ -25,7 +26,8 @@ _SOURCE_LAYERS_MAX: Final = 4
 """Layers whose strongest keys are kept, spread from the first to the last: a map for the eye, not a measurement."""
 
 _LAYERS_A_STEP: Final = 4
-"""Layers whose full block is worked off at one step: no single token waits for all of them, and a few share their operations."""
+"""Layers whose full block is worked off at one step, at least: no single token waits for all of them, and a few share their
+operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,8 @@ class AttentionRecorder:
         self.step += accepted
         self._first_row = None
         if self._due:
-            now, self._due = self._due[:_LAYERS_A_STEP], self._due[_LAYERS_A_STEP:]
+            count = max(_LAYERS_A_STEP, -(-len(self.ears) // BLOCK_STEPS))  # none is still due when its next block is full
+            now, self._due = self._due[:count], self._due[count:]
             self.settle(now, only_full=True)
 
     def _choose_layers(self) -> None:
@@ -262,8 +265,8 @@ class AttentionRecorder:
 
     def _gather_queries(self) -> None:
         """Moves the rows heard in this step into memory for a block of steps. Left where the model made them, thousands of small
-        ones would lie between the large ones it makes and frees, and its memory would fall to pieces; one move for all layers,
-        because between two of them every operation finds cold caches."""
+        ones would lie between the large ones it makes and frees, and its memory would fall to pieces. One move for all layers that
+        are alike, because between two of them every operation finds cold caches; a model whose layers differ pays one for each."""
         heard, self.heard = self.heard, []
         heard = [ear for ear in heard if ear.queries]
         rows = [ear.queries[-1] for ear in heard]
@@ -283,13 +286,15 @@ class AttentionRecorder:
         """Room for the rows of one step, and the place of each."""
         name = (len(rows), rows[0].shape, rows[0].dtype, rows[0].device)
         places = self._places.get(name)
-        if not places:
+        if not places or not writable(places[-1][0]):
             room = torch.empty(BLOCK_STEPS, len(rows), *rows[0].shape, dtype=rows[0].dtype, device=rows[0].device)
             places = self._places[name] = [(place, place.unbind()) for place in room]
         return places.pop()
 
     def settle(self, ears: Sequence[LayerEar], only_full: bool = False) -> None:
         """Computes what waits in some layers, those of one shape together."""
+        if not only_full:
+            self.settle(ears, only_full=True)  # the older rows of all of them first, or a layer might get its rows out of order
         alike: dict[tuple[object, ...], list[tuple[LayerEar, Waiting]]] = {}
         for ear in ears:
             for waiting in ear.take(only_full):

@@ -61,6 +61,7 @@ class Recorder:
         self._only_appends: list[Any] = []
         self._beams: Beams | None = None
         self._length = -1
+        self._version: int | None = None  # of the scores that are held and were not copied
         self._done: list[Any] = []
         self._marks: list[Any] = []
         self._mark_of_token: list[int] = []
@@ -148,10 +149,13 @@ class Recorder:
         if not self._tokens_reason:
             if self._drafts and ids.shape[1] == self._length:
                 self._rows = []  # scores made up to try a draft on the processors; those of the model come last
+            self._version = None
             if self._drafts:
                 scores = scores.clone()
-            elif shared:
+            elif shared or scores.is_inference():  # those of inference mode do not count who writes into them
                 scores = self._tokens.place(scores)
+            else:
+                self._version = scores._version
             self._rows.append(scores)
             self._running = ids
 
@@ -175,6 +179,8 @@ class Recorder:
         self._length = ids.shape[1]
         if self._tokens_reason:
             return
+        if self._version is not None and rows and rows[-1]._version != self._version:
+            self.fail("somebody wrote into the scores before their token was chosen")
         if not self._fits(rows, ids, grown):
             self._give_up("the loop did not show its scores once for every token")
             return
@@ -235,6 +241,8 @@ class Recorder:
                 self._matched = self.asked.stop_check(self._sequences)
         self.asked.stop_check = self.asked.time_check = self.asked.cache = None
         if self._fault:
+            if self._attention is not None:
+                self._attention.retire()
             self._attention = None  # nothing of it will be reported
             return
         if not self._tokens_reason:

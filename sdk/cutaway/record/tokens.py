@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutaway import conventions as c
+from cutaway.record.memory import writable
 from cutaway.steps import TOKEN_SIGNALS, Measures
 
 ROWS_MAX: Final = 16
@@ -40,6 +41,10 @@ class _Line:
     def place(self, row: Tensor) -> Tensor | None:
         """A copy of `row` [n, vocabulary], there until the next `place` unless `used` is moved behind it; None when it is full."""
         count, width = row.shape
+        if self._rows is not None and not writable(self._rows):
+            if self.used:
+                return None
+            self._rows = None
         if self._rows is None or self._rows.shape[1] != width or self._rows.dtype != row.dtype or self._rows.device != row.device:
             bytes_max = _BYTES_MAX.get(row.device.type, _BYTES_MAX_ELSEWHERE)
             rows = max(count, min(ROWS_MAX, bytes_max // (width * row.element_size())))
@@ -126,7 +131,7 @@ class TokenRecorder:
         """Scratch kept from one measurement to the next."""
         rows = self._measures.scratch_rows(logits.device.type, logits.shape[1], logits.shape[0])
         kept = self._scratch
-        if kept is None or kept[0].shape[0] < rows or kept[0].shape[1] != logits.shape[1]:
+        if kept is None or kept[0].shape[0] < rows or kept[0].shape[1] != logits.shape[1] or not writable(kept[0]):
             first, second = (torch.empty(rows, logits.shape[1], dtype=torch.float32, device=logits.device) for _ in range(2))
             kept = self._scratch = (first, second)
         return kept

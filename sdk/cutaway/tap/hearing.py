@@ -25,7 +25,8 @@ LEAVE_SCORES: Final = frozenset(
     )
     if name in vars(logits_process)
 )
-"""Processors of transformers that make new scores and leave those they are given: with these alone the raw ones need no copy."""
+"""Processors of transformers that never write into the scores they are given, rows of them at least: with these alone the raw ones
+need no copy. What they return may be the same tensor; whoever holds it looks whether it was written into meanwhile (record/)."""
 
 
 class HearingProcessors(LogitsProcessorList):
@@ -42,11 +43,10 @@ class HearingProcessors(LogitsProcessorList):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Raw scores to the listener, then as transformers does."""
         session = self.session
-        some, passed, version = super().__len__() > 0, True, -1
+        some, watched, passed = super().__len__() > 0, False, True
         try:
-            shared = session.watched or not all(type(each) in LEAVE_SCORES for each in self) or (some and scores.is_inference())
-            if some and not shared:
-                version = scores._version
+            watched = session.watched
+            shared = watched or session.own_loop or not all(type(each) in LEAVE_SCORES for each in self)
             session.listener.logits(input_ids, scores, shared)
             passed = not session.listener.awaits_pass
         except Exception as error:
@@ -58,9 +58,7 @@ class HearingProcessors(LogitsProcessorList):
             session.deaf = passed
         if some:
             try:
-                if version >= 0 and scores._version != version:
-                    session.listener.fail("a logits processor wrote into the scores it was given")
-                session.listener.processed(processed.clone() if session.watched else processed)
+                session.listener.processed(processed.clone() if watched else processed)
             except Exception as error:
                 session.fault("reading processed scores", error)
         return processed
@@ -76,6 +74,7 @@ class HearingCriteria(StoppingCriteriaList):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """As transformers does, then the chosen tokens to the listener."""
         session = self.session
+        session.forget_answer()
         session.deaf = True
         try:
             done = super().__call__(input_ids, scores, **kwargs)

@@ -110,8 +110,8 @@ def _patched_criteria(home: Home) -> Callable[..., Any]:
             checks = [criterion for criterion in found if isinstance(criterion, StopStringCriteria)]
             limits = [criterion for criterion in found if isinstance(criterion, MaxTimeCriteria)]
             session.listener.stop_strings(_one_argument(checks[0]) if checks else None, _passed(limits[0]) if limits else None)
-            session.watched = any(type(criterion).__module__ != MaxTimeCriteria.__module__ for criterion in found)
-            return HearingCriteria(found, session)
+            session.criteria = hearing = HearingCriteria(found, session)
+            return hearing
         except Exception as error:
             session.fault("preparing to listen", error)
             return found
@@ -128,10 +128,11 @@ def _passed(limit: Any) -> Callable[[], bool]:
 
 
 def _patched_interface(home: Home) -> Callable[..., Any]:
-    original = _originals[(AttentionInterface, "get_interface")]
-    compiling, active = torch.compiler.is_dynamo_compiling, _active.get  # found once: every layer passes here with cold caches
+    original: Callable[..., Callable[..., Any]] = _originals[(AttentionInterface, "get_interface")]
+    known = original.__module__ == AttentionInterface.__module__  # another's may answer every layer differently
+    compiling, active = torch.compiler.is_compiling, _active.get  # found once: every layer passes here with cold caches
 
-    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Any:
+    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         if compiling():  # first: reading a ContextVar breaks a traced graph
             return original(self, attn_implementation, default)
         session = active()
@@ -144,7 +145,8 @@ def _patched_interface(home: Home) -> Callable[..., Any]:
         try:
             if session.listener.hears_attention:
                 function = session.hearing(function, attn_implementation or "")
-                session.answered = (self, attn_implementation, default, function)
+                if known and type(self) is AttentionInterface:
+                    session.answered = (self, attn_implementation, default, function)
         except Exception as error:
             session.fault("listening to attention", error)
         return function

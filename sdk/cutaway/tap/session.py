@@ -5,10 +5,11 @@ Not a decision of what is recorded: the listener has made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import torch
+from transformers.generation.stopping_criteria import StoppingCriteria
 
 from cutaway import guard
 from cutaway.steps import CROSS, SELF, Ear, Listener
@@ -62,7 +63,7 @@ class _Deaf:
 
 _DEAF: Final = _Deaf()
 
-_UNASKED: Final = (None, None, None, None)
+_UNASKED: Final[tuple[Any, Any, Any, Callable[..., Any]]] = (None, None, None, lambda: None)
 """No registry is None."""
 
 
@@ -70,8 +71,8 @@ class Session:
     """One generation: the model it runs, who listens, and the ear of every attention module."""
 
     __slots__ = (
-        "_ears", "_names", "_owners", "_wrapped", "answered", "assistant", "deaf", "home", "listener", "model", "own_loop",
-        "watched",
+        "_ears", "_names", "_owners", "_wrapped", "answered", "assistant", "criteria", "deaf", "home", "listener", "model",
+        "own_loop",
     )
 
     def __init__(self, model: Any, listener: Hearing, assistant: Any, own_loop: bool, home: Home) -> None:
@@ -83,24 +84,34 @@ class Session:
         self.deaf = False
         """True from the scores to the end of the criteria: a processor (guidance), a streamer or a criterion may run the model once
         more, and that pass predicts nothing we report."""
-        self.watched = False
-        """Whether a criterion of the host's own is shown the scores: it may write into them before they have been read."""
+        self.criteria: Iterable[Any] = ()
+        """Stopping criteria of the call, as they are by now: a program may add to the list."""
         self._names: dict[int, str] | None = None
         self._owners: dict[tuple[str, int], int] = {}
         self._ears: dict[Any, Ear] = {}
         self._wrapped: dict[tuple[Any, str], Callable[..., Any]] = {}
-        self.answered: tuple[Any, Any, Any, Any] = _UNASKED
+        self.answered: tuple[Any, Any, Any, Callable[..., Any]] = _UNASKED
         """The last question to the registry of attention functions (registry, name, default) and its answer: all layers ask the
-        same one at every step, and to remember costs less than to ask."""
+        same one, and to remember costs less than to ask. Forgotten at every step: a program may register another meanwhile."""
 
     def close(self) -> None:
         """Lets go of the model at once: the functions made here refer back to the session, a cycle that would keep it alive."""
-        self.answered = _UNASKED
+        self.forget_answer()
+        self.criteria = ()
         self._wrapped.clear()
         self._owners.clear()
         self._ears.clear()
         self.model = self.assistant = self._names = None
         self.deaf = True
+
+    @property
+    def watched(self) -> bool:
+        """Whether a criterion of the host's own is shown the scores: it may write into them before they have been read."""
+        return any(type(criterion).__module__ != StoppingCriteria.__module__ for criterion in self.criteria)
+
+    def forget_answer(self) -> None:
+        """The next layer asks the registry of attention functions again."""
+        self.answered = _UNASKED
 
     def fault(self, where: str, error: Exception) -> None:
         """A fault of ours while listening: the listener is told, and the host is not."""
@@ -131,6 +142,8 @@ class Session:
                     mask = args[0] if args else kwargs.get("attention_mask")
                     if mask is not None or query.size(2) > 1:
                         key, mask = self._adjusted(query, key, mask, kwargs, implementation)
+                        if ear.unwanted:
+                            return result
                     ear.hear(query, key, mask, kwargs.get("position_bias"))
                 except Exception as error:
                     self._fault(error)
