@@ -34,6 +34,8 @@ PipelineScope = Callable[[Any, Any], AbstractContextManager[Any]]
 
 _active: ContextVar[Session | None] = ContextVar("cutaway_session", default=None)
 _inside: ContextVar[bool] = ContextVar("cutaway_inside", default=False)
+_exporting: Final = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether torch.export is at work; older versions of PyTorch ask in one question whether anything compiles."""
 _home = Home()
 _lock = threading.Lock()
 _BATCHES: Final = batching.owner() or GenerationMixin
@@ -130,10 +132,11 @@ def _passed(limit: Any) -> Callable[[], bool]:
 def _patched_interface(home: Home) -> Callable[..., Any]:
     original: Callable[..., Callable[..., Any]] = _originals[(AttentionInterface, "get_interface")]
     known = original.__module__ == AttentionInterface.__module__  # another's may answer every layer differently
-    compiling, active = torch.compiler.is_compiling, _active.get  # found once: every layer passes here with cold caches
+    # Found once: every layer passes here with cold caches. `is_compiling` itself would take as long as all the rest.
+    tracing, exporting, active = torch.compiler.is_dynamo_compiling, _exporting, _active.get
 
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        if compiling():  # first: reading a ContextVar breaks a traced graph
+        if tracing() or exporting():  # first: reading a ContextVar breaks a traced graph
             return original(self, attn_implementation, default)
         session = active()
         if session is None or session.deaf or session.home is not home:
