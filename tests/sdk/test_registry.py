@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +74,8 @@ def test_a_name_that_is_gone(named: Any) -> None:
         named.generate(ids, attention_mask=mask, max_new_tokens=20, streamer=streamer)
 
 
-def test_an_answer_of_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("disguised", [False, True], ids=["plain", "under the name of the original"])
+def test_an_answer_of_the_programs_own(disguised: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that replaced the registry's method before may answer every layer differently: it is asked every time."""
     asked: list[str] = []
 
@@ -81,7 +83,8 @@ def test_an_answer_of_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(name)
         return other if len(asked) % 2 else sdpa_attention_forward
 
-    monkeypatch.setattr(AttentionInterface, "get_interface", get_interface)
+    replacement = functools.wraps(AttentionInterface.get_interface)(get_interface) if disguised else get_interface
+    monkeypatch.setattr(AttentionInterface, "get_interface", replacement)
     model, (ids, mask) = tiny_model(), batch(1)
 
     def call() -> Any:

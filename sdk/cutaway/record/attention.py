@@ -19,7 +19,8 @@ from cutaway.record.memory import writable
 from cutaway.steps import CROSS, SELF, Measures, Sight
 
 BLOCK_STEPS: Final = 16
-"""Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the block's scores grows."""
+"""Steps that share a pass over the keys: the cost of reading the cache falls with it, the memory of the rows that wait grows.
+With 32 it is 4 MB more at 8 rows of SmolLM2, and 43 us a step less at one."""
 
 _SIGHTS_MAX: Final = 4
 _SOURCE_LAYERS_MAX: Final = 4
@@ -165,13 +166,15 @@ class LayerEar:
             if places.shape[1] > 1:
                 self.sources.append((places[:, :-1], masses[:, :-1]))
 
-    def take(self, only_full: bool) -> list[Waiting]:
-        """What waits, oldest first; it is the caller's to compute now."""
-        found = [] if self.full is None else [self.full]
-        self.full = None
-        if self.queries and not only_full:
-            found.append(Waiting(self.queries, self.masks, self.positions))
+    def take(self, full: bool) -> Waiting | None:
+        """The full block, or else what came after it; it is the caller's to compute now."""
+        if full:
+            found, self.full = self.full, None
+        elif self.queries:
+            found = Waiting(self.queries, self.masks, self.positions)
             self.queries, self.masks = [], []
+        else:
+            found = None
         return found
 
 
@@ -297,7 +300,8 @@ class AttentionRecorder:
             self.settle(ears, only_full=True)  # the older rows of all of them first, or a layer might get its rows out of order
         alike: dict[tuple[object, ...], list[tuple[LayerEar, Waiting]]] = {}
         for ear in ears:
-            for waiting in ear.take(only_full):
+            waiting = ear.take(only_full)
+            if waiting is not None:
                 query, mask, key = waiting.queries[0], waiting.masks[-1], ear.keys(waiting.positions)
                 name = (len(waiting.queries), query.shape, key.shape, id(mask))
                 alike.setdefault((*name, ear.scale, ear.softcap, ear.learned_sink is None), []).append((ear, waiting))

@@ -241,9 +241,7 @@ class Recorder:
                 self._matched = self.asked.stop_check(self._sequences)
         self.asked.stop_check = self.asked.time_check = self.asked.cache = None
         if self._fault:
-            if self._attention is not None:
-                self._attention.retire()
-            self._attention = None  # nothing of it will be reported
+            self.give_up_attention(self._attention_reason)
             return
         if not self._tokens_reason:
             self._tokens.stop()

@@ -131,7 +131,8 @@ def _passed(limit: Any) -> Callable[[], bool]:
 
 def _patched_interface(home: Home) -> Callable[..., Any]:
     original: Callable[..., Callable[..., Any]] = _originals[(AttentionInterface, "get_interface")]
-    known = original.__module__ == AttentionInterface.__module__  # another's may answer every layer differently
+    # Another's may answer every layer differently, and a wrapper may bear the name of what it wraps.
+    known = original.__module__ == AttentionInterface.__module__ and not hasattr(original, "__wrapped__")
     # Found once: every layer passes here with cold caches. `is_compiling` itself would take as long as all the rest.
     tracing, exporting, active = torch.compiler.is_dynamo_compiling, _exporting, _active.get
 
