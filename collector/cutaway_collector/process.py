@@ -1,5 +1,5 @@
 """What this process asks of the system it runs on: freed memory is kept while there is work, code that has done its work is let go
-of, and as many files may be open as the system allows.
+of, as many files may be open as the system allows, and its end does not wait for anybody.
 
 Not a limit: those are the settings' business, and bound what is in use.
 """
@@ -7,12 +7,15 @@ Not a limit: those are the settings' business, and bound what is in use.
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import resource
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
@@ -124,3 +127,13 @@ def allow_open_files() -> int:
         return soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, everything being closed. By way of the interpreter, the embedded engine would take itself apart while threads
+    still count for a page that nobody waits for any more: they crash in it, and the process hangs for ever."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    os._exit(code)

@@ -10,7 +10,9 @@ import sys
 import threading
 from dataclasses import asdict
 from types import FrameType
+from typing import NoReturn
 
+from cutaway_collector import process
 from cutaway_collector.app import Collector
 from cutaway_collector.commands import running
 from cutaway_collector.errors import CutawayError
@@ -22,8 +24,8 @@ _LOOK_S = 0.5
 """A signal that comes just before a wait, or to another thread, does not end the wait: the next one does."""
 
 
-def run(settings: Settings) -> int:
-    """Serves; returns 0 after a drained stop. A second signal while draining ends the process at once with 130."""
+def run(settings: Settings) -> NoReturn:
+    """Serves; ends the process with 0 after a drained stop. A second signal while draining ends it at once with 130."""
     os.umask(0o077)  # spans hold prompts: whatever this process writes, the engine's files included, is for its user alone
     stop = threading.Event()
 
@@ -48,4 +50,4 @@ def run(settings: Settings) -> int:
     finally:
         running.forget_addresses(settings)
         collector.close()
-    return 0
+    process.leave(0)
