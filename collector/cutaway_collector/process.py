@@ -130,8 +130,8 @@ def allow_open_files() -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process, everything being closed. By way of the interpreter, the embedded engine would take itself apart while threads
-    still count for a page that nobody waits for any more: they crash in it, and the process hangs for ever."""
+    """Ends the process, everything being closed. By way of the interpreter, the embedded engine would take itself apart while some
+    threads still count for a page that nobody waits for any more: they crash in it, and the process hangs for ever."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # whoever read it has gone

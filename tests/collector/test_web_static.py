@@ -19,6 +19,8 @@ STATIC = Path(web.__file__).parent / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
 GZIP = {"Accept-Encoding": "gzip, deflate, br"}
 WEIGHT_BYTES_MAX = 200_000
+MODULES = [name for name in FILES if name.endswith(".js")]
+ADDRESS = re.compile(rb'"\./([\w.]+)\?v=[0-9a-f]+"')
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +32,15 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_compressed_file_is_the_file(client: FlaskClient, name: str) -> None:
-    """What a browser unpacks is what is on disk, with the type of the file, and caches know that there are two forms."""
+    """What a browser unpacks is what is on disk but for the addresses of imports, with the type of the file, and caches know that
+    there are two forms."""
     answer = client.get(f"/static/{name}", headers=GZIP)
     plain = client.get(f"/static/{name}")
     packed = answer.headers.get("Content-Encoding") == "gzip"
     content = gzip.decompress(answer.data) if packed else answer.data
 
-    assert content == plain.data == (STATIC / name).read_bytes()
+    assert content == plain.data
+    assert ADDRESS.sub(b'"./\\1"', content) == (STATIC / name).read_bytes()
     assert "Content-Encoding" not in plain.headers
     assert answer.content_type == plain.content_type
     assert int(answer.headers["Content-Length"]) == len(answer.data) <= len(content)
@@ -67,6 +71,31 @@ def test_a_part_of_a_file_is_a_part_of_the_file(client: FlaskClient) -> None:
 
     assert (answer.status_code, answer.data) == (206, (STATIC / "cutaway.css").read_bytes()[5:15])
     assert "Content-Encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_imports_is_kept_by_browsers(client: FlaskClient, name: str) -> None:
+    """Modules are imported by the address of their content, which never changes: no page view asks for them again."""
+    for headers in ({}, GZIP, {"Range": "bytes=0-9"}):
+        answer = client.get(f"/static/{name}", headers=headers)
+        text = (gzip.decompress(answer.data) if "Content-Encoding" in answer.headers else answer.data).decode()
+        imported = re.findall(r'from "\./([^"]+)"', text)
+
+        assert len(imported) == len(re.findall(r'from "\./', (STATIC / name).read_text())) or "Range" in headers
+        for address in imported:
+            assert "immutable" in client.get(f"/static/{address}").headers["Cache-Control"], address
+
+
+def test_a_page_names_all_its_modules_at_once(client: FlaskClient) -> None:
+    """Whatever a module of the page imports stands in its head, under the very address by which it is imported."""
+    for path in ("/search?from=all", f"/gen/{world.CHAT:016x}", f"/trace/{world.RAG_TRACE:032x}", "/"):
+        page = client.get(path).text
+        named = set(re.findall(r'(?:src|href)="(/static/[\w.]+\.js\?v=[0-9a-f]+)"', page))
+
+        assert {address.split("/")[-1].split("?")[0] for address in named} == {name for name in _used(page) if name.endswith(".js")}
+        for address in named:
+            imported = re.findall(r'from "\./([^"]+)"', client.get(address).text)
+            assert {f"/static/{each}" for each in imported} <= named
 
 
 def test_pages_are_not_compressed(client: FlaskClient) -> None:

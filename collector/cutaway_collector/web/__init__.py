@@ -99,7 +99,7 @@ def create_app(
     app.jinja_env.filters.update(figures.FILTERS)
     files = StaticFiles(Path(app.static_folder or ""))
     app.jinja_env.globals["plugins"] = site.plugins
-    app.jinja_env.globals.update(static=files.address, urls=urls,
+    app.jinja_env.globals.update(static=files.address, module=files.module, urls=urls,
                                  navigation=lambda: [entry for entry in NAVIGATION if visitors.opens(entry.path)])
     _guard(app, settings, files)
     tokens = form_tokens.FormTokens(gate.sessions if gate else None,

@@ -25,6 +25,8 @@ from cutaway_collector.web.site import Arguments, Site, Tab
 PAGE_SECONDS: Final = 0.4
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
+COUNT_SECONDS: Final = 0.15
+"""What counting all matches may take of it. What is not counted by then, of some ten millions, would not be in the rest of it."""
 FACET_EXTENT_SECONDS: Final = 1.0
 """What a facet that is counted alone may spend on how many match in all, which tells whether repetitions have to be minded."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
@@ -119,7 +121,8 @@ def page(site: Site, args: Arguments) -> SearchPage:
     whole = replace(request, start_ns=stats["start_ns"], end_ns=stats["end_ns"])
     left = until - time.monotonic()
     uncounted = verb.Extent(Window(stats["start_ns"], stats["end_ns"]), 0, 0, 0, exact=False, cut=True)
-    matches = verb.extent(site.store, whole, seconds_max=left) if left >= search_rail.SECONDS_MIN else uncounted
+    counting = left if state.count == COUNT_ALL else min(left, COUNT_SECONDS)
+    matches = verb.extent(site.store, whole, seconds_max=counting) if left >= search_rail.SECONDS_MIN else uncounted
     picture = search_picture.make(site, state, request, matches, len(rows), seconds=until - time.monotonic(), again=True)
     return SearchPage(
         query=state.q,

@@ -17,14 +17,22 @@ export function fragment(url) {
   });
 }
 
+const IDLE_MS_MAX = 500;
 const AT_ONCE = 2;
 const waiting = [];
 let running = 0;
 
+/** The page has all its scripts and can answer to keys: counting takes every core of a small server, and may be the same machine's. */
+const settled = new Promise((resolve) => {
+  const idle = () => (window.requestIdleCallback ? window.requestIdleCallback(resolve, { timeout: IDLE_MS_MAX }) : setTimeout(resolve, 0));
+  if (document.readyState === "complete") idle();
+  else window.addEventListener("load", idle, { once: true });
+});
+
 /** Few at a time, in the order in which they were asked for: ten at once would all come as late as the last. */
 function inTurn(work) {
   return new Promise((resolve, reject) => {
-    waiting.push(() => work().then(resolve, reject).finally(() => { running--; next(); }));
+    waiting.push(() => settled.then(work).then(resolve, reject).finally(() => { running--; next(); }));
     next();
   });
 }
