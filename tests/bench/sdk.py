@@ -50,6 +50,10 @@ GROWTH = {
 }
 GROWTH_BASE = {"context": 64, "layers": 4, "batch": 1, "vocabulary": 1_000}
 GROWTH_TOKENS = 32
+QUIET_SECONDS = 0.005
+"""Between two turns, outside of either: until then PyTorch's threads of the call before wait actively for more work."""
+TURNS_OF_PROMPT = 2
+"""Before the model first runs, and the pass over the prompt with the choice of the first token."""
 ENCODED_TOKENS = (8, 2048)
 """(sequences, tokens of each) of the span that is encoded."""
 
@@ -170,12 +174,17 @@ def _paired(call: Callable[[Around], Seconds], variant: Around, rounds: int) -> 
 
 # --- Two calls in step ----------------------------------------------------------------------------------------------------
 class _Turn:
-    """A streamer that lets the other call run whenever this one has made a token, and adds up what its own turns took."""
+    """Lets the other call run whenever this one is about to run the model, and notes what each of its own turns took.
+
+    There, because a step is then measured as a program runs it: the scores are still in the cache when their token is chosen and
+    measured. A streamer would hand over between the choice and the criteria.
+    """
 
     def __init__(self, mine: threading.Semaphore, other: threading.Semaphore) -> None:
         self._mine, self._other = mine, other
         self._settle = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-        self.wall_s = self._began = 0.0
+        self._began = 0.0
+        self.walls_s: list[float] = []
 
     def begin(self) -> None:
         self._mine.acquire()
@@ -183,16 +192,9 @@ class _Turn:
 
     def leave(self) -> None:
         self._settle()
-        self.wall_s += time.perf_counter() - self._began
+        self.walls_s.append(time.perf_counter() - self._began)
+        time.sleep(QUIET_SECONDS)
         self._other.release()
-
-    def put(self, value: Any) -> None:
-        """See transformers' BaseStreamer."""
-        self.leave()
-        self.begin()
-
-    def end(self) -> None:
-        """See transformers' BaseStreamer."""
 
 
 def _in_step(rounds: int) -> Figures:
@@ -204,37 +206,51 @@ def _in_step(rounds: int) -> Figures:
     for name in ("default signals", "unsampled"):
         with _variants()[name](model):
             for prompt, batch in SHAPES[:3]:
-                yield (f"generate in step, {name} ({prompt} x {batch})", "wall s", "bare generate",
-                       in_turns(model, prompt, batch, rounds))
+                for part, pairs in in_turns(model, prompt, batch, rounds).items():
+                    yield f"generate in step, {part}{name} ({prompt} x {batch})", "wall s", "bare generate", pairs
 
 
-def in_turns(model: Any, prompt: int, batch: int, rounds: int) -> list[Seconds]:
-    """(instrumented, bare) seconds of each round; the model is instrumented already."""
+def in_turns(model: Any, prompt: int, batch: int, rounds: int) -> dict[str, list[Seconds]]:
+    """(instrumented, bare) seconds of each round: of the whole calls, and of what follows the prompt, which takes as long as
+    several tokens and differs more from run to run. The model is instrumented already."""
     runs = [_turns(model, prompt, batch, bool(number % 2)) for number in range(2 * rounds + 1)][1:]
-    return [(a[0] + b[0], a[1] + b[1]) for a, b in zip(runs[::2], runs[1::2], strict=True)]
+    both = [one + other for one, other in zip(runs[::2], runs[1::2], strict=True)]
+    parts = {"": slice(None), "behind the prompt, ": slice(TURNS_OF_PROMPT, None)}
+    return {part: [(float(ours[turns].sum()), float(bare[turns].sum())) for ours, bare in both] for part, turns in parts.items()}
 
 
-def _turns(model: Any, prompt: int, batch: int, first: bool) -> Seconds:
-    """(instrumented, bare) seconds; `first`: whether the instrumented call begins."""
+def _turns(model: Any, prompt: int, batch: int, first: bool) -> Any:
+    """Seconds [call, turn] of an instrumented and a bare call; `first`: whether the instrumented one begins."""
     ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0))
     ids = ids.to(model.device)
     gates = threading.Semaphore(int(first)), threading.Semaphore(int(not first))
     ours, bare = _Turn(*gates), _Turn(*reversed(gates))
     instrumented = type(model).generate
+    turns: dict[int, _Turn] = {}
+
+    def hand_over(*_: Any) -> None:
+        turn = turns[threading.get_ident()]
+        turn.leave()
+        turn.begin()
 
     def run(generate: Any, turn: _Turn) -> None:
+        turns[threading.get_ident()] = turn
         turn.begin()
         generate(model, input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
-                 do_sample=False, streamer=turn)
+                 do_sample=False)
         turn.leave()
 
     threads = [threading.Thread(target=run, args=each) for each in ((instrumented, ours), (instrumented.__wrapped__, bare))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    hook = model.register_forward_pre_hook(hand_over)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        hook.remove()
     cutaway.flush()
-    return ours.wall_s, bare.wall_s
+    return np.array([ours.walls_s, bare.walls_s])
 
 
 # --- Memory: a process a call ---------------------------------------------------------------------------------------------

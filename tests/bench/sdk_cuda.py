@@ -32,7 +32,8 @@ def figures(rounds: int) -> Figures:
             for name in VARIANTS:
                 where = f"{name} on CUDA, {size} ({prompt} x {batch})"
                 with _variants()[name](model):
-                    yield f"generate in step, {where}", "wall s", "bare generate", in_turns(model, prompt, batch, rounds)
+                    for part, pairs in in_turns(model, prompt, batch, rounds).items():
+                        yield f"generate in step, {part}{where}", "wall s", "bare generate", pairs
                 peaks = [_peak_mib(model, prompt, batch, variant) for variant in (_variants()[name], _bare)]
                 yield f"peak GPU memory, {where}", "MiB", "bare generate", [(peaks[0], peaks[1])]
         del model

@@ -22,7 +22,8 @@ def test_a_stopped_collector_ends_whatever_the_interpreter_would_wait_for(tmp_pa
     process = subprocess.Popen([sys.executable, "-c", _HANGS_AT_ITS_END, "serve", "--data", str(tmp_path / "data"), *addresses],
                                stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None and process.stdout.readline()
+        assert process.stdout is not None
+        assert process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=STOP_SECONDS_MAX) == 0
     finally:

@@ -120,7 +120,7 @@ class TokenRecorder:
         """logits, drawn: [step x row, vocabulary]; chosen: [step x row]."""
         chosen, width = chosen.to(logits.device), len(logits) // steps
         moments = self._measures.token_moments(logits, chosen, self._space(logits))
-        self._moments.append(tuple(values.view(steps, width) for values in moments))
+        self._moments.append(moments)
         if drawn is not None:
             self._sampled.append(self._measures.sampled_surprisal(drawn, chosen).view(steps, width))
         if self._choices:
@@ -144,7 +144,7 @@ class TokenRecorder:
         self._raw, self._drawn = _Line(), _Line()
         if self._moments:
             moments = torch.stack([torch.cat(values) for values in zip(*self._moments, strict=True)])
-            self._signals = self._measures.signals_of(moments)
+            self._signals = self._measures.signals_of(moments.view(len(moments), self.steps, -1))
             self._moments.clear()
 
     def held_bytes(self) -> int:
