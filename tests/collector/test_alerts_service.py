@@ -27,6 +27,7 @@ from cutaway_collector.credentials import Credentials
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app
 from cutaway_collector.web.gate import Gate
+from cutaway_collector.web.pages import alerts as alerts_page
 from cutaway_collector.web.sessions import Sessions
 from flask_serving import serving
 from store_helpers import wait_until
@@ -420,6 +421,25 @@ def test_the_page_shows_what_fires_and_escapes_it(store: Store, settings: Settin
     assert "<script>alert(1)" not in page
     assert 'action="/alerts/mute"' in page
     assert "/search?from=2027" in page or "/search?q=" in page
+
+
+@pytest.mark.parametrize(("counts", "said"), [
+    ({"firing": 2, "ok": 1}, "2 rules firing"), ({"firing": 1, "no_data": 3}, "1 rule firing"),
+    ({"ok": 2, "pending": 1, "muted": 1}, "All quiet"), ({"no_data": 3}, "No rule has data to judge"),
+    ({"ok": 1, "no_data": 1}, "Quiet, but 1 of 2 rules has no data"),
+    ({"ok": 1, "no_data": 2}, "Quiet, but 2 of 3 rules have no data"),
+])
+def test_rules_without_data_are_not_called_quiet(counts: dict[str, int], said: str) -> None:
+    """The headline of the page calls quiet what was judged and found so, and nothing else."""
+    assert alerts_page.headline(dict.fromkeys(alerts_page.STATES, 0) | counts) == said
+
+
+def test_a_rule_that_was_never_judged_is_not_called_quiet(store: Store, settings: Settings, client: FlaskClient,
+                                                          keys: dict[str, str]) -> None:
+    """Where nothing is stored yet the page says that no rule has data."""
+    Desk(store, settings).apply({"rules": [document()]})
+
+    assert "<h1>No rule has data to judge</h1>" in client.get("/alerts", headers=_as(keys["admin"])).text
 
 
 def test_the_twin_says_the_same_as_json(store: Store, settings: Settings, client: FlaskClient, keys: dict[str, str]) -> None:

@@ -97,6 +97,7 @@ class AlertsPage:
     events: tuple[Happened, ...]
     tabs: tuple[Tab, ...]
     counts: Mapping[str, int]
+    headline: str
     trouble: tuple[str, ...]
     any_rules: bool
     may_mute: bool
@@ -126,9 +127,21 @@ def page(site: Site, arguments: Arguments, tenant: str, *, may_mute: bool) -> Al
         Tab(f"{WORDS[state]} {counts[state]}", urls.alerts(state=state), wanted == state) for state in STATES if counts[state]))
     return AlertsPage(
         tuple(map(_row, rows[:RULES_SHOWN_MAX])), max(0, len(rows) - RULES_SHOWN_MAX),
-        tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts, tuple(found["trouble"]),
-        bool(found["rules"]), may_mute, tenant, bool(site.settings.alerts_interval_seconds),
+        tuple(_happened(event) for event in found["events"][:EVENTS_SHOWN_MAX]), tabs, counts, headline(counts),
+        tuple(found["trouble"]), bool(found["rules"]), may_mute, tenant, bool(site.settings.alerts_interval_seconds),
         urls.alerts(json=True, state=wanted, rule=arguments.get("rule", "")))
+
+
+def headline(counts: Mapping[str, int]) -> str:
+    """What to know first. Rules that found nothing to judge are not quiet. counts: rules by state."""
+    firing, without, rules = counts["firing"], counts["no_data"], sum(counts.values())
+    if firing:
+        return f"{firing} rule{'s' if firing != 1 else ''} firing"
+    if without == rules:
+        return "No rule has data to judge"
+    if without:
+        return f"Quiet, but {without} of {rules} rules {'have' if without != 1 else 'has'} no data"
+    return "All quiet"
 
 
 def _wanted(arguments: Arguments) -> str:
