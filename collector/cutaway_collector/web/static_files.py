@@ -68,7 +68,8 @@ class StaticFiles:
         return known is not None and response.status_code == 200 and request.args.get("v") == known
 
     def pack(self, request: Request, response: Response) -> None:
-        """Puts the file as it was at the start in place of the one on disk, compressed where the browser takes it so."""
+        """Puts a module with the addresses of its imports in place of the one on disk, and any file compressed where the browser
+        takes it so and asks for the whole of it."""
         name = _name(request)
         content = self._contents.get(name, b"")
         if self._imports.get(name) and response.status_code in (200, 206):  # what the disk has lacks the addresses

@@ -26,7 +26,7 @@ PAGE_SECONDS: Final = 0.4
 """What rows, counts, picture and facets may take together: counts that come later, in a request of their own, are better than rows
 that come late. Rows themselves may take as long as a query may."""
 COUNT_SECONDS: Final = 0.15
-"""What counting all matches may take of it. What is not counted by then, of some ten millions, would not be in the rest of it."""
+"""What counting all matches may take of it. What takes longer mostly takes longer than all of it, and comes afterwards anyway."""
 FACET_EXTENT_SECONDS: Final = 1.0
 """What a facet that is counted alone may spend on how many match in all, which tells whether repetitions have to be minded."""
 VIEWS: Final = (("spans", "Spans", "Every matching span"), ("generations", "Generations", "Only spans in which a model generates"),
