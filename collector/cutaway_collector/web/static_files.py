@@ -58,9 +58,12 @@ class StaticFiles:
         return f"/static/{name}?v={self.hashes[name]}"
 
     def module(self, name: str) -> Markup:
-        """The elements of a page that load a module, and all that it imports at once. Raises KeyError."""
-        links = [Markup('<link rel="modulepreload" href="{}">').format(self.address(each)) for each in self._imports[name]]
-        return Markup("").join((Markup('<script type="module" src="{}"></script>').format(self.address(name)), *links))
+        """The elements of a page that load a module and, at the same time, all that it imports. Raises KeyError.
+
+        Each an element of its own: a browser without script would fetch what is to be preloaded, and then complain of it.
+        """
+        element = Markup('<script type="module" src="{}"></script>')
+        return Markup("").join(element.format(self.address(each)) for each in (*self._imports[name], name))
 
     def is_lasting(self, request: Request, response: Response) -> bool:
         """Whether this answer is the file of exactly that address, which never changes."""
