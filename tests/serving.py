@@ -17,12 +17,12 @@ from typing import Any
 class Serving:
     """A running collector on free ports. `addresses` as printed; a context manager that stops it."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, program: tuple[str, ...] = ("-m", "cutaway_collector")) -> None:
         self.data = data
         self.log = data.parent / f"{data.name}.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cutaway_collector", "serve", "--data", str(data), "--otlp-grpc", "127.0.0.1:0",
+                [sys.executable, *program, "serve", "--data", str(data), "--otlp-grpc", "127.0.0.1:0",
                  "--otlp-http", "127.0.0.1:0", "--ui", "127.0.0.1:0", *flags],
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )

@@ -60,7 +60,7 @@ from cutaway_collector.web.pages.saved_alert import Subscriptions
 from cutaway_collector.web.pages.system import Insides
 from cutaway_collector.web.pages.window_alert import WindowRules
 from cutaway_collector.web.site import Site
-from cutaway_collector.web.static_files import StaticFiles
+from cutaway_collector.web.static_files import ENDPOINT, StaticFiles
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def create_app(
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(figures.FILTERS)
     files = StaticFiles(Path(app.static_folder or ""))
+    app.view_functions[ENDPOINT] = files.send
     app.jinja_env.globals["plugins"] = site.plugins
     app.jinja_env.globals.update(static=files.address, module=files.module, urls=urls,
                                  navigation=lambda: [entry for entry in NAVIGATION if visitors.opens(entry.path)])

@@ -12,18 +12,17 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Final
 
-from flask import Request, Response
+from flask import Request, Response, abort, send_file
 from markupsafe import Markup
 
 ENDPOINT: Final = "static"
 _WINS_AT_LEAST: Final = 0.9
 """A file is sent compressed where that takes at most this share of its bytes."""
-
-
 _IMPORT: Final = re.compile(rb'(?<=from "\./)[\w.]+(?=")')
 
 
@@ -65,38 +64,33 @@ class StaticFiles:
         element = Markup('<script type="module" src="{}"></script>')
         return Markup("").join(element.format(self.address(each)) for each in (*self._imports[name], name))
 
+    def send(self, filename: str) -> Response:
+        """The answer to a request for a file, or for a part of it. Raises NotFound."""
+        if filename not in self._contents:
+            abort(404)
+        return send_file(io.BytesIO(self._contents[filename]), download_name=filename, etag=self.hashes[filename])
+
     def is_lasting(self, request: Request, response: Response) -> bool:
         """Whether this answer is the file of exactly that address, which never changes."""
         known = self.hashes.get(_name(request))
         return known is not None and response.status_code == 200 and request.args.get("v") == known
 
     def pack(self, request: Request, response: Response) -> None:
-        """Puts a module with the addresses of its imports in place of the one on disk, and any file compressed where the browser
-        takes it so and asks for the whole of it."""
-        name = _name(request)
-        content = self._contents.get(name, b"")
-        if self._imports.get(name) and response.status_code in (200, 206):  # what the disk has lacks the addresses
-            response.status_code = 200
-            response.headers.pop("Content-Range", None)
-            _put(response, content)
-        small = _packed(content)
+        """Puts the compressed file in place of the file, where the browser takes it and it is asked for as a whole."""
+        small = _packed(self._contents.get(_name(request), b""))
         if small is None:
             return
         response.vary.add("Accept-Encoding")
         if response.status_code != 200 or not request.accept_encodings["gzip"]:
             return
-        _put(response, small)
+        response.close()
+        response.direct_passthrough = False
+        response.set_data(small)
         response.headers["Content-Encoding"] = "gzip"
+        response.headers.pop("Accept-Ranges", None)
         tag, _ = response.get_etag()
         if tag is not None:
             response.set_etag(tag, weak=True)  # of the content, in whatever encoding
-
-
-def _put(response: Response, content: bytes) -> None:
-    response.close()  # the file that was opened for the answer
-    response.direct_passthrough = False
-    response.set_data(content)
-    response.headers.pop("Accept-Ranges", None)
 
 
 @functools.cache
