@@ -219,10 +219,10 @@ class Measures(Protocol):
     """The pure functions a recorder needs (see measure/), passed in by the flow."""
 
     def token_moments(self, logits: Any, chosen: Any, scratch: Any) -> Any:
-        """Eight tensors [row]: what must be read from every logit."""
+        """Tensors [row, ...]: what must be read from every logit."""
 
     def signals_of(self, moments: Any) -> Any:
-        """Moments [8, ...] -> float32 [6, ...]: one each of TOKEN_SIGNALS."""
+        """Moments of any number of rows -> float32 [6, row]: one each of TOKEN_SIGNALS."""
 
     def scratch_rows(self, device: str, vocabulary: int, rows: int) -> int:
         """Rows of scratch that `token_moments` can use."""

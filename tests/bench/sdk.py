@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from greenlet import getcurrent, greenlet
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -50,10 +50,11 @@ GROWTH = {
 }
 GROWTH_BASE = {"context": 64, "layers": 4, "batch": 1, "vocabulary": 1_000}
 GROWTH_TOKENS = 32
-QUIET_SECONDS = 0.005
-"""Between two turns, outside of either: until then PyTorch's threads of the call before wait actively for more work."""
+PASSES_A_TURN = 8
+"""Of the model. Each call's own code and memory have gone cold when its turn begins, which a program that runs one call never pays:
+the first token of a turn costs twice what the later ones do. More, and a neighbour's load no longer falls on both calls alike."""
 TURNS_OF_PROMPT = 2
-"""Before the model first runs, and the pass over the prompt with the choice of the first token."""
+"""Before the model first runs, and the pass over the prompt with the first tokens."""
 ENCODED_TOKENS = (8, 2048)
 """(sequences, tokens of each) of the span that is encoded."""
 
@@ -173,32 +174,36 @@ def _paired(call: Callable[[Around], Seconds], variant: Around, rounds: int) -> 
 
 
 # --- Two calls in step ----------------------------------------------------------------------------------------------------
-class _Turn:
-    """Lets the other call run whenever this one is about to run the model, and notes what each of its own turns took.
+class _Turn(greenlet):  # type: ignore[misc]  # greenlet brings no types
+    """A call that stops before every few passes of the model, and notes what it took from one stop to the next.
 
     There, because a step is then measured as a program runs it: the scores are still in the cache when their token is chosen and
-    measured. A streamer would hand over between the choice and the criteria.
+    measured. On the thread of the other call, because a thread of its own would have its own heap and its own threads of PyTorch,
+    and how those of the two get along differs more from run to run than what is measured.
     """
 
-    def __init__(self, mine: threading.Semaphore, other: threading.Semaphore) -> None:
-        self._mine, self._other = mine, other
-        self._settle = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-        self._began = 0.0
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(call)
         self.walls_s: list[float] = []
+        self._passes = 0
 
-    def begin(self) -> None:
-        self._mine.acquire()
-        self._began = time.perf_counter()
+    def about_to_run(self) -> None:
+        """Called inside of the call, before each pass."""
+        self._passes += 1
+        if self._passes % PASSES_A_TURN == 1:
+            self.parent.switch()
 
-    def leave(self) -> None:
-        self._settle()
-        self.walls_s.append(time.perf_counter() - self._began)
-        time.sleep(QUIET_SECONDS)
-        self._other.release()
+    def take(self) -> None:
+        """Runs until the next stop, or the end."""
+        began = time.perf_counter()
+        self.switch()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.walls_s.append(time.perf_counter() - began)
 
 
 def _in_step(rounds: int) -> Figures:
-    """Wall time of an instrumented call and of a bare one that take turns at every token: a neighbour's load falls on both.
+    """Wall time of an instrumented call and of a bare one that take turns every few tokens: a neighbour's load falls on both.
 
     Each pair sums two runs, in which either goes first once. The bare call runs the method that was replaced.
     """
@@ -223,30 +228,19 @@ def _turns(model: Any, prompt: int, batch: int, first: bool) -> Any:
     """Seconds [call, turn] of an instrumented and a bare call; `first`: whether the instrumented one begins."""
     ids = torch.randint(5, model.config.vocab_size - 1, (batch, prompt), generator=torch.Generator().manual_seed(0))
     ids = ids.to(model.device)
-    gates = threading.Semaphore(int(first)), threading.Semaphore(int(not first))
-    ours, bare = _Turn(*gates), _Turn(*reversed(gates))
     instrumented = type(model).generate
-    turns: dict[int, _Turn] = {}
-
-    def hand_over(*_: Any) -> None:
-        turn = turns[threading.get_ident()]
-        turn.leave()
-        turn.begin()
-
-    def run(generate: Any, turn: _Turn) -> None:
-        turns[threading.get_ident()] = turn
-        turn.begin()
-        generate(model, input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
-                 do_sample=False)
-        turn.leave()
-
-    threads = [threading.Thread(target=run, args=each) for each in ((instrumented, ours), (instrumented.__wrapped__, bare))]
-    hook = model.register_forward_pre_hook(hand_over)
+    ours, bare = (
+        _Turn(partial(generate, model, input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS,
+                      min_new_tokens=NEW_TOKENS, do_sample=False))
+        for generate in (instrumented, instrumented.__wrapped__)
+    )
+    hook = model.register_forward_pre_hook(lambda *_: getcurrent().about_to_run())
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with torch.no_grad():  # or the call that ends first would turn gradients on for the other
+            while not (ours.dead and bare.dead):
+                for turn in (ours, bare) if first else (bare, ours):
+                    if not turn.dead:
+                        turn.take()
     finally:
         hook.remove()
     cutaway.flush()

@@ -37,7 +37,7 @@ TOKENS, ROWS, SIGHT = "measure.tokens", "measure.attention", "record.sight"
 
 MUTATIONS = [
     Mutation("drop the mask", f"{ROWS}:_scores", "if sight.bias is not None", "if False"),
-    Mutation("omit the scale", f"{ROWS}:_scores", ".mul(scale)", ".mul(1.0)"),
+    Mutation("omit the scale", f"{ROWS}:_scores", "alpha=scale", "alpha=1.0"),
     Mutation("forget the soft cap", f"{ROWS}:_scores", "if softcap is not None", "if False", "gemma2"),
     Mutation("cap without its factor", f"{ROWS}:_scores", ".tanh_().mul_(softcap)", ".tanh_()", "gemma2"),
     Mutation("first key instead of the first visible one", f"{ROWS}:_signals", "sight.first.expand(shape)",
@@ -54,11 +54,11 @@ MUTATIONS = [
     Mutation("forget the causal triangle of a block", f"{SIGHT}:block", "< limit)[None, None]", "< limit + positions)[None, None]"),
     Mutation("triangle off by one", f"{SIGHT}:causal", "place[None, :] <= place", "place[None, :] < place", "unpadded"),
     Mutation("forget the triangle where nothing is padded", f"{SIGHT}:causal", "if count > 1:", "if False:", "unpadded"),
-    Mutation("log2 instead of ln", f"{TOKENS}:signals_of", "-highest.log()", "-highest.log2()"),
+    Mutation("log2 instead of ln", f"{TOKENS}:signals_of", "entropy * _LN_2,", "entropy,"),
     Mutation("rank counts equals", f"{TOKENS}:_moments", "torch.gt(logits, picked", "torch.ge(logits, picked"),
-    Mutation("margin to the third", f"{TOKENS}:signals_of", "top - second", "(top - second) * 1.01"),
+    Mutation("margin to the third", f"{TOKENS}:signals_of", "best[:, 0] - best[:, 1]", "(best[:, 0] - best[:, 1]) * 1.01"),
     Mutation("second moment for variance", f"{TOKENS}:signals_of", "square - mean.square()", "square"),
-    Mutation("min-p against the chosen token", f"{TOKENS}:_moments", "torch.ge(p, highest * MIN_P", "torch.ge(p, highest * 0.5"),
+    Mutation("min-p against the chosen token", f"{TOKENS}:_moments", "threshold(weight, _MASS_MIN", "threshold(weight, 0.5"),
     Mutation("processed instead of raw scores", "record.tokens:TokenRecorder._measure", "token_moments(logits,",
              "token_moments(logits if drawn is None else drawn,", "sampled"),
     Mutation("raw instead of processed scores", "record.tokens:TokenRecorder._measure", "sampled_surprisal(drawn",

@@ -60,10 +60,11 @@ def _scores(queries: Sequence[Tensor], keys: Sequence[Tensor], scale: float, sig
     rows, heads, count, width = queries[0].shape
     groups, positions = keys[0].shape[1], keys[0].shape[2]
     scores = torch.empty(len(queries), rows, heads, count, positions, dtype=torch.float32, device=queries[0].device)
-    places = scores.view(len(queries), rows, groups, heads // groups * count, positions)
+    places = scores.view(len(queries), rows * groups, heads // groups * count, positions)
     for query, key, place in zip(queries, keys, places, strict=True):
-        grouped = query.float().mul(scale).reshape(rows, groups, heads // groups * count, width)
-        torch.matmul(grouped, key.float().transpose(-1, -2), out=place)
+        grouped = query.float().reshape(rows * groups, heads // groups * count, width)
+        turned = key.float().reshape(rows * groups, positions, width).transpose(1, 2)
+        torch.baddbmm(place, grouped, turned, beta=0, alpha=scale, out=place)
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
     if sight.bias is not None:

@@ -143,8 +143,8 @@ class TokenRecorder:
         self._scratch = None
         self._raw, self._drawn = _Line(), _Line()
         if self._moments:
-            moments = torch.stack([torch.cat(values) for values in zip(*self._moments, strict=True)])
-            self._signals = self._measures.signals_of(moments.view(len(moments), self.steps, -1))
+            signals = self._measures.signals_of([torch.cat(values) for values in zip(*self._moments, strict=True)])
+            self._signals = signals.view(len(TOKEN_SIGNALS), self.steps, -1)
             self._moments.clear()
 
     def held_bytes(self) -> int:
