@@ -23,7 +23,7 @@ VARIANTS = ("default signals", "every layer", "unsampled")
 
 
 def figures(rounds: int) -> Figures:
-    """By model, shape and variant: wall time of two calls that take turns at every token, and the most memory the GPU held."""
+    """By model, shape and variant: wall time of two calls that take turns every few tokens, and the most memory the GPU held."""
     if not torch.cuda.is_available():
         return
     for size, shape in MODELS.items():
