@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Final, NamedTuple
 
 import torch
@@ -17,7 +16,8 @@ from cutaway.conventions import MIN_P
 
 _LN_2: Final = math.log(2.0)
 _LOG2_E: Final = 1.0 / _LN_2
-"""Weights are powers of 2: a third of the price of powers of e on some processors (MKL's, on AMD's), and less on none seen."""
+"""Weights are powers of 2, because torch.exp2 is quicker than torch.exp: 0.62 against 0.81 ms with all that is done to 8 x 49,152
+logits (two cores of an AMD EPYC, where exp is MKL's)."""
 
 _FLOOR: Final = -115.0
 """Logits further below the largest one count as this far, in bits: 2 ** -115 is nothing beside 1 even a million times over, and a
@@ -160,13 +160,8 @@ def _among(values: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
     whole = runs * _RUN
     runs_of = (values if whole == width else values[:, :whole]).reshape(rows, runs, _RUN)
     found = runs_of.amax(-1).topk(count, dim=-1).indices
-    places = torch.add(_within(values.device), found[:, :, None], alpha=_RUN).reshape(rows, count * _RUN)
+    places = torch.add(torch.arange(_RUN, device=values.device), found[:, :, None], alpha=_RUN).reshape(rows, count * _RUN)
     if whole < width:
         rest = torch.arange(whole, width, device=values.device).expand(rows, width - whole)
         places = torch.cat((places, rest), dim=-1)
     return values.gather(-1, places), places
-
-
-@cache
-def _within(device: torch.device) -> Tensor:
-    return torch.arange(_RUN, device=device)
