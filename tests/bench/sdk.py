@@ -189,9 +189,9 @@ class _Turn(greenlet):  # type: ignore[misc]  # greenlet brings no types
 
     def about_to_run(self) -> None:
         """Called inside of the call, before each pass."""
-        self._passes += 1
-        if self._passes % PASSES_A_TURN == 1:
+        if self._passes % PASSES_A_TURN == 0:
             self.parent.switch()
+        self._passes += 1
 
     def take(self) -> None:
         """Runs until the next stop, or the end."""

@@ -90,12 +90,7 @@ def scratch_rows(device: str, vocabulary: int, rows: int) -> int:
 
 def _moments(logits: Tensor, chosen: Tensor, scratch: tuple[Tensor, Tensor] | None) -> Moments:
     rows = logits.shape[0]
-    if scratch is None:
-        weight, bits = torch.empty_like(logits), torch.empty_like(logits)
-    elif len(scratch[0]) == rows:
-        weight, bits = scratch
-    else:
-        weight, bits = scratch[0][:rows], scratch[1][:rows]
+    weight, bits = (torch.empty_like(logits), torch.empty_like(logits)) if scratch is None else (each[:rows] for each in scratch)
     best = _among(logits, 2)[0].topk(2, dim=-1).values
     picked = logits.gather(-1, chosen[:, None])
     rank = torch.gt(logits, picked, out=bits).sum(-1)
@@ -158,8 +153,7 @@ def _among(values: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
     if runs <= 2 * count:
         return values, None
     whole = runs * _RUN
-    runs_of = (values if whole == width else values[:, :whole]).reshape(rows, runs, _RUN)
-    found = runs_of.amax(-1).topk(count, dim=-1).indices
+    found = values[:, :whole].reshape(rows, runs, _RUN).amax(-1).topk(count, dim=-1).indices
     places = torch.add(torch.arange(_RUN, device=values.device), found[:, :, None], alpha=_RUN).reshape(rows, count * _RUN)
     if whole < width:
         rest = torch.arange(whole, width, device=values.device).expand(rows, width - whole)
