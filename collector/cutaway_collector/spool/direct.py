@@ -2,7 +2,7 @@
 
 Not a file and not a sync. A page of that memory that is touched for the first time costs more than writing what it holds, and a
 container is charged for it. Only whole blocks can go this way: the bytes of the first one that lie there already are written again
-with it, and those behind the last one are the caller's to write.
+with it, and the last one is filled up with zeros, so that what comes next has a block of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from cutaway_collector.spool.records import BLOCK
+
 _LOG: Final = logging.getLogger(__name__)
-BLOCK: Final = 4096
-"""Places in the file, lengths and addresses are multiples of it: no disk asks for more."""
-BYTES_MIN: Final = 2 * 1024 * 1024
-"""Of a request: below, the page cache is as cheap."""
+BYTES_MIN: Final = 128 * 1024
+"""Of a record: below, the page cache is as cheap, and a filled-up block a larger share."""
 _BUFFER_BYTES: Final = 1024 * 1024
 """Written at once; larger ones were no faster."""
 
@@ -48,29 +48,38 @@ class DirectWrites:
             os.close(self._handle)
             self._handle = -1
 
+    def filling_max(self, nbytes: int) -> int:
+        """The most that `filling` can be."""
+        return BLOCK - 1 if self._takes(nbytes) else 0
+
+    def filling(self, offset: int, nbytes: int) -> int:
+        """Zeros to follow a record of `nbytes` at `offset`: as many as its last block lacks, if it goes this way."""
+        return -(offset + nbytes) % BLOCK if self._takes(nbytes) else 0
+
     def write(self, cached: int, head: bytes, body: bytes, offset: int) -> int:
-        """Writes `head` and `body` to `offset`, as far as they fill whole blocks; how many bytes of them, perhaps none.
+        """Writes `head`, `body` and what `filling` says to `offset`; how many bytes of them, none where they go another way.
 
         cached: a handle of the same file, to read what lies before `offset`. From first to last, so that a write that is cut short
         leaves a record that ends too early. Raises OSError as a write does.
         """
-        if self._handle < 0 or len(body) < BYTES_MIN:
+        if not self._takes(len(head) + len(body)):
             return 0
         if self._buffer is None:
             self._buffer = _aligned(_BUFFER_BYTES)
         before = offset % BLOCK
         start = offset - before
-        lead = os.pread(cached, before, start) + head
-        stop = (len(lead) + len(body)) // BLOCK * BLOCK
+        lead = (os.pread(cached, before, start) if before else b"") + head
+        size = len(lead) + len(body)
+        stop = -(-size // BLOCK) * BLOCK
         at, data = 0, np.frombuffer(body, np.uint8)
         while at < stop:
             count = min(_BUFFER_BYTES, stop - at)
             room = self._buffer[:count]
+            first, last = max(0, at - len(lead)), min(at + count, size) - len(lead)
             if at == 0:
                 room[: len(lead)] = np.frombuffer(lead, np.uint8)
-                room[len(lead) :] = data[: count - len(lead)]
-            else:
-                room[:] = data[at - len(lead) : at - len(lead) + count]
+            room[first + len(lead) - at : last + len(lead) - at] = data[first:last]
+            room[last + len(lead) - at :] = 0
             try:
                 written = os.pwrite(self._handle, room, start + at)
             except OSError as error:
@@ -82,6 +91,9 @@ class DirectWrites:
             if written < count:
                 break
         return max(0, at - before)
+
+    def _takes(self, nbytes: int) -> bool:
+        return self._handle >= 0 and nbytes >= BYTES_MIN
 
     def _refuse(self, error: Exception) -> None:
         self.close()

@@ -3,7 +3,8 @@
     magic 4 | sequence u64 | received_ns u64 | body length u32 | body CRC32 u32 | encoding u8 | tenant length u16 | header CRC32 u32
     tenant (UTF-8) | payload as received, uncompressed
 
-All little-endian. Not a log library: it knows nothing of files being open, of batches or of rows.
+All little-endian. Behind a record of the second magic, zeros or not, the rest of its last block is no one's: the next record begins
+with a block (direct.py says why). Not a log library: it knows nothing of files being open, of batches or of rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from isal import isal_zlib
 from cutaway_collector.contracts import Encoding
 
 MAGIC: Final = b"CTW1"
+FILLED: Final = b"CTW2"
+"""Instead of MAGIC: the next record begins with the next block of the file."""
+BLOCK: Final = 4096
+"""Of a file: no disk asks for more, where whole ones are asked for."""
 _HEADER: Final = struct.Struct("<4sQQIIBH")
 _CHECK: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _CHECK.size
@@ -41,6 +46,7 @@ class CutShort(CorruptRecord):
 class _Head(NamedTuple):
     """A record's header, without what only proves that it is one."""
 
+    magic: bytes
     sequence: int
     received_ns: int
     body_bytes: int
@@ -76,10 +82,13 @@ def body_checksum(tenant: bytes, payload: bytes) -> int:
     return isal_zlib.crc32(payload, isal_zlib.crc32(tenant))
 
 
-def header(sequence: int, received_ns: int, encoding: Encoding, tenant: bytes, payload_bytes: int, checksum: int) -> bytes:
-    """The header of a record, with its own checksum."""
+def header(
+    sequence: int, received_ns: int, encoding: Encoding, tenant: bytes, payload_bytes: int, checksum: int, *, filled: bool = False
+) -> bytes:
+    """The header of a record, with its own checksum. filled: the record's last block is its own."""
     body_bytes = len(tenant) + payload_bytes
-    head = _HEADER.pack(MAGIC, sequence, received_ns, body_bytes, checksum, _ENCODINGS.index(encoding), len(tenant))
+    magic = FILLED if filled else MAGIC
+    head = _HEADER.pack(magic, sequence, received_ns, body_bytes, checksum, _ENCODINGS.index(encoding), len(tenant))
     return head + _CHECK.pack(zlib.crc32(head))
 
 
@@ -92,9 +101,8 @@ def _read_head(file: BinaryIO, bytes_left: int) -> _Head:
     raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise CutShort("the header is cut short")
-    magic, *rest = _HEADER.unpack_from(raw)
-    head = _Head(*rest)
-    if magic != MAGIC or _CHECK.unpack_from(raw, _HEADER.size)[0] != zlib.crc32(raw[: _HEADER.size]):
+    head = _Head(*_HEADER.unpack_from(raw))
+    if head.magic not in (MAGIC, FILLED) or _CHECK.unpack_from(raw, _HEADER.size)[0] != zlib.crc32(raw[: _HEADER.size]):
         raise CorruptRecord("the header is damaged")
     if head.body_bytes > bytes_left - HEADER_BYTES:
         raise CutShort("the body is cut short")
@@ -152,13 +160,15 @@ def scan(path: Path, seed: int) -> Scan:
                 found.torn = isinstance(error, CutShort) or _only_zeros(file, found.good_bytes)
                 break
             end = found.good_bytes + HEADER_BYTES + head.body_bytes
+            if head.magic == FILLED:
+                end = min(size, -(-end // BLOCK) * BLOCK)
             try:
                 record = _read_body(file, head)
                 found.add(found.good_bytes, head.sequence, request_key(record.payload, record.encoding, record.tenant, seed))
             except CorruptRecord:
                 found.add(found.good_bytes, head.sequence)
                 found.unreadable.append((found.good_bytes, end))
-                file.seek(end)
+            file.seek(end)
             found.good_bytes = end
     return found
 

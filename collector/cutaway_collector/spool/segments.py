@@ -149,14 +149,15 @@ class Segments:
         with self._changed:
             if self._closed:
                 raise Overloaded("the collector is stopping: send this request again in a moment")
-            if self._bytes() + size > self._bytes_max:
+            if self._bytes() + size + self._direct.filling_max(size) > self._bytes_max:
                 raise Overloaded(f"the spool may hold {self._bytes_max} bytes (spool_bytes_max) and is full, because the store is "
                                  "behind: this request was not kept, send it again later", retry_after_s=5)
             try:
                 segment = self._writable(size)
                 sequence = self._next
-                head = header(sequence, received_ns, encoding, raw_tenant, len(payload), checksum)
-                self._write(segment, head + raw_tenant, payload)
+                filling = self._direct.filling(segment.size, size)
+                head = header(sequence, received_ns, encoding, raw_tenant, len(payload), checksum, filled=filling > 0)
+                self._write(segment, head + raw_tenant, payload, filling)
             except OSError as error:
                 self._note(f"the spool cannot be written ({error.strerror})", size)
                 raise Overloaded(f"the spool cannot be written ({error.strerror}): this request was not kept, send it again later",
@@ -164,7 +165,7 @@ class Segments:
             segment.sequences.append(sequence)
             segment.offsets.append(segment.size)
             segment.keys += key
-            segment.size += size
+            segment.size += size + filling
             self._next += 1
             self._await_durable(segment, sequence)
             return sequence
@@ -314,13 +315,14 @@ class Segments:
         if not segment.finished:
             write_index(segment.path, Scan(segment.offsets, segment.sequences, segment.keys, segment.size), self._seed)
 
-    def _write(self, segment: Segment, head: bytes, payload: bytes) -> None:
+    def _write(self, segment: Segment, head: bytes, payload: bytes, filling: int) -> None:
         try:
             done = self._direct.write(self._handle, head, payload, segment.size)
-            data = [part for part in (head[done:], memoryview(payload)[max(0, done - len(head)) :]) if part]
-            offset, total = segment.size + done, sum(map(len, data))
-            written = os.pwritev(self._handle, data, offset) if data else 0
-            rest = b"".join(data)[written:] if written < total else b""
+            offset, total = segment.size + done, len(head) + len(payload) + filling - done
+            parts = [memoryview(head)[done:], memoryview(payload)[max(0, done - len(head)) :]]
+            parts.append(memoryview(bytes(total - sum(map(len, parts)))))
+            written = os.pwritev(self._handle, [part for part in parts if part], offset) if total else 0
+            rest = b"".join(parts)[written:] if written < total else b""
             while rest:
                 count = os.pwrite(self._handle, rest, offset + written)
                 written, rest = written + count, rest[count:]
