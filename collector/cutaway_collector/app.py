@@ -22,7 +22,7 @@ from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge import relevance
 from cutaway_collector.judging import Judging, again
 from cutaway_collector.pipeline import Pipeline
-from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory, let_go_of_the_compiler
+from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory, let_go_of_the_compiler, let_waiting_threads_sleep
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
@@ -78,6 +78,7 @@ class Collector:
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
         certificate = ui_server.Certificate(tls) if tls else None
         keep_freed_memory()
+        let_waiting_threads_sleep()
         allow_open_files()
         scores_listeners: list[Callable[[Block], None]] = []
         store = ScoresTold(open_store(settings), scores_listeners)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import subprocess
 import sys
@@ -50,6 +51,14 @@ before = psutil.Process().memory_info().rss
 told = let_go_of_the_compiler()
 print(told, before - psutil.Process().memory_info().rss)
 assert numba.njit(lambda number: number * 3)(2) == 6
+"""
+
+SLEEPING = """
+from cutaway_collector import score
+from cutaway_collector.process import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()
+score.warm_up("cpu")
 """
 
 
@@ -130,3 +139,12 @@ def test_a_collector_over_a_server_loads_no_engine(tmp_path: Path) -> None:
     """Neither the embedded engine nor any library that only some pages, scorers or commands use takes its memory."""
     done = subprocess.run([sys.executable, "-c", SERVING, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("chosen", "held"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_of_kernels_sleep_between_them_unless_told_otherwise(chosen: dict[str, str], held: str) -> None:
+    """OpenMP itself says how its threads wait, once the kernels that run on several cores are loaded."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    done = subprocess.run([sys.executable, "-c", SLEEPING], capture_output=True, text=True, check=True,
+                          env=environment | {"OMP_DISPLAY_ENV": "true"} | chosen)
+    assert f"OMP_WAIT_POLICY = '{held}'" in done.stderr
