@@ -22,7 +22,13 @@ from cutaway_collector.errors import SettingsError
 from cutaway_collector.judge import relevance
 from cutaway_collector.judging import Judging, again
 from cutaway_collector.pipeline import Pipeline
-from cutaway_collector.process import GivingBack, allow_open_files, keep_freed_memory, let_go_of_the_compiler, let_waiting_threads_sleep
+from cutaway_collector.process import (
+    GivingBack,
+    allow_open_files,
+    keep_freed_memory,
+    let_go_of_the_compiler,
+    let_waiting_threads_sleep,
+)
 from cutaway_collector.receive import GrpcReceiver, HttpReceiver
 from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
