@@ -32,7 +32,7 @@ LAYERS: dict[str, dict[str, str]] = {
     },
     "cutaway_collector": {
         "columns": NOUNS, "dialects": NOUNS, "blocks": NOUNS, "settings": NOUNS, "errors": NOUNS, "contracts": NOUNS,
-        "directories": NOUNS, "rates": NOUNS, "amplification": NOUNS, "patience": NOUNS,
+        "directories": NOUNS, "rates": NOUNS, "amplification": NOUNS, "patience": NOUNS, "asker": NOUNS,
         "alert_columns": NOUNS, "messages": NOUNS, "table_shapes": NOUNS, "drift_columns": NOUNS,
         "window_columns": NOUNS, "saved_columns": NOUNS,
         "credentials": VERBS, "redact": VERBS,

@@ -28,6 +28,7 @@ from cutaway_collector.directories import own_directory, private_directory
 from cutaway_collector.errors import DataDirectoryBusy, SettingsError, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import faults, schema
+from cutaway_collector.store.abandoned import Abandoned
 from cutaway_collector.store.answers import HONEST, Answers
 from cutaway_collector.store.native import Encoder, warm_up
 
@@ -74,6 +75,8 @@ class ClickHouseStore:
         self._writer: Any = None
         self._encoder = Encoder()
         self._write_lock = threading.Lock()
+        self._abandoned = Abandoned(self._kill)
+        self._killer: Any = None
         self._idle: list[Any] = []
         self._pool_lock = threading.Lock()
         self._readers = threading.BoundedSemaphore(settings.ui_threads + settings.live_clients_max + 2)
@@ -141,15 +144,17 @@ class ClickHouseStore:
                 self._fail(error, faults.insert_error)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
-        """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`. Raises StoreError."""
+        """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`; stopped when whoever asked has gone
+        (asker.HAS_GONE). Raises StoreError.
+        """
         self.prepare()
         bound = {name: _bindable(value) for name, value in (parameters or {}).items()}
         limits: dict[str, Any] = dict(self._limits)
         if seconds_max is not None:
             limits |= {"max_execution_time": min(seconds_max, self._settings.query_seconds_max), "timeout_overflow_mode": "break"}
         started = time.monotonic()
-        with self._reader() as client:
-            limits |= {name: value for name, value in _SHORT_WORDS.items() if name in client.server_settings}
+        with self._abandoned.watching() as marks, self._reader() as client:
+            limits |= {name: value for name, value in (_SHORT_WORDS | marks).items() if name in client.server_settings}
             try:
                 answer = client.query(sql, parameters=bound, settings=limits)
             except Exception as error:
@@ -170,15 +175,22 @@ class ClickHouseStore:
 
     def close(self) -> None:
         """Lets go of the engine and of the data directory; further calls raise StoreError. Harmless when repeated."""
+        self._abandoned.close()
         with self._write_lock, self._pool_lock:
             if self._closed:
                 return
             self._closed = True
-            clients = [*self._idle, *([self._writer] if self._writer is not None else [])]
-            self._idle, self._writer = [], None
+            clients = [*self._idle, *(client for client in (self._writer, self._killer) if client is not None)]
+            self._idle, self._writer, self._killer = [], None, None
             for client in clients:
                 client.close()
             self._release()
+
+    def _kill(self, statement: str) -> None:
+        """On a connection of its own: the one that writes may be busy for seconds, and those that read may not kill."""
+        if self._killer is None:
+            self._killer = self._open(faults.query_error)
+        self._killer.command(statement)
 
     def _write_client(self, classify: _Classify) -> Any:
         self._refuse_closed()

@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cutaway_collector.alerts import Desk
 from cutaway_collector.alerts.book import Book
+from cutaway_collector.asker import HAS_GONE
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
@@ -151,6 +152,11 @@ def _json(body: Any, code: int = 200) -> Response:
 
 def _guard(app: Flask, settings: Settings, files: StaticFiles) -> None:
     check = security.host_check_wanted(settings)
+
+    @app.before_request
+    def asker() -> None:
+        # First of all, for the thread has served others. What changes something is done to its end, whoever leaves.
+        HAS_GONE.set(request.environ.get("waitress.client_disconnected") if request.method in ("GET", "HEAD") else None)
 
     @app.before_request
     def host() -> None:
