@@ -36,6 +36,7 @@ from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
 from cutaway_collector.store import open_store
 from cutaway_collector.web import create_app, live_routes, oidc, sessions
+from cutaway_collector.web import warm_up as warm_up_pages
 from cutaway_collector.web.gate import Gate
 from cutaway_collector.web.map_vectors import Vectors
 from cutaway_collector.web.pages.first_run import Intake
@@ -45,6 +46,9 @@ from cutaway_collector.windows import Floats, corpora
 
 INSPECTED_BYTES_MAX: Final = 256 * 1024 * 1024
 """Rows of a request that is to be redacted: python-protobuf takes about as much for it as its rows would."""
+
+FIRST_READERS: Final = 2
+"""A page asks two questions at once. A server's connections are opened when they are needed: it may be away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,11 @@ class Collector:
         let_waiting_threads_sleep()
         allow_open_files()
         scores_listeners: list[Callable[[Block], None]] = []
-        store = ScoresTold(open_store(settings), scores_listeners)
+        opened = open_store(settings)
+        store = ScoresTold(opened, scores_listeners)
         self._stack.callback(store.close)
+        if settings.data:
+            opened.open_readers(FIRST_READERS)
         decode.warm_up()
         score.warm_up(settings.score_device)
         tally.warm_up()
@@ -122,6 +129,7 @@ class Collector:
         app = create_app(store, settings, registry=pipeline.registry, status=self._readiness, gate=_gate(settings, credentials),
                          backfills=backfills, streams=streams,
                          intake=Intake(submit, lambda: (listening[0], listening[1])), vectors=vectors)
+        warm_up_pages(app)
         web = ui_server.serve(app, *split_address("ui", settings.ui), threads=settings.ui_threads + settings.live_clients_max,
                               certificate=certificate, stack=self._stack)
         self._stack.callback(streams.close)

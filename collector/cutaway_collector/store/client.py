@@ -100,6 +100,13 @@ class ClickHouseStore:
             self._preparer = 0
             self._preparation.release()
 
+    def open_readers(self, count: int) -> None:
+        """Connections for the first pages, which take some 25 ms each to open. Raises StoreError."""
+        for _ in range(count):
+            client = self._open_reader()
+            with self._pool_lock:
+                self._idle.append(client)
+
     def insert(self, block: Block, deduplication_token: str) -> None:
         """Inserts all rows or none; the same token twice stores once, in the table and in views. Raises StoreError."""
         if block.rows == 0:
@@ -186,6 +193,12 @@ class ClickHouseStore:
                 client.close()
             self._release()
 
+    def _open_reader(self) -> Any:
+        client = self._open(faults.query_error)
+        # 2 forbids writing and DDL, yet lets us set the limits of each query.
+        client.set_client_setting("readonly", 2)
+        return client
+
     def _kill(self, statement: str) -> None:
         """On a connection of its own: the one that writes may be busy for seconds, and those that read may not kill."""
         if self._killer is None:
@@ -224,9 +237,7 @@ class ClickHouseStore:
                 self._refuse_closed()
                 client = self._idle.pop() if self._idle else None
             if client is None:
-                client = self._open(faults.query_error)
-                # 2 forbids writing and DDL, yet lets us set the limits of each query.
-                client.set_client_setting("readonly", 2)
+                client = self._open_reader()
             try:
                 yield client
             finally:
