@@ -34,7 +34,7 @@ from cutaway_collector.redact import Redactor, redacting
 from cutaway_collector.scores_out import Forwarder, ScoresTold, Tally, tally
 from cutaway_collector.settings import Settings, split_address
 from cutaway_collector.spool import Spool
-from cutaway_collector.store import open_store
+from cutaway_collector.store import ClickHouseStore, open_store
 from cutaway_collector.web import create_app, live_routes, oidc, sessions
 from cutaway_collector.web import warm_up as warm_up_pages
 from cutaway_collector.web.gate import Gate
@@ -87,15 +87,10 @@ class Collector:
         redactor = Redactor.of(settings)
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
         certificate = ui_server.Certificate(tls) if tls else None
-        keep_freed_memory()
-        let_waiting_threads_sleep()
-        allow_open_files()
+        _ask_the_system()
         scores_listeners: list[Callable[[Block], None]] = []
-        opened = open_store(settings)
-        store = ScoresTold(opened, scores_listeners)
+        store = ScoresTold(_opened(settings), scores_listeners)
         self._stack.callback(store.close)
-        if settings.data:
-            opened.open_readers(FIRST_READERS)
         decode.warm_up()
         score.warm_up(settings.score_device)
         tally.warm_up()
@@ -245,6 +240,19 @@ def _gate(settings: Settings, credentials: Credentials | None) -> Gate | None:
     secure = bool(settings.tls_certificate) or bool(settings.oidc_issuer and settings.ui_url.startswith("https://"))
     signed = sessions.Sessions(secret, secure=secure)
     return Gate(credentials, signed, oidc.provider(settings, signed) if settings.oidc_issuer else None)
+
+
+def _ask_the_system() -> None:
+    keep_freed_memory()
+    let_waiting_threads_sleep()
+    allow_open_files()
+
+
+def _opened(settings: Settings) -> ClickHouseStore:
+    store = open_store(settings)
+    if settings.data:
+        store.open_readers(FIRST_READERS)
+    return store
 
 
 def _credentials(settings: Settings) -> Credentials | None:
