@@ -22,6 +22,13 @@ class StoreError(CutawayError):
         self.retryable = retryable
 
 
+class AskerGone(StoreError):
+    """Nobody waits for the answer of a query any more: it was stopped, or never begun."""
+
+    def __init__(self) -> None:
+        super().__init__("whoever asked has gone", retryable=False)
+
+
 class DataDirectoryBusy(StoreError):
     """Another process owns the chDB directory."""
 

@@ -314,6 +314,20 @@ def test_no_more_are_under_way_than_allowed(store: ClickHouseStore) -> None:
     assert 0 < int(refused.headers["Retry-After"])
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_an_export_nobody_reads_ends_without_a_word(store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    """The rows that came are what there is: no failure, and none of the rows that nobody would see."""
+    monkeypatch.setattr(verb, "PAGE_ROWS", 1)
+    app = _app(store)
+    whole = app.get(f"/export?format={format}", buffered=True).data
+    looks = iter(range(1000))
+    part = app.get(f"/export?format={format}", buffered=True,
+                   environ_overrides={"waitress.client_disconnected": lambda: next(looks) >= 6})
+    assert part.status_code == 200
+    assert 0 < len(part.data) < len(whole)
+    assert b"cut off" not in part.data
+
+
 @pytest.mark.slow
 def test_a_client_that_goes_away_stops_the_reading(store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a real connection: once it is closed, the export ends long before its last page, and its place is free."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from cutaway_collector.asker import HAS_GONE
-from cutaway_collector.errors import StoreError
+from cutaway_collector.errors import AskerGone, StoreError
 
 _LOG: Final = logging.getLogger(__name__)
 _LOOK_S: Final = 0.1
@@ -34,13 +34,13 @@ class Abandoned:
 
     @contextmanager
     def watching(self) -> Iterator[dict[str, str]]:
-        """Around one query: the settings it needs. Raises StoreError when whoever asked has gone already."""
+        """Around one query: the settings it needs. Raises AskerGone when whoever asked has gone, before or while it ran."""
         has_gone = HAS_GONE.get()
         if has_gone is None:
             yield {}
             return
         if has_gone():
-            raise StoreError("whoever asked has gone", retryable=False)
+            raise AskerGone
         name = f"cutaway-{uuid.uuid4().hex}"
         with self._changed:
             self._running[name] = has_gone
@@ -50,6 +50,10 @@ class Abandoned:
             self._changed.notify()
         try:
             yield {MARK: name}
+        except StoreError as error:
+            if has_gone():
+                raise AskerGone from error
+            raise
         finally:
             with self._changed:
                 del self._running[name]

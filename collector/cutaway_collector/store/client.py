@@ -152,7 +152,7 @@ class ClickHouseStore:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None, *, seconds_max: float | None = None) -> Result:
         """Runs one SELECT within the query limits, read-only, values bound as `{name:Type}`; stopped when whoever asked has gone
-        (asker.HAS_GONE). Raises StoreError.
+        (asker.HAS_GONE). Raises StoreError, of which AskerGone is one.
         """
         self.prepare()
         bound = {name: _bindable(value) for name, value in (parameters or {}).items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from cutaway_collector.errors import QueryError, StoreError
+from cutaway_collector.errors import AskerGone, QueryError, StoreError
 from cutaway_collector.search import explain, export
 from cutaway_collector.search.find import SearchRequest
 from cutaway_collector.search.language import split_scope
@@ -143,6 +143,8 @@ def _pieces(
         except StopIteration:
             trouble = f"the setting export_rows_max allows {most:,} rows" if more else ""
             break
+        except AskerGone:
+            return  # nobody reads the end
         except (StoreError, QueryError) as error:
             if isinstance(writer, Parquet):  # a footer would make a part look like the whole: break off instead
                 raise
