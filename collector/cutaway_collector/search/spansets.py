@@ -58,7 +58,8 @@ def where(kind: str, matches: Callable[[], str], parameters: Parameters) -> str:
             return f"({SELF} IN ({_spans(PARENT, f'{_HAS_PARENT} AND {condition}', parameters)}))"
         if kind == "ancestor":
             return f"({_HAS_PARENT} AND {SELF} IN ({_below(condition, parameters)}))"
-        return f"({SELF} IN ({_above(condition, parameters)}))"
+        # One without a parent is below nobody: saying so spares climbing the trees of all the roots that match.
+        return f"({SELF} IN ({_above(f'({_HAS_PARENT} AND {condition})', parameters)}))"
 
 
 def _spans(what: str, condition: str, parameters: Parameters) -> str:
