@@ -97,6 +97,8 @@ def test_a_spool_without_filled_blocks_is_read(tmp_path: Path) -> None:
 def test_the_limit_counts_filled_blocks(tmp_path: Path) -> None:
     """The segments together never outgrow bytes_max."""
     spool = Spool(tmp_path, bytes_max=2 * MIB)
+    with pytest.raises(Overloaded, match="spool_bytes_max"):
+        spool.append(bytes(2 * MIB - HEADER_BYTES - 1), "protobuf", "", 1)
     for _ in range(2 * MIB // (direct.BYTES_MIN + BLOCK)):
         spool.append(bytes(LEAST + 1), "protobuf", "", 1)
     with pytest.raises(Overloaded, match="spool_bytes_max"):

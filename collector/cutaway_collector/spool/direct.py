@@ -49,8 +49,8 @@ class DirectWrites:
             self._handle = -1
 
     def filling_max(self, nbytes: int) -> int:
-        """The most that `filling` can be."""
-        return BLOCK - 1 if self._takes(nbytes) else 0
+        """The most that `filling` can be, also in a file that is still to be opened."""
+        return BLOCK - 1 if nbytes >= BYTES_MIN and not self._refused else 0
 
     def filling(self, offset: int, nbytes: int) -> int:
         """Zeros to follow a record of `nbytes` at `offset`: as many as its last block lacks, if it goes this way."""
