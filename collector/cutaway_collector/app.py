@@ -250,8 +250,12 @@ def _ask_the_system() -> None:
 
 def _opened(settings: Settings) -> ClickHouseStore:
     store = open_store(settings)
-    if settings.data:
-        store.open_readers(FIRST_READERS)
+    try:
+        if settings.data:
+            store.open_readers(FIRST_READERS)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

@@ -16,6 +16,7 @@ from cutaway_collector.asker import HAS_GONE
 from cutaway_collector.errors import AskerGone, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
+from cutaway_collector.store.abandoned import Abandoned
 from cutaway_collector.web import create_app
 from store_helpers import server
 
@@ -94,6 +95,51 @@ def test_a_user_without_the_right_to_stop_queries_waits_for_them(store: ClickHou
     threading.Timer(0.2, left.set).start()
     with _asked_by(left.is_set):
         assert store.query(QUICK).rows[0][0] == 190
+
+
+def test_tables_are_made_to_the_end_for_one_who_leaves(store: ClickHouseStore) -> None:
+    """They are everybody's: only the query itself is not asked any more."""
+    store._prepared = False
+    with _asked_by(lambda: True), pytest.raises(AskerGone):
+        store.query("SELECT 1")
+    assert store._prepared
+    assert store._unprepared == ""
+
+
+def test_closing_does_not_wait_for_a_server_that_hangs() -> None:
+    """Whoever stops queries may be held up for minutes: the store's end is not."""
+    begun, over = threading.Event(), threading.Event()
+
+    def hang(statement: str) -> None:
+        begun.set()
+        over.wait(60)
+
+    watch = Abandoned(hang)
+    left = threading.Event()
+    with _asked_by(left.is_set), watch.watching():
+        left.set()
+        assert begun.wait(10)
+        watch.close()
+        assert not over.is_set()
+        over.set()
+
+
+def test_stopping_is_asked_for_ever_more_seldom() -> None:
+    """A query that cannot be stopped is not asked about ten times a second."""
+    asked: list[str] = []
+    enough, looks = threading.Event(), iter(range(10**6))
+
+    def gone() -> bool:
+        look = next(looks)
+        if look >= 20:
+            enough.set()
+        return look > 0
+
+    watch = Abandoned(asked.append)
+    with _asked_by(gone), watch.watching():
+        assert enough.wait(30)
+        assert 3 <= len(asked) <= 6
+    watch.close()
 
 
 def _app(store: ClickHouseStore, ended: dict[str, str], answered: threading.Event) -> Flask:

@@ -17,6 +17,8 @@ from cutaway_collector.errors import AskerGone, StoreError
 
 _LOG: Final = logging.getLogger(__name__)
 _LOOK_S: Final = 0.1
+_CLOSE_SECONDS_MAX: Final = 1.0
+"""A server that does not answer may hold the one that stops queries for minutes: it is a daemon, and nobody waits for it."""
 MARK: Final = "log_comment"
 """The setting that carries a query's name: the engine shows it in system.processes, whatever way the query came."""
 _KILL: Final = f"KILL QUERY WHERE Settings['{MARK}'] = '{{}}' ASYNC"
@@ -64,19 +66,30 @@ class Abandoned:
             self._closed = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS_MAX)
 
     def _look(self) -> None:
+        looks: dict[str, int] = {}
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._running)
                 self._changed.wait_for(lambda: self._closed, _LOOK_S)
                 if self._closed:
                     return
-                left = [name for name, has_gone in self._running.items() if has_gone()]
-            # Until it has ended: one that had not begun when it was looked for is found the next time.
-            for name in left:
+                left = [name for name, has_gone in self._running.items() if _says_so(has_gone)]
+            # Again until it has ended, for it may not have begun; ever more seldom, for it may be another server's.
+            looks = {name: looks.get(name, 0) + 1 for name in left}
+            for name in (name for name, count in looks.items() if count & (count - 1) == 0):
+                if self._closed:
+                    return
                 try:
                     self._run(_KILL.format(name))
                 except Exception as error:  # a user without the right to: what is left runs to its limits, as ever
                     _LOG.debug("a query that nobody waits for goes on: %s", error)
+
+
+def _says_so(has_gone: Callable[[], bool]) -> bool:
+    try:
+        return has_gone()
+    except Exception:  # of a server that knows no better: whoever asked is taken to be there
+        return False

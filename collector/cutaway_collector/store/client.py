@@ -14,6 +14,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -21,6 +22,7 @@ from typing import Any, Final, NoReturn
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from cutaway_collector.asker import HAS_GONE
 from cutaway_collector.blocks import Block
 from cutaway_collector.columns import SCORES
 from cutaway_collector.contracts import Result
@@ -91,7 +93,8 @@ class ClickHouseStore:
         try:
             if not self._prepared:
                 self._preparer = threading.get_ident()
-                schema.create(self, self._settings)
+                # The tables are made for everybody, whoever's page asked first and may leave.
+                copy_context().run(self._create)
                 self._prepared = True
         except StoreError as error:
             self._unprepared = str(error)
@@ -160,7 +163,7 @@ class ClickHouseStore:
         if seconds_max is not None:
             limits |= {"max_execution_time": min(seconds_max, self._settings.query_seconds_max), "timeout_overflow_mode": "break"}
         started = time.monotonic()
-        with self._abandoned.watching() as marks, self._reader() as client:
+        with self._reader() as client, self._abandoned.watching() as marks:
             limits |= {name: value for name, value in (_SHORT_WORDS | marks).items() if name in client.server_settings}
             try:
                 answer = client.query(sql, parameters=bound, settings=limits)
@@ -199,8 +202,13 @@ class ClickHouseStore:
         client.set_client_setting("readonly", 2)
         return client
 
+    def _create(self) -> None:
+        HAS_GONE.set(None)
+        schema.create(self, self._settings)
+
     def _kill(self, statement: str) -> None:
         """On a connection of its own: the one that writes may be busy for seconds, and those that read may not kill."""
+        self._refuse_closed()
         if self._killer is None:
             self._killer = self._open(faults.query_error)
         self._killer.command(statement)

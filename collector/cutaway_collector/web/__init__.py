@@ -135,7 +135,7 @@ def create_app(
 
 def warm_up(app: Flask) -> None:
     """Compiles the templates, half a second in all, so that nobody's first page waits for it."""
-    for name in app.jinja_env.list_templates():
+    for name in app.jinja_env.list_templates(extensions=["html"]):
         app.jinja_env.get_template(name)
 
 
@@ -161,7 +161,8 @@ def _guard(app: Flask, settings: Settings, files: StaticFiles) -> None:
 
     @app.before_request
     def asker() -> None:
-        # First of all, for the thread has served others. What changes something is done to its end, whoever leaves.
+        # First of all, for the thread has served others; not undone afterwards, for the file of an export follows the request.
+        # What changes something is done to its end, whoever leaves.
         HAS_GONE.set(request.environ.get("waitress.client_disconnected") if request.method in ("GET", "HEAD") else None)
 
     @app.before_request
