@@ -277,6 +277,22 @@ def test_single_keys_can_be_switched_off(page: Page) -> None:
     expect(page.locator(BOX)).to_be_focused()
 
 
+def test_a_key_right_behind_the_sheet_is_the_pages(page: Page) -> None:
+    """The browser leaves the focus in a closed dialog until it draws again: a key that comes sooner works all the same."""
+    page.goto("/help")
+    page.keyboard.press("?")
+    page.get_by_label("Shortcuts of a single key").focus()
+    where = page.evaluate("""() => {
+        document.querySelector("dialog.sheet").close();
+        const box = document.activeElement;
+        box.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true, cancelable: true }));
+        return box.type ?? box.tagName;
+    }""")
+
+    expect(page.locator(BOX)).to_be_focused()
+    assert "checkbox" == where
+
+
 def test_the_sheet_holds_the_focus_and_gives_it_back(page: Page) -> None:
     """While it is open, Tab stays within it, and single keys of the page do nothing; closed, the focus is where it was."""
     page.goto("/help")

@@ -1,5 +1,6 @@
 // The command palette (Ctrl K), the keyboard sheet (?), and the switches for shortcuts and suggestions, remembered in this browser.
 
+import { plain, typing } from "./keyboard.js";
 import { store, stored } from "./remembered.js";
 
 const KEYS = "cutaway.keys";
@@ -7,7 +8,6 @@ const SUGGESTIONS = "cutaway.suggestions";
 const TRACES = "cutaway.traces";
 const TRACES_MAX = 20;
 
-const typing = (event) => event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");
 const element = (name, attributes = {}, ...children) => {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -18,7 +18,7 @@ const element = (name, attributes = {}, ...children) => {
 // Switched off, a single character reaches no script of any page: they listen behind this, which listens first (WCAG 2.1.4).
 // Nor does it while a dialog is open: what it would do is behind it.
 window.addEventListener("keydown", (event) => {
-  const single = event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey;
+  const single = event.key.length === 1 && plain(event);
   const silent = stored(KEYS) === "off" || document.querySelector("dialog.palette[open], dialog.sheet[open]");
   if (single && !typing(event) && silent) event.stopImmediatePropagation();
 }, { capture: true });
@@ -27,7 +27,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
     event.preventDefault();
     palette.show();
-  } else if (event.key === "?" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event)) {
+  } else if (event.key === "?" && plain(event) && !typing(event)) {
     event.preventDefault();
     sheet.show();
   }

@@ -1,5 +1,7 @@
 // The map of heads tells about one cell at a time, by pointer or by arrow keys. Without script its titles and its table do.
 
+import { plain } from "./keyboard.js";
+
 class HeatDifference extends HTMLElement {
   connectedCallback() {
     const { layers, heads, values, q, byHead } = this.dataset;
@@ -24,7 +26,7 @@ class HeatDifference extends HTMLElement {
     });
     this.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-      if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!step || !plain(event)) return;
       event.preventDefault();
       this.tell(this.at.map((place, axis) => Math.min(this.size[axis] - 1, Math.max(0, place + step[axis]))));
     });

@@ -7,6 +7,7 @@ import { Hesitations } from "./generation_hesitations.js";
 import { Numbers, digits, spell, statistics } from "./generation_numbers.js";
 import { Panel, element, said, spaced } from "./generation_panel.js";
 import { State } from "./generation_state.js";
+import { plain } from "./keyboard.js";
 import { leave, take } from "./remembered.js";
 
 const WORD = "word";
@@ -304,7 +305,7 @@ class TokenView extends HTMLElement {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("a, button, input, summary")) return;
+    if (!plain(event) || event.target.closest("a, button, input, summary")) return;
     const onMap = this.grid && event.target === this.grid;
     const last = this.config.count - 1;
     const moves = {

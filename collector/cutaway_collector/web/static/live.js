@@ -1,5 +1,7 @@
 // The live tail: rows of a stream of events, newest first. Paused by Space, its button, the pointer over the rows, or a hidden tab.
 
+import { plain } from "./keyboard.js";
+
 const AGAIN_MS = 10_000;
 const SUMMARY_MS = 10_000;
 
@@ -20,7 +22,7 @@ class LiveTail extends HTMLElement {
     button.hidden = false;
     button.addEventListener("click", () => this.pause(!this.paused));
     this.keys = (event) => {
-      if (event.key !== " " || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key !== " " || !plain(event)) return;
       if (event.target.closest("input, textarea, select, button, a, summary, [contenteditable]")) return;
       event.preventDefault();
       this.pause(!this.paused);

@@ -1,5 +1,7 @@
 // The latent map: says what a point is, walks from point to point by arrow keys, and turns a drawn shape into an address.
 
+import { plain } from "./keyboard.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const NEAR = 14;
 const CORNERS_MAX = 60;
@@ -76,7 +78,7 @@ class PointMap extends HTMLElement {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!plain(event)) return;
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (event.key === "Enter") return this.open();
     if (event.key === "Escape") return this.drop();

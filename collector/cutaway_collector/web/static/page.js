@@ -1,11 +1,11 @@
 // What every page may use: the "/" key, copying, and j/k between rows. Not needed for anything: pages work without it.
 
-const typing = (event) => event.target.closest("input, textarea, select, [contenteditable]");
+import { plain, typing } from "./keyboard.js";
 
 document.addEventListener("keydown", (event) => {
   const box = document.querySelector("[data-omnibox]");
   if (event.key === "Escape" && event.target === box) box.blur();
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
+  if (!plain(event) || typing(event)) return;
   if (event.key === "/" && box) {
     event.preventDefault();
     box.focus();
@@ -38,7 +38,7 @@ class CopyText extends HTMLElement {
 class TableKeys extends HTMLElement {
   connectedCallback() {
     this.keys = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
+      if (!plain(event) || typing(event)) return;
       const step = { j: 1, k: -1 }[event.key];
       if (!step) return;
       const links = [...this.querySelectorAll("a.cover")];

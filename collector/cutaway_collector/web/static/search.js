@@ -1,10 +1,9 @@
 // The results page: dragging and arrow keys over the picture, keys for rows, a closer look in line, counts that come later.
 // Not needed for anything: bars, cells, rows and facets are links and forms without it.
 
+import { plain, typing } from "./keyboard.js";
 import { fragment } from "./later.js";
 
-const typing = (event) => event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
-const plain = (event) => !event.ctrlKey && !event.metaKey && !event.altKey;
 const NS_PER_MS = 1_000_000n;
 const SVG = "http://www.w3.org/2000/svg";
 

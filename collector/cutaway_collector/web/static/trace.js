@@ -1,6 +1,7 @@
 // The trace page: all rows as one list that is drawn where it is looked at, with the keys of a tree grid, and a span opened beside it.
 // Without this script the page shows rows in pages, and links do the rest.
 
+import { plain, typing } from "./keyboard.js";
 import { Tree, duration, grouped, significant, ticks } from "./trace_tree.js";
 
 const ROW = 30;
@@ -10,7 +11,6 @@ const STEP = 14;
 const DEEPEST = 24;
 const HUES = 8;
 const SVG = "http://www.w3.org/2000/svg";
-const typing = (event) => event.target.closest("input, textarea, select, [contenteditable]");
 
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -298,7 +298,7 @@ class TraceRows extends HTMLElement {
   }
 
   #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
+    if (!plain(event) || typing(event)) return;
     const expanded = this.tree.flat ? null : this.tree.isExpanded(this.active);
     const screen = Math.max(1, Math.floor((this.clientHeight - RULER) / ROW) - 1);
     const doing = {
@@ -318,7 +318,7 @@ class TraceRows extends HTMLElement {
   }
 
   #anywhere(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || typing(event)) return;
+    if (!plain(event) || event.defaultPrevented || typing(event)) return;
     const tree = this.tree;
     const found = (step, wanted) => this.#focus(tree.next(this.active, step, wanted));
     const match = (row) => (tree.matched ? tree.matched.has(row) : tree.failed.has(row));
