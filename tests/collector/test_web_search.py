@@ -228,16 +228,50 @@ def test_every_link_of_a_facet_leads_to_what_it_says(client: FlaskClient, name: 
         assert total - value.count == len(found_by(client, value.exclude_url))
 
 
-def test_letting_a_second_value_in_adds_its_spans(client: FlaskClient) -> None:
-    """Include widens the choice of one field; the value that is in is marked, and its link lets it go."""
-    args = {"q": "model:gpt2"}
-    whole = {value.value: value.count for value in _facets(client, "model").values}
-    chosen = {value.value: value for value in _facets(client, "model", **args).values}
+def _by_value(client: FlaskClient, name: str, query: str) -> dict[str, search.FacetValue]:
+    return {value.value: value for value in _facets(client, name, q=query).values}
 
-    assert {"gpt2": True} == {name: value.included for name, value in chosen.items()}
-    assert sum(whole.values()) == len(found_by(client, chosen["gpt2"].include_url))
-    both = query_edit.including("model:gpt2", "model", query_edit.quoted("Qwen2.5-7B-Instruct"))
-    assert whole["gpt2"] + whole["Qwen2.5-7B-Instruct"] == len(found_by(client, State(q=both).url()))
+
+def _query_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query).get("q", [""])[0]
+
+
+@pytest.mark.parametrize("rest", ["", "is:generation"])
+def test_letting_a_second_value_in_adds_its_spans(client: FlaskClient, rest: str) -> None:
+    """With one value let in the others are still there with what each would add; a click on one widens the choice, a second one
+    narrows it again."""
+    whole = {name: value.count for name, value in _by_value(client, "model", rest).items()}
+    first, second = "gpt2", "Qwen2.5-7B-Instruct"
+    chosen = _by_value(client, "model", f"{rest} model:{first}".strip())
+
+    assert whole == {name: value.count for name, value in chosen.items()}
+    assert [first] == [name for name, value in chosen.items() if value.included]
+    both = chosen[second].include_url
+    assert whole[first] + whole[second] == len(found_by(client, both))
+    after = _by_value(client, "model", _query_of(both))
+    assert {first, second} == {name for name, value in after.items() if value.included}
+    assert whole[second] == len(found_by(client, after[first].include_url))
+
+
+def test_what_is_kept_out_is_shown_and_can_be_let_in_again(client: FlaskClient) -> None:
+    """An excluded value stays in the rail with its count, marked, and its link takes the exclusion back."""
+    whole = _by_value(client, "model", "")
+    without = _by_value(client, "model", _query_of(whole["gpt2"].exclude_url))
+
+    assert ["gpt2"] == [name for name, value in without.items() if value.excluded]
+    assert whole["gpt2"].count == without["gpt2"].count
+    assert "" == _query_of(without["gpt2"].exclude_url)
+    assert whole["gpt2"].count == len(found_by(client, without["gpt2"].include_url))
+
+
+def test_missing_and_a_value_take_each_others_place(client: FlaskClient) -> None:
+    """No span both lacks a field and has a value of it: letting one in lets the other go, so that no click finds nothing."""
+    chosen = _by_value(client, "model", "model:gpt2")
+    lacking = _by_value(client, "model", _query_of(chosen[""].include_url))
+
+    assert chosen[""].count == len(found_by(client, chosen[""].include_url)) > 0
+    assert [""] == [name for name, value in lacking.items() if value.included]
+    assert lacking["gpt2"].count == len(found_by(client, lacking["gpt2"].include_url)) > 0
 
 
 def test_the_page_and_its_fragment_say_the_same(client: FlaskClient) -> None:

@@ -124,7 +124,9 @@ def including(query: str, field: str, value: str) -> str:
     """The value allowed besides the others that the query allows the field, or no longer where it was: `field:(one, two)`."""
     chosen = values(query, field)
     chosen = [one for one in chosen if one != value] if value in chosen else [*chosen, value]
-    return _choosing(without(query, f"-{field}:{value}"), field, chosen)
+    for opposite in (f"-{field}:{value}", f"-has:{field}"):
+        query = without(query, opposite)
+    return _choosing(query, field, chosen)
 
 
 def dropping(query: str, field: str, value: str) -> str:
@@ -141,6 +143,12 @@ def only(query: str, field: str, value: str) -> str:
 def lacking(query: str, field: str) -> str:
     """Nothing but what lacks the field, whatever else the query said of its values."""
     return adding(_choosing(_without_choice(query, field), field, []), f"-has:{field}")
+
+
+def unchosen(query: str, field: str) -> str:
+    """Without what the query's own terms say of the field's values and whether it is there; as it stands where they say nothing."""
+    freed = _without_choice(query, field)
+    return _choosing(freed, field, []) if values(freed, field) else freed
 
 
 def _without_choice(query: str, field: str) -> str:

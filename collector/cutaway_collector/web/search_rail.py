@@ -99,14 +99,24 @@ def label_of(name: str) -> str:
 
 
 def count(site: Site, request: verb.SearchRequest, name: str, matches: verb.Extent, seconds: float) -> dict[str, Any]:
-    """What the verb says of one facet, or {"fault": why it cannot be one}. Raises StoreError."""
+    """What the verb says of one facet, or {"fault": why it cannot be one}. Raises StoreError.
+
+    matches: of the request. Where the query chooses among the values of this field, they are counted as if it did not: otherwise
+    no second value could be let in, and none that is kept out could be seen.
+    """
     limits = replace(request, start_ns=matches.span.start_ns, end_ns=matches.span.end_ns)
-    if not matches.count and not matches.cut:
-        return {"values": [], "other": 0, "other_values": 0, "missing": 0, "cut": False}
+    nothing = {"values": [], "other": 0, "other_values": 0, "missing": 0, "cut": False}
     try:
-        return verb.facet(site.store, limits, name, matches, seconds_max=seconds)
+        freed = query_edit.unchosen(request.q, term_field(name))
+        if freed != request.q:
+            limits, begun = replace(limits, q=freed), time.monotonic()
+            matches = verb.extent(site.store, limits, seconds_max=seconds)
+            seconds -= time.monotonic() - begun
+        if not matches.count and not matches.cut:
+            return nothing
+        return verb.facet(site.store, limits, name, matches, seconds_max=seconds) if seconds > 0 else nothing | {"cut": True}
     except QueryError as error:
-        return {"values": [], "other": 0, "other_values": 0, "missing": 0, "cut": False, "fault": f"{error}. {error.hint}".strip()}
+        return nothing | {"fault": f"{error}. {error.hint}".strip()}
 
 
 def drawn(state: State, name: str, label: str, counted: Mapping[str, Any] | None) -> Facet:
@@ -141,8 +151,10 @@ def _value(state: State, field: str, value: str, count: int, most: int) -> Facet
 
 def _missing(state: State, field: str, count: int, most: int) -> FacetValue:
     there, lacking = f"has:{field}", f"-has:{field}"
+    # No span has one of the values and none: the absence takes the place of a choice among them.
+    let_in = query_edit.lacking if query_edit.values(state.q, field) else lambda query, _: query_edit.toggled(query, lacking)
     return FacetValue(
         "", count, 100 * count / most, query_edit.has(state.q, lacking), query_edit.has(state.q, there),
-        state.url(q=query_edit.toggled(state.q, lacking)), state.url(q=query_edit.toggled(state.q, there)),
+        state.url(q=let_in(state.q, field)), state.url(q=query_edit.toggled(state.q, there)),
         state.url(q=query_edit.lacking(state.q, field)),
     )
