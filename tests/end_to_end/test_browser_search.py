@@ -52,6 +52,24 @@ def test_every_form_of_the_page_fits_a_phone(page: Page, path: str) -> None:
     assert scrolled <= shown
 
 
+@pytest.mark.parametrize("path", ["/search", "/search?view=traces", "/compare?a=is:error", f"/gen/{world.CHAT:016x}"])
+def test_what_opens_fits_a_narrow_window(page: Page, path: str) -> None:
+    """Each panel of a page, opened alone at 320 px, and at 640 px, which is a usual window at 200 %, lies within the window."""
+    for width in (320, 640):
+        page.set_viewport_size({"width": width, "height": 700})
+        page.goto(path)
+        beyond = page.evaluate("""width => {
+            const all = [...document.querySelectorAll("details")];
+            return all.filter((one) => {
+              all.forEach((other) => (other.open = other === one));
+              const boxes = [...one.querySelectorAll("*")].map((part) => part.getBoundingClientRect()).filter((box) => box.width);
+              return document.documentElement.scrollWidth > width || boxes.some((box) => box.left < 0);
+            }).map((one) => one.querySelector("summary").textContent);
+        }""", width)
+        assert [] == beyond, width
+        assert page.locator("details").count()
+
+
 def test_dragging_over_the_histogram_narrows_the_time(page: Page) -> None:
     """The rows are those between the two bars, as the bars count them."""
     page.goto("/search")

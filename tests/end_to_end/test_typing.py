@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 import web_helpers as world
 from browser_helpers import CHROMIUM, Watch, watched_page
 from cutaway_collector.search.caret import context
+from cutaway_collector.search.language import QUERY_CHARACTERS_MAX
 
 pytestmark = [
     pytest.mark.browser,
@@ -101,6 +102,17 @@ def test_a_query_is_written_with_tab_and_enter(page: Page) -> None:
     page.wait_for_url(re.compile("/search\\?.*q=model"))
 
     expect(page.locator("[data-omnibox]")).to_have_value("model:Qwen2.5-7B-Instruct")
+
+
+def test_the_box_takes_as_long_a_query_as_the_language(page: Page) -> None:
+    """What is pasted is not cut short: a list of sixty values arrives whole, and nothing longer than the language takes goes in."""
+    page.goto("/help")
+    query = f"model:({', '.join(f'{number:040d}' for number in range(60))})"
+    page.locator(BOX).focus()
+    page.keyboard.insert_text(query)
+    assert query == _query(page)
+    page.keyboard.insert_text("x" * QUERY_CHARACTERS_MAX)
+    assert QUERY_CHARACTERS_MAX == len(_query(page))
 
 
 def test_enter_searches_for_what_is_typed(page: Page) -> None:
