@@ -124,6 +124,7 @@ TRACES: Final = Table(
          "concat(SpanName, '\\0', ServiceName, '\\0', GenAiModel, '\\0', StatusMessage, '\\0', arrayStringConcat(mapValues(SpanAttributes), '\\0'), "
          "'\\0', arrayStringConcat(mapValues(ResourceAttributes), '\\0'), '\\0', arrayStringConcat(Events.Name, '\\0'), '\\0', "
          "arrayStringConcat(arrayFlatten(Events.Attributes.values), '\\0'))"),
+        ("SpanTextLower", "String", "lower(SpanText)"),
     ),
     indexes=(
         Index("idx_trace_id", "TraceId", "bloom_filter(0.001)"),
@@ -136,9 +137,9 @@ TRACES: Final = Table(
         Index("idx_perplexity", "Perplexity", "minmax"),
         Index("idx_conversation", "ConversationId", "bloom_filter(0.01)"),
         Index("idx_stored_at", "StoredAt", "minmax"),
-        Index("idx_text", "SpanText", "text(tokenizer = splitByNonAlpha, preprocessor = lower(SpanText))", 100_000_000,
-              needs="enable_full_text_index"),
+        Index("idx_text_lower", "SpanTextLower", "text(tokenizer = splitByNonAlpha)", 100_000_000, needs="enable_full_text_index"),
     ),
+    retired_indexes=("idx_text",),
     engine="MergeTree",
     partition_by="toDate(Timestamp)",
     primary_key="(ServiceName, SpanName, toDateTime(Timestamp))",

@@ -86,6 +86,8 @@ class Index:
 class Table:
     """One table: columns in order, engine and keys. `retention` names the setting that holds its days.
 
+    retired_indexes: what an earlier version made and nothing reads any more; they are dropped from a store that has them.
+
     Days are counted from IngestedAt, not from the span's own time: what arrives late, a back-fill say, is kept as long as anything
     else, and a sender's wrong clock neither hides a span at once nor keeps it for ever.
     """
@@ -97,6 +99,7 @@ class Table:
     order_by: str
     primary_key: str = ""
     indexes: tuple[Index, ...] = ()
+    retired_indexes: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str, str], ...] = ()
     retention: str = ""
     settings: tuple[tuple[str, str], ...] = ()

@@ -123,25 +123,29 @@ def test_missing_parts_are_named_and_added(store: ClickHouseStore) -> None:
     """A store of an older version: check says what is missing, migrate adds it, rows that were there keep their values."""
     store.command(FOREIGN_INSERT)
     store.command("ALTER TABLE otel.otel_traces DROP INDEX idx_perplexity")
-    store.command("ALTER TABLE otel.otel_traces DROP INDEX idx_text")
+    store.command("ALTER TABLE otel.otel_traces DROP INDEX idx_text_lower")
+    store.command("ALTER TABLE otel.otel_traces DROP COLUMN SpanTextLower")
     store.command("ALTER TABLE otel.otel_traces DROP COLUMN SpanText")
+    store.command("ALTER TABLE otel.otel_traces ADD INDEX idx_text StatusMessage TYPE text(tokenizer = splitByNonAlpha)")
     store.command("ALTER TABLE otel.otel_traces DROP COLUMN Perplexity")
     store.command("ALTER TABLE otel.otel_traces DROP COLUMN GenAiModel")
     store.command("DROP TABLE otel.gen_ai_scores")
     store.command("DROP VIEW otel.otel_traces_trace_id_ts_mv")
     assert sorted(check(store, Settings())) == [
         "column otel_traces.GenAiModel is missing", "column otel_traces.Perplexity is missing",
-        "column otel_traces.SpanText is missing", "index otel_traces.idx_perplexity is missing",
-        "index otel_traces.idx_text is missing", "table gen_ai_scores is missing",
+        "column otel_traces.SpanText is missing", "column otel_traces.SpanTextLower is missing",
+        "index otel_traces.idx_perplexity is missing",
+        "index otel_traces.idx_text is of an earlier version", "index otel_traces.idx_text_lower is missing",
+        "table gen_ai_scores is missing",
         "view otel_traces_trace_id_ts_mv is missing"]
-    assert len(migrate(store, Settings())) == 7
+    assert len(migrate(store, Settings())) == 9
     assert check(store, Settings()) == []
     assert store.query("SELECT GenAiModel, ServiceName FROM otel.otel_traces").rows[0] == ("m-1", "shop")
 
 
 def test_an_index_the_engine_does_not_have_is_left_out(store: ClickHouseStore) -> None:
     """An engine without indexes of words gets its tables without one, and that is no difference to repair."""
-    lacking = render(Settings(), frozenset({"idx_text"}))
+    lacking = render(Settings(), frozenset({"idx_text_lower"}))
     assert not any("idx_text" in statement for statement in lacking)
     assert any("idx_text" in statement for statement in render(Settings()))
     assert lacks(store) == frozenset()
@@ -151,12 +155,12 @@ def test_words_are_searched_through_their_index(store: ClickHouseStore) -> None:
     """Free text is planned with the index of words, attributes and events included."""
     store.command(FOREIGN_INSERT)
     for word in ("SHOP", "boo", "ValueErr", "m-1", "exception"):
-        where = f"SpanText ILIKE '%{word}%'"
+        where = f"SpanTextLower LIKE '%{word.lower()}%'"
         assert store.query(f"SELECT count() FROM otel.otel_traces WHERE {where}").rows[0][0] == 1
-    assert store.query("SELECT count() FROM otel.otel_traces WHERE SpanText ILIKE '%exception.type%'").rows[0][0] == 0
-    for part in ("ValueErr", "oo"):
-        plan = store.query(f"EXPLAIN indexes = 1 SELECT SpanId FROM otel.otel_traces WHERE SpanText ILIKE '%{part}%'").rows
-        assert any("idx_text" in row[0] for row in plan)
+    assert store.query("SELECT count() FROM otel.otel_traces WHERE SpanTextLower LIKE '%exception.type%'").rows[0][0] == 0
+    for part in ("valueerr", "oo", "k"):
+        plan = store.query(f"EXPLAIN indexes = 1 SELECT SpanId FROM otel.otel_traces WHERE SpanTextLower LIKE '%{part}%'").rows
+        assert any("idx_text_lower" in row[0] for row in plan)
 
 
 def test_a_changed_type_is_reported_and_left_alone(store: ClickHouseStore) -> None:

@@ -282,9 +282,10 @@ def _range(target: Field | Key, value: Range, term: Term, parameters: Parameters
     return f"({' AND '.join(ends)})"
 
 
-_INDEXED: Final = (re.compile(r"[a-jl-zA-JL-Z0-9]{3,}"), re.compile(r"[a-jl-zA-JL-Z0-9]{2,}"))
-"""Parts of a text that an index of words answers, long ones before short ones. Not k: the sign of kelvin is another capital k, so
-the engine reads every text for a part that has one."""
+_INDEXED: Final = (re.compile(r"[a-z0-9]{3,}"), re.compile(r"[a-z0-9]{2,}"))
+"""Parts of a text in small letters that the index of words answers, long ones before short ones."""
+_SURE: Final = re.compile(r"[a-jl-rt-zA-JL-RT-Z0-9]{2,}")
+"""The same of a glob or another alphabet: without k and s, which there are the sign of kelvin and the long s, too."""
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 
 
@@ -292,16 +293,15 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     """SQL condition: the text occurs in a name, message, attribute value or event of the span; letter case does not matter.
 
     A word of 16 or 32 hex digits also finds the span or trace of that id. Plain ASCII is looked for in the texts of a span joined
-    by NUL, of which the store may hold an index of words.
+    by NUL, in small letters, of which the store may hold an index of words; so are the parts of anything else that are plain.
     """
     glob = values.is_glob(value)
     plain = values.plain(value)
     if not glob and plain.isascii() and plain and "\0" not in plain:
         # The index knows words: each part of one that the text has in it is asked for too.
-        indexed = next(filter(None, (parts.findall(plain) for parts in _INDEXED)), [])
-        needles = list(dict.fromkeys([*indexed, plain]))
-        parts = [" AND ".join(f"SpanText ILIKE {parameters.text(f'%{values.like_literal(needle)}%')}" for needle in needles)]
-        return f"({' OR '.join([*parts, *_of_that_id(value, parameters)])})"
+        lower = plain.lower()
+        indexed = next(filter(None, (parts.findall(lower) for parts in _INDEXED)), [])
+        return f"({' OR '.join([_has_all([*indexed, lower], parameters), *_of_that_id(value, parameters)])})"
     forms = _forms(values.like(value.text) if glob else plain)
     needles = [parameters.text(f"%{form}%" if glob else form) for form in forms]
 
@@ -313,7 +313,16 @@ def free_text(value: Literal, parameters: Parameters) -> str:
     parts += [f"arrayExists(value -> {found('value')}, mapValues({column}))" for column in ("SpanAttributes", "ResourceAttributes")]
     parts.append(f"arrayExists(name -> {found('name')}, `Events.Name`)")
     parts.append(f"arrayExists(event -> arrayExists(value -> {found('value')}, mapValues(event)), `Events.Attributes`)")
-    return f"({' OR '.join(parts)})"
+    exact = f"({' OR '.join(parts)})"
+    # Composed, so that no letter is asked for that the other form of the text has and this one lacks.
+    runs = values.runs(value.text) if glob else [plain]
+    sure = [part.lower() for run in runs for part in _SURE.findall(unicodedata.normalize("NFC", run))]
+    return f"({_has_all(sure, parameters)} AND {exact})" if sure else exact
+
+
+def _has_all(needles: list[str], parameters: Parameters) -> str:
+    patterns = [f"%{values.like_literal(needle)}%" for needle in dict.fromkeys(needles)]
+    return " AND ".join(f"SpanTextLower LIKE {parameters.text(pattern)}" for pattern in patterns)
 
 
 def _of_that_id(value: Literal, parameters: Parameters) -> list[str]:

@@ -121,6 +121,12 @@ def like(text: str) -> str:
     return "".join(out)
 
 
+def runs(glob: str) -> list[str]:
+    """What a glob says between its wildcards, each piece as itself."""
+    marked = re.sub(r"\\(.)|[*?]", lambda found: found[1] or "\0", glob, flags=re.DOTALL)
+    return [run for run in marked.split("\0") if run]
+
+
 def plain(value: Literal) -> str:
     """The text meant by a word without wildcards: `\\*` is a star."""
     return value.text if value.quoted else re.sub(r"\\([*?\\])", r"\1", value.text)

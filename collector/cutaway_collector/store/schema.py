@@ -1,7 +1,7 @@
 """The schema as statements: DDL rendered from columns.py, compared with what a store holds, and brought up to date.
 
 Not the schema itself (that is columns.py), and never destructive: a migration adds columns, indexes and settings, follows defaults
-and retention and renews the view; it neither changes a type or a key nor rewrites data.
+and retention, renews the view and drops indexes that nothing reads any more; it neither changes a type or a key nor rewrites data.
 """
 
 from __future__ import annotations
@@ -230,6 +230,8 @@ def _column_differences(
               for alias in table.aliases if alias[0] not in columns]
     found += [Found(f"index {table.name}.{index.name} is missing", f"{target} ADD INDEX IF NOT EXISTS {index_definition(index)}")
               for index in table.indexes if (table.name, index.name) not in indexes]
+    found += [Found(f"index {table.name}.{name} is of an earlier version", f"{target} DROP INDEX IF EXISTS {name}", "dropped")
+              for name in table.retired_indexes if (table.name, name) in indexes]
     return found
 
 
