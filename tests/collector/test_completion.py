@@ -41,7 +41,11 @@ CASES: list[tuple[str, str, str, str]] = [
     ('score."a b":x|', "value", 'score."a b"', "x"), ("attn.entropy[layer=3].mean:|", "value", "attn.entropy[layer=3].mean", ""),
     ("any{name:x is:err|", "flag", "is", "err"), ("has:fin|", "has", "has", "fin"), ("any{na|", "field", "", "na"),
     ("is:ok | st|", "stage", "", "st"), ("is:ok | stats p95(tt|", "argument", "", "tt"),
-    ("resource.ho|", "field", "", "resource.ho"),
+    ("is:ok | sort -dur|", "argument", "", "dur"), ("is:ok | limit 2|", "none", "", "2"),
+    ("| stats count() every 1|", "none", "", "1"),
+    ("| stats count() b|", "joint", "", "b"), ("| stats count() by mod|", "argument", "", "mod"),
+    ("| stats count() by a, b |", "joint", "", ""), ("is:ok | compare (mod|", "field", "", "mod"),
+    ("is:ok | compare (is:x model:g|", "value", "model", "g"), ("resource.ho|", "field", "", "resource.ho"),
     ('"some words|', "field", "", "some words"), ("x:/pat|", "none", "", ""), ("perplexity:[10 TO|", "none", "", ""),
     ("12:30|", "none", "", ""),
     ("/users/{id} mod|", "field", "", "mod"), ('x:"a \\" b" mod|', "field", "", "mod"),
@@ -127,6 +131,13 @@ def test_every_value_can_be_reached_by_typing(client: FlaskClient) -> None:
         part = text[:-1].replace("\\", "\\\\").replace('"', '\\"')
         offered = [item["text"] for item in _complete(client, f'service:hostile model:"{part}')["items"]]
         assert text in offered or len(offered) == completion.ITEMS_MAX, (text, offered)
+
+
+def test_values_of_the_other_side_are_of_its_own_condition(client: FlaskClient) -> None:
+    """Within `compare (` the rest is what stands there; what is compared with it does not limit the values."""
+    offered = {item["text"] for item in _complete(client, "service:hostile | compare (service:keyed name:")["items"]}
+
+    assert {"keyed"} == offered
 
 
 def test_every_attribute_that_is_offered_finds_its_spans(client: FlaskClient) -> None:

@@ -28,7 +28,8 @@ BOX = "[data-omnibox]"
 OPTION = ".query-box [role=option]"
 TRACE = f"/trace/{world.RAG_TRACE:032x}"
 PIECES = ["model", "ttft", ":", ">", "=", '"', "\\", "(", ")", "{", "}", "[", "]", "|", " ", "any", "is", "has", "-", "NOT ", "OR",
-          "/", "é", "名", ".x", "score.", "resource.", "1", ",", "a", "stats ", "sort", "\t", "😀", "TO", "~", "!="]
+          "/", "é", "名", ".x", "score.", "resource.", "1", ",", "a", "stats ", "sort", "limit ", "compare (", "by ", " every ",
+          "count()", " | ", "\t", "😀", "TO", "~", "!="]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,33 @@ def test_a_query_is_written_with_tab_and_enter(page: Page) -> None:
     page.wait_for_url(re.compile("/search\\?.*q=model"))
 
     expect(page.locator("[data-omnibox]")).to_have_value("model:Qwen2.5-7B-Instruct")
+
+
+@pytest.mark.parametrize(("typed", "first"), [
+    ("is:error | stats count() ", ["by", "every"]), ("| stats count() b", ["by"]), ("| stats count() by model e", ["every"]),
+    ("| stats count() by mod", ["model"]), ("| stats p95(dur", ["duration"]), ("| sort -dur", ["duration"]),
+    ("is:error | compare (is:gen", ["generation"]), ("is:error | compare (model:Sm", ["SmolLM2-135M-Instruct"]),
+])
+def test_stages_are_completed(page: Page, typed: str, first: list[str]) -> None:
+    """Behind a bar too, what is offered first is what can stand there."""
+    page.goto("/help")
+    _type(page, typed)
+    for place, text in enumerate(first):
+        expect(page.locator(f"{OPTION} .query-text").nth(place)).to_have_text(text)
+
+
+@pytest.mark.parametrize("typed", ["is:error | limit 2", "| stats count() every 1"])
+def test_a_number_of_rows_and_an_interval_are_left_alone(page: Page, typed: str) -> None:
+    """No name is offered for a number, and Tab leaves the box with what was typed."""
+    page.goto("/help")
+    _type(page, typed[:-2])
+    expect(page.locator(OPTION).first).to_be_visible()
+    page.keyboard.type(typed[-2:])
+    expect(page.locator(OPTION)).to_have_count(0)
+    page.keyboard.press("Tab")
+
+    assert typed == _query(page)
+    expect(page.locator(BOX)).not_to_be_focused()
 
 
 def test_the_box_takes_as_long_a_query_as_the_language(page: Page) -> None:

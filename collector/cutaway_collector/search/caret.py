@@ -7,11 +7,12 @@ Not the parser, which wants a whole query: this reads tokens from the left and s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-Kind = Literal["field", "value", "has", "flag", "stage", "argument", "none"]
-"""`has`: the field behind `has:`; `argument`: behind a stage's first word; `none`: free text in quotes, a pattern, a range."""
+Kind = Literal["field", "value", "has", "flag", "stage", "argument", "joint", "none"]
+"""`has`: the field behind `has:`; `argument`: a name behind a stage's first word; `joint`: where `stats` goes on with by or every;
+`none`: free text in quotes, a pattern, a range, a number of rows or an interval."""
 
 _NAME: Final = r"[^\W\d][\w.@$/-]*"
 _OPERATOR: Final = r"(?:>=|<=|!=|==|!~|[<>=~])"
@@ -31,7 +32,11 @@ _REST_OF_NAME: Final = re.compile(r"[\w.@$/-]*")
 _REST_OF_VALUE: Final = re.compile(r'[^\s(),"\[\]{}|]*')
 _REST_OF_PHRASE: Final = re.compile(r'[^\s"]*')
 _QUOTES: Final = re.compile(r'\\.|"', re.DOTALL)
-_STAGE_WORD: Final = re.compile(r"[\w.@$/-]*\Z")
+_STAGE_WORD: Final = re.compile(r"(?:[\w.@$/][\w.@$/-]*)?\Z")
+_COMPARED: Final = re.compile(r"\s*compare\s*\(")
+_EVERY: Final = re.compile(r"\severy\s")
+_FIGURED: Final = re.compile(r"\)\s+\Z|\sby\s+[^\s,](?:.*[^\s,])?\s+\Z", re.DOTALL)
+"""A figure has ended, or a name to group by."""
 _TYPED_NAME: Final = re.compile(rf'(?:(?:span|resource|score)\.)?(?:"(?:\\.|[^"\\])*"?|{_NAME})?\Z')
 
 
@@ -190,9 +195,23 @@ def _typed(
 
 
 def _stage(text: str, at: int, caret: int) -> Context:
-    """Behind a pipe: the name of a stage, or a word behind it."""
+    """Behind a pipe: the name of a stage, or a word behind it. Within `compare (` stands a condition like any other."""
+    if found := _COMPARED.match(text, at, caret):
+        place = context(text[found.end() :], caret - found.end())
+        moved = {name: getattr(place, name) + found.end() for name in ("start", "end", "term", "inside")}
+        return replace(place, **moved)
     at = text.rfind("|", at, caret) + 1 or at
     word = _STAGE_WORD.search(text[:caret])
     start = max(word.start() if word else caret, at)
     end = _REST_OF_NAME.match(text, caret).end()  # type: ignore[union-attr]  # the pattern matches nothing too
-    return Context("argument" if text[at:start].strip() else "stage", start, end, text[start:caret], term=start)
+    return Context(_place(text[at:start]), start, end, text[start:caret], term=start)
+
+
+def _place(said: str) -> Kind:
+    """What a word can be in front of which a stage says so much."""
+    stage = next(iter(said.split()), "")
+    if not stage:
+        return "stage"
+    if stage == "limit" or (stage == "stats" and _EVERY.search(said)):
+        return "none"
+    return "joint" if stage == "stats" and _FIGURED.search(said) else "argument"

@@ -13,6 +13,9 @@ const RECENT = "cutaway.queries";
 const SWITCH = "cutaway.suggestions";
 /** A condition has ended here, so that what joins it with another may follow. */
 const JOINED = /(?<!^|[\s({|]|(?:^|[\s({])(?:OR|AND|NOT|-))\s+$/u;
+/** Behind `stats` or a comma a figure may begin; behind `by` names alone stand. */
+const FIGURE = /\|\s*stats\s(?:(?!\sby\s)[^|(]|\([^()|]*\))*$/u;
+const GROUPED = /\|\s*stats\s[^|]*\sby\s[^|]*$/u;
 const KIND = {
   text: "text", number: "number", list: "list", series: "of every token", attribute: "attribute", score: "score", value: "value",
   label: "label", flag: "flag", recent: "recent", word: "word", braces: "spans of the trace", stage: "stage", operator: "comparison", figure: "figure of stats",
@@ -61,6 +64,10 @@ class Words {
       { text: "OR", insert: "OR ", kind: "word", help: "one or the other; a blank alone means AND" },
       { text: "NOT", insert: "NOT ", kind: "word", help: "what the next term does not match; a minus says the same" },
     ];
+    this.goesOn = [
+      { text: "by", insert: "by ", kind: "word", help: "a figure for each value of a field" },
+      { text: "every", insert: "every ", kind: "word", help: "over time: a figure for each 1h, 5m, 1d" },
+    ];
     this.functions = vocabulary.functions.map(({ name, help }) => ({ text: `${name}(`, insert: `${name}(`, kind: "figure", help }));
     this.stages = vocabulary.stages.map((one) => ({ text: one, insert: `${one} `, kind: "stage", help: "what becomes of the spans found" }));
   }
@@ -76,7 +83,8 @@ class Words {
     if (kind === "flag") return fitting(this.flags, prefix);
     if (kind === "has") return fitting(this.fields, prefix);
     if (kind === "stage") return fitting(this.stages, prefix);
-    if (kind === "argument") return fitting(/stats\s[^|]*$/u.test(text.slice(0, place.start)) ? [...this.functions, ...this.names] : this.names, prefix);
+    if (kind === "argument") return fitting(FIGURE.test(text.slice(0, place.start)) ? [...this.functions, ...this.names] : this.names, prefix);
+    if (kind === "joint") return fitting(this.goesOn.filter(({ text: one }) => one === "every" || !GROUPED.test(text.slice(0, place.start))), prefix);
     if (kind === "value") return this.values(place);
     if (kind !== "field") return [];
     if (!prefix) return [...(JOINED.test(text.slice(0, place.start)) ? this.joints : []), ...this.starts.slice(0, 2), ...this.fields];

@@ -17,7 +17,11 @@ const WORD = /(?:[^\s()"{}]|\{[^\s(){}"]*\})+/uy;
 const REST_OF_NAME = /[\p{L}\p{N}_.@$\/-]*/uy;
 const REST_OF_VALUE = /[^\s(),"\[\]{}|]*/uy;
 const REST_OF_PHRASE = /[^\s"]*/uy;
-const STAGE_WORD = /[\p{L}\p{N}_.@$\/-]*$/u;
+const STAGE_WORD = /(?:[\p{L}\p{N}_.@$\/][\p{L}\p{N}_.@$\/-]*)?$/u;
+const COMPARED = /\s*compare\s*\(/uy;
+const EVERY = /\severy\s/u;
+/** A figure has ended, or a name to group by. */
+const FIGURED = /\)\s+$|\sby\s+[^\s,](?:[^]*[^\s,])?\s+$/u;
 const TYPED_NAME = new RegExp(`^(?:(?:span|resource|score)\\.)?(?:${QUOTED}"?|${NAME})?$`, "u");
 
 /** The match of a sticky pattern at a place, or null. */
@@ -131,8 +135,21 @@ function typedValue(text, start, caret, field, operator, listed) {
 }
 
 function stage(text, from, caret) {
+  const compared = match(COMPARED, text.slice(0, caret), from);
+  if (compared) {
+    const by = from + compared[0].length;
+    const place = contextOf(text.slice(by), caret - by);
+    return { ...place, start: place.start + by, end: place.end + by };
+  }
   const at = Math.max(text.lastIndexOf("|", caret - 1) + 1, from);
   const start = Math.max(caret - STAGE_WORD.exec(text.slice(0, caret))[0].length, at);
-  const kind = text.slice(at, start).trim() ? "argument" : "stage";
-  return { ...nothing(caret), kind, start, end: end(REST_OF_NAME, text, caret), prefix: text.slice(start, caret) };
+  return { ...nothing(caret), kind: placeBehind(text.slice(at, start)), start, end: end(REST_OF_NAME, text, caret), prefix: text.slice(start, caret) };
+}
+
+/** What a word can be in front of which a stage says so much. */
+function placeBehind(said) {
+  const name = said.trim().split(/\s/u)[0];
+  if (!name) return "stage";
+  if (name === "limit" || (name === "stats" && EVERY.test(said))) return "none";
+  return name === "stats" && FIGURED.test(said) ? "joint" : "argument";
 }
