@@ -86,6 +86,26 @@ def test_ranges_lists_and_patterns() -> None:
     assert term("x:/a (b|c)\\/d/").value == Regex("a (b|c)/d", 2)
 
 
+@pytest.mark.parametrize(("query", "operator", "value"), [
+    ("x~gpt", "=", Regex("gpt", 2)), ("x~/a (b|c)/", "=", Regex("a (b|c)", 2)), ("x:~g.t", "=", Regex("g.t", 3)),
+    ('x!~"a b"', "!=", Regex("a b", 3)), ("x !~ /a/", "!=", Regex("a", 5)), ("x:!~a*", "!=", Regex("a*", 4)),
+    ("x~(a, /b/)", "=", Listing((Regex("a", 3), Regex("b", 6)), 3)),
+])
+def test_a_tilde_takes_a_pattern(query: str, operator: str, value: Regex | Listing) -> None:
+    """`~` and `!~` stand before regular expressions, with or without slashes."""
+    assert (operator, value) == (term(query).operator, term(query).value)
+
+
+@pytest.mark.parametrize("query", ["about ~50", "~", "~user", "x~[1 TO 2]", "x~"])
+def test_a_tilde_elsewhere_is_text_or_refused(query: str) -> None:
+    """Behind a blank it belongs to a word; a range and nothing at all are no patterns."""
+    if query.startswith("x"):
+        with pytest.raises(QueryError):
+            parse(query)
+    else:
+        assert all(isinstance(part, Text) for part in getattr(parse(query), "parts", (parse(query),)))
+
+
 def test_has_and_is() -> None:
     """`has:` names a field or attribute, `is:` a flag."""
     assert parse("has:resource.user.id") == Has("user.id", "resource", 4)
@@ -114,7 +134,9 @@ def test_an_error_tells_the_column(query: str, column: int) -> None:
 
 @pytest.mark.parametrize(("query", "remedy"), [
     ('"open', 'close it with "'), ('a "open', 'close it with "'), ("any{", "close it with }"), ("any{is:error", "close it with }"),
-    ("(is:error", "close it with )"), ("is:error)", "nothing is open that ) closes"), ("model:[a,b]", "a list is (this, that)"),
+    ("(is:error", "close it with )"), ("is:error)", "nothing is open that ) closes"),
+    ("model:()", "a value before that"), ("model:(a,)", "a value before that"), ("(--)", "expected"),
+    ("(is:error))", "nothing is open that ) closes"), ('any{")")', "nothing is open"), ("model:[a,b]", "a list is (this, that)"),
     ("is:error | sort", "| sort -duration"),
 ])
 def test_an_error_says_what_to_do(query: str, remedy: str) -> None:
@@ -234,6 +256,8 @@ def test_explanations(query: str, sentence: str) -> None:
 @pytest.mark.parametrize(("query", "remedy"), [
     ("duration:>5 ms", "directly behind its number: 5ms"), ("!is:error", "a minus in front: -is:error"),
     ("is:error sort:-duration", "| sort -duration"), ("since:1h", "choose the time range"), ("NOT !x", "a minus in front: -x"),
+    ("status:eror", "Did you mean `error`?"), ("-kind:(client, foo)", "there are Unspecified, Internal, Server"),
+    ("model:'gpt2'", "double quotes"), ("a 'out of memory'", "double quotes"),
 ])
 def test_slips_are_searched_as_written_and_named(query: str, remedy: str) -> None:
     """What can be read but was hardly meant so gets one warning, which says how it is written."""
@@ -241,7 +265,8 @@ def test_slips_are_searched_as_written_and_named(query: str, remedy: str) -> Non
     assert remedy in warning
 
 
-@pytest.mark.parametrize("query", ["ms", "duration:>5ms", "span.sort:1", '"!a"', "!", "perplexity:>2 error"])
+@pytest.mark.parametrize("query", ["status:OK kind:c*", "span.status:x", "status~x", "it's", "don't 'tis", '"!a"', "ms",
+                                   "duration:>5ms", "span.sort:1", "!", "perplexity:>2 error"])
 def test_what_is_written_well_gets_no_warning(query: str) -> None:
     """A unit alone, a scoped attribute and quoted text are no slips."""
     assert not warnings(parse(query))

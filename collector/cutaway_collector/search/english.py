@@ -102,7 +102,7 @@ def _order(query: Query) -> str:
 def warnings(tree: Node) -> list[str]:
     """One sentence for each part of the query that is searched as written but looks like a slip."""
     nodes = list(walk(tree))
-    return list(dict.fromkeys(filter(None, (*map(_warning, nodes), _parted(nodes)))))
+    return list(dict.fromkeys(filter(None, (*map(_warning, nodes), _parted(nodes), _quotes(nodes)))))
 
 
 def _parted(nodes: list[Node]) -> str:
@@ -111,6 +111,27 @@ def _parted(nodes: list[Node]) -> str:
     words = [node.value.text for node in nodes if isinstance(node, Text) and not node.value.quoted]
     unit = next((word for word in words if word in _UNITS), "")
     return f"`{unit}` is searched as a word. A unit stands directly behind its number: 5{unit}." if bare and unit else ""
+
+
+def _quotes(nodes: list[Node]) -> str:
+    """`'out of memory'` asks for three words, two of them with a quote."""
+    written = [node.value for node in nodes if isinstance(node, Term | Text)]
+    bare = [value.text for value in written if isinstance(value, Literal) and not value.quoted]
+    opens = next((place for place, text in enumerate(bare) if text.startswith("'")), len(bare))
+    if not any(text.endswith("'") and len(text) > 1 for text in bare[opens:]):
+        return ""
+    return f"`{bare[opens][:50]}` is searched with its quote. What belongs together stands in double quotes."
+
+
+def _unlisted(field: Field, value: Value) -> str:
+    """A value that a field with a closed list of values never has."""
+    known = tuple(one.lower() for one in field.values)
+    for item in value.items if isinstance(value, Listing) else (value,):
+        if isinstance(item, Literal) and item.text and not values.is_glob(item) and values.plain(item).lower() not in known:
+            near = fields.nearest(item.text, known)
+            guess = f" Did you mean `{near}`?" if near else ""
+            return f"`{item.text[:50]}` is no {field.phrase}: there are {', '.join(field.values)}.{guess}"
+    return ""
 
 
 def _warning(node: Node) -> str:
@@ -126,6 +147,8 @@ def _warning(node: Node) -> str:
     named = isinstance(target, Field) and target.name == "error"
     if named and isinstance(value, Literal) and value.text in ("true", "false"):
         return "`error` is the class of the error. For spans that failed write is:error, for the others -is:error."
+    if isinstance(target, Field) and target.values and value is not None:
+        return _unlisted(target, value)
     return ""
 
 

@@ -3,7 +3,7 @@
 Not SQL and not the meaning of names: `fields.py` knows those and `sql.py` applies them. `explain` lives in `english.py`.
 
     query   = term {["AND"] term}, with OR, NOT, - and parentheses, then { "|" stage }
-    term    = word | "a phrase" | field:value | field:>value | field>value | has:field | is:flag | kind{query}
+    term    = word | "a phrase" | field:value | field:>value | field>value | field~pattern | has:field | is:flag | kind{query}
     value   = word, glob* | "text" | /regex/ | [low TO high] | (one, another)
     kind    = any | all | none | parent | child | ancestor | descendant
     stage   = stats p95(field), ... by field, ... every 1h | sort -field | limit 20 | compare (query)
@@ -53,6 +53,8 @@ STAGE_EXAMPLES: Final = {"stats": "| stats count(), p95(duration) by model", "so
 STAGES: Final = tuple(STAGE_EXAMPLES)
 """What may stand behind a bar. Also in the grammar."""
 
+_PATTERNS: Final = {"~": "=", "!~": "!="}
+"""Operators that take what is behind them for a pattern, and what they are with one."""
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _CLOSED: Final = re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)
@@ -120,6 +122,8 @@ class _Builder(Transformer[Token, Any]):
         name, value, at = str(parts[0]), parts[-1], _column(parts[0])
         operator = next((str(part) for part in parts[1:-1] if isinstance(part, Token) and part.type == "COMPARE"), "=")
         operator = "=" if operator == "==" else operator
+        if operator in _PATTERNS:
+            operator, value = _PATTERNS[operator], _as_pattern(value)
         if name in ("has", "is") and operator == "=" and isinstance(value, Literal):
             if name == "is":
                 return Is(value.text, value.at)
@@ -169,9 +173,22 @@ def _aggregate(token: Token) -> Aggregate:
     return Aggregate(function.lower(), field, f"{function.lower()}({field})", at, field_at)
 
 
+def _as_pattern(value: Any) -> Any:
+    """What stands behind `~`, as a regular expression: `/this/`, "this", this, or a list of them."""
+    if isinstance(value, Listing):
+        return Listing(tuple(_as_pattern(item) for item in value.items), value.at)
+    if isinstance(value, Range):
+        raise QueryError("a range is no pattern", column=value.at, hint="behind ~ stands a regular expression: name~/^chat/")
+    return value if isinstance(value, Regex) else Regex(_checked(value.text, value.at), value.at)
+
+
 def _pattern(text: str, at: int) -> str:
-    """The pattern between the slashes. Whether it is one, RE2 in the store decides: no other syntax is the same."""
-    pattern = text[1:-1].replace("\\/", "/")
+    """The pattern between the slashes."""
+    return _checked(text[1:-1].replace("\\/", "/"), at)
+
+
+def _checked(pattern: str, at: int) -> str:
+    """A pattern that is not too long. Whether it is one, RE2 in the store decides: no other syntax is the same."""
     if len(pattern) > REGEX_CHARACTERS_MAX:
         raise QueryError(f"a regular expression has at most {REGEX_CHARACTERS_MAX} characters, this one has {len(pattern)}",
                          column=at)
@@ -265,17 +282,21 @@ def _unexpected(query: str, error: UnexpectedInput) -> QueryError:
     expected = next((names for kind in ("accepts", "allowed", "expected") if (names := getattr(error, kind, None))), ())
     found = f"`{rest.split()[0][:30]}`" if rest.strip() else "the end of the query"
     return QueryError(f"the query cannot be read at column {at + 1}: {found} does not fit there", column=at,
-                      hint=_remedy(rest, set(expected)))
+                      hint=_remedy(query[:at], rest, set(expected)))
 
 
-def _remedy(rest: str, expected: set[str]) -> str:
+def _remedy(before: str, rest: str, expected: set[str]) -> str:
     """What to do where the query cannot go on with `rest`: what is left open or closed too often, else what could stand there."""
     for name, sign in (("RBRACE", "}"), ("RPAR", ")")):
         if name in expected and not rest.strip():
             return f"close it with {sign}"
     if "_TO" in expected:
         return "a range is [1 TO 5], a list is (this, that)"
-    if rest[:1] in (")", "}"):
+    if rest[:1] in (")", ",") and "LIST_WORD" in expected:
+        return "a list has a value before that: (this, that)"
+    opened = {")": "(", "}": "{"}.get(rest[:1])
+    said = _CLOSED.sub("", before)
+    if opened and said.count(opened) <= said.count(rest[0]):
         return f"nothing is open that {rest[0]} closes: leave it out, or put it in quotes"
     wanted = sorted({_WANTED[name] for name in expected if name in _WANTED})
     quotes = "put text with special characters in quotes" if rest.strip() else ""

@@ -117,7 +117,7 @@ def values(query: str, field: str) -> list[str]:
 
 def _positive(query: str, field: str) -> list[str]:
     found = [term.removeprefix(f"{field}:") for term in terms(_stages(query)[0]) if term.startswith(f"{field}:")]
-    return [value for value in found if value and value[0] not in "<>=![/*"]
+    return [value for value in found if value and value[0] not in "<>=!~[/*"]
 
 
 def including(query: str, field: str, value: str) -> str:

@@ -33,6 +33,7 @@ FORMS: Final[tuple[tuple[str, str], ...]] = (
     ("model:gpt2", "a field is exactly this; = does the same"),
     ("model:*instruct*", "* is any text, ? one character"),
     ("name:/^chat .*7B/", "a regular expression (RE2), found anywhere in the text"),
+    ("name~completion", "the same; !~ finds the spans whose name does not match"),
     ("ttft:>500ms", "above; also >= < <="),
     ("perplexity:[10 TO 50]", "from 10 to 50, both included; * leaves an end open"),
     ('model:(gpt2, "tiny llama")', "one of several"),
