@@ -164,6 +164,15 @@ def test_every_cell_leads_to_what_it_counts(client: FlaskClient, plot: str) -> N
         assert cell.count == len(found_by(client, cell.url)), cell.url
 
 
+@pytest.mark.parametrize("query", ["-has:perplexity", "is:generation -has:perplexity"])
+@pytest.mark.parametrize("table", ["", "&table=1"])
+def test_a_measure_that_no_match_has_is_said_to_be_absent(client: FlaskClient, query: str, table: str) -> None:
+    """Rows and rail are there all the same; in the place of the picture stands why there is none."""
+    page = get(client, f"/search?plot=perplexity&q={query}{table}")
+    assert "No match has this measure." in page.text
+    assert len(page.named("pick")) == min(50, len(found_by(client, f"/search?q={query}"))) > 0
+
+
 def test_a_picture_has_a_table(client: FlaskClient) -> None:
     """The table of a picture has one line a bar or cell, with the same counts and links; the twin has the numbers."""
     for plot in ("count", "perplexity"):

@@ -194,8 +194,9 @@ def _map(state: State, found: dict[str, Any], span: Window, start_ns: int, step_
     # An edge lies between two rows; every third is enough to read by.
     levels = tuple(charts.Tick(100 * (rows - 1 - index) / rows, written(edge, found["unit"])) for index, edge in enumerate(edges)
                    if index % 3 == 0)
-    least = sorted({min(most, _from_shade(level, most)) for level in range(0, SHADES, 2)})
-    legend = tuple((shade(count, most), count) for count in least if count)
+    # Where no match has the measure there are no cells, and nothing to say of their shades.
+    least = sorted({min(most, _from_shade(level, most)) for level in range(0, SHADES, 2)}) if most else []
+    legend = tuple((shade(count, most), count) for count in least)
     return Map(len(found["counts"]), rows, tuple(cells), levels, ticks, legend, sum(cell.count for cell in cells), found["missing"],
                tuple(value(edge, found["unit"]) for edge in edges),
                tuple(exact(_within(span, start_ns + place * step_ns)) for place in range(len(found["counts"]) + 1)),
