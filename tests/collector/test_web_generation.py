@@ -260,6 +260,24 @@ def test_the_map_is_a_table_too(client: FlaskClient) -> None:
     assert (world.LAYERS, world.HEADS) == (len(heads.rows), len(heads.head))
 
 
+def test_a_range_of_one_token_is_one_token(client: FlaskClient) -> None:
+    """It has no end to name."""
+    text = get(client, f"{CHAT}?range=4-4").text
+
+    assert "token 4" in text
+    assert "tokens 4 to 4" not in text
+
+
+def test_the_table_of_the_map_names_tokens_however_the_text_is_read(client: FlaskClient) -> None:
+    """Its rows are tokens: read by sentences, each still has its own words."""
+    rows = [_page(client, {"view": "layers", "unit": unit}).table for unit in ("token", "sentence")]
+    assert rows[0] is not None
+    assert rows[1] is not None
+    labels = [label for label, _ in rows[1].rows]
+    assert labels == [label for label, _ in rows[0].rows]
+    assert labels[0] == f"0 {world.PIECES[0]}"
+
+
 def test_badges_say_what_is_missing(client: FlaskClient) -> None:
     """Sampled layers, recorded choices, means only, a prompt without surprisal: each is said on the page."""
     every, batch = get(client, EVERY).text, get(client, gen(world.BATCH)).text

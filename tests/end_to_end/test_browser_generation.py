@@ -125,6 +125,25 @@ def test_layer_by_head_of_the_token_at_the_cursor(page: Page) -> None:
     assert float(said.locator("em").inner_text().split()[0]) == pytest.approx(every[1][1], rel=6e-3)
 
 
+def test_the_matrix_has_cells_before_a_token_is_chosen(page: Page) -> None:
+    """Opened without a token it is that of the first one, where the cursor then stands."""
+    _open(page, f"{GENERATION}?heads=matrix")
+    _has_canvas(page, world.HEADS, world.LAYERS)
+    expect(page.locator(".t.at")).to_have_text("The")
+    expect(page).to_have_url(re.compile("tok=0"))
+
+
+def test_a_token_pinned_in_a_sentence_is_told_from_it(page: Page) -> None:
+    """Read by sentences, the panel of a token has the token's text as its own, and says which sentence it stands in."""
+    _open(page, f"{GENERATION}?unit=sentence&tok=1")
+    panel = page.locator("[data-panel]")
+    said = panel.locator("dl.facts div")
+    expect(said.filter(has_text=re.compile("^Text"))).to_contain_text(world.PIECES[1])
+    sentence = page.locator(".t.at").inner_text()
+    expect(said.filter(has_text="In the sentence").locator("dd")).to_have_text(sentence)
+    expect(panel.locator(".chip")).to_have_count(0)
+
+
 def test_a_pinned_token_shows_all_that_is_known(page: Page) -> None:
     """Enter pins: probability, bits, the choices there were, where each layer looked, and a profile over layers; again lets go."""
     _open(page, EVERY)

@@ -205,7 +205,7 @@ def _signals(found: Mapping[str, Any], choice: Choice, extra: tuple[tokens.Signa
 def _lanes(
     numbers: windowed.Numbers, choice: Choice, signals: Sequence[tokens.Signal], link: Linker
 ) -> tuple[Lanes, dict[int, str]]:
-    """The lanes of one window, and the words of its tokens as printed."""
+    """The lanes of one window, and for the table of the map, a row a token however the text is read, its tokens' words."""
     count, size = numbers.count, windowed.WINDOWS[choice.view]
     start = choice.start if choice.start_asked else max(choice.token, 0) // size * size
     stop = min(count, start + size)
@@ -222,6 +222,9 @@ def _lanes(
         previous_url=link(start=max(0, start - size), tok="") if start else "",
         next_url=link(start=stop, tok="") if stop < count else "",
     )
+    if choice.view == "layers" and choice.unit != "token":
+        single = replace(choice, unit="token")
+        drawn, _, _ = windowed.drawn(numbers, single, windowed.units(numbers, single, start, stop), signals)
     return shown, {token.index: "".join(piece.text for piece in token.parts) for token in drawn}
 
 

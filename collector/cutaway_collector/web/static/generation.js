@@ -85,7 +85,7 @@ class TokenView extends HTMLElement {
     else if (config.token >= 0) {
       await this.go(config.token, config.layer >= 0 ? config.layer : null);
       this.lane.show();
-    }
+    } else if (this.grid?.heads) await this.go(this.start); // the matrix is of the token at the cursor: without one it has no cells
     if (config.token >= 0 && !this.panel.used) this.pin(config.token);
     if (config.first >= 0 && this.rangeOf[0] < 0) this.select(config.first, config.last);
     this.dataset.ready = "";
@@ -243,7 +243,7 @@ class TokenView extends HTMLElement {
     if (again) return this.panel.close();
     const { names, dataset } = this.grid ?? { names: [], dataset: { label: "", unit: "", kind: "" } };
     this.panel.open(token, {
-      names, label: dataset.label, unit: dataset.unit, kind: dataset.kind, close: () => this.pin(token),
+      names, label: dataset.label, scale: dataset.unit, kind: dataset.kind, unit: this.config.unit, close: () => this.pin(token),
       text: (other) => (other >= this.start && other < this.stop ? this.lane.text(other) : ""), go: (other) => this.go(other).then(() => this.lane.show()),
     });
     return undefined;
@@ -279,7 +279,7 @@ class TokenView extends HTMLElement {
     const found = known ? statistics(await this.numbers.series(signal), first, last) : statistics([], 0, -1);
     const nats = signals.some(([key]) => key === "surprisal") ? statistics(await this.numbers.series("surprisal"), first, last) : null;
     if (this.rangeOf[0] !== first || this.rangeOf[1] !== last) return;
-    const parts = [element("b", first === last ? `token ${first}` : `tokens ${first} to ${last}`), element("span", `${last - first + 1} tokens, ${label.toLowerCase()}`, "muted")];
+    const parts = [element("b", first === last ? `token ${first}` : `tokens ${first} to ${last}`), element("span", `${last > first ? `${last - first + 1} tokens, ` : ""}${label.toLowerCase()}`, "muted")];
     parts.push(said("mean", spell(found.mean, unit)), said("max", `${spell(found.max, unit)} at #${found.at}`), said("sum", spell(found.sum, unit)));
     if (nats) parts.push(said("perplexity", digits(Math.exp(nats.mean))));
     this.rangeLine.replaceChildren(...spaced(parts));

@@ -125,7 +125,7 @@ export class Panel {
     this.box.replaceChildren(element("h2", "No token pinned"), element("p", "Enter, or a click, pins the token at the cursor: all that was recorded of it then stands here.", "muted"));
   }
 
-  /** ways: {names, unit, label, kind of the map, text(token), go(token), close()}. */
+  /** ways: {names, scale (unit of the values), label, kind of the map, unit that the text is read by, text(token), go(token), close()}. */
   async open(token, ways) {
     this.token = token;
     this.used = true;
@@ -145,8 +145,10 @@ export class Panel {
     const text = found.tokens?.[0];
     const list = element("dl", "", "facts");
     if (text !== undefined) {
-      out.push(element("p", ways.text(token), "chip"));
+      const shown = ways.text(token);
+      if (ways.unit === "token" && shown) out.push(element("p", shown, "chip"));
       row(list, "Text", escaped(text));
+      if (ways.unit !== "token" && shown) row(list, `In the ${ways.unit}`, shown);
       row(list, "Bytes", text === "" ? "none of its own: it is part of a character, or a mark" : bytes(text));
     }
     if (found.token_ids.length) row(list, "Id", String(found.token_ids[0]));
@@ -163,7 +165,7 @@ export class Panel {
     if (found.alternatives?.length) out.push(alternatives(found.alternatives[0], found.token_ids[0]));
     else out.push(element("p", "The other choices at this place were not recorded: cutaway.configure(alternatives=5) keeps the five most likely.", "muted"));
     const layers = (ways.kind === "entropy" ? found.attention_entropy : found.attention?.[ways.kind])?.[0];
-    if (layers?.length) out.push(profile(layers, ways.names, ways.label, ways.unit));
+    if (layers?.length) out.push(profile(layers, ways.names, ways.label, ways.scale));
     if (found.sources?.positions?.length) out.push(sources(found.sources, found.input_tokens, ways.names, ways.text, ways.go));
     return out;
   }
