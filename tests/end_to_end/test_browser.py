@@ -28,6 +28,7 @@ BADGED = 107
 PAGES = [
     "/search",
     TRACE,
+    f"{TRACE}?f=is:error",
     f"{TRACE}?f=is:error&show=with&zoom=20-60&q=service:concierge",
     GENERATION,
     f"{GENERATION}?view=numbers&signal=margin",

@@ -160,7 +160,7 @@ class TraceRows extends HTMLElement {
     const x = STEP * level - 7;
     if (level) guides.append(shape("path", { d: `M${x} 0V${tree.lasts[place] ? ROW / 2 : ROW}M${x} ${ROW / 2}h7` }));
     const link = make("a", { className: "cover", tabIndex: -1, href: address({ span: tree.ids[row] }).href });
-    if (state === "matched") link.append(make("span", { className: "hit", title: "matches the filter" }, "▸"));
+    if (state === "matched") link.append(make("span", { className: "hit", title: "matches the filter" }, "●"));
     link.append(make("bdi", {}, tree.nameOf(row) || "(no name)"));
     const label = make("div", { className: "label", role: "gridcell" }, guides, link);
     if (group) {
