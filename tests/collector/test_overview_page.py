@@ -94,6 +94,13 @@ def test_a_model_with_few_spans_is_said_to_have_few(changed: dict[str, Any], cli
     assert "fewer than 30 say nothing" in get(client, "/?from=-6h&changes=now").text
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"), [("-6h", "since yesterday"), ("-24h", "since yesterday"), ("-7d", "since the time before")])
+def test_the_heading_says_what_is_compared_with(client: FlaskClient, asked: str, said: str) -> None:
+    """A day at most has a yesterday; a week is compared with the week before, and is not called otherwise."""
+    assert f"What changed {said} against" in " ".join(get(client, f"/overview/changes?from={asked}").text.split())
+
+
 def test_the_page_does_not_wait_for_what_changed(client: FlaskClient) -> None:
     """It comes with a part that is fetched later and a link to the page that waits; once they are known, it has them at once."""
     site = world.site_of(client)

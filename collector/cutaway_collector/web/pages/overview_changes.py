@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cutaway_collector.comparison.changes import Changes, before, changes
+from cutaway_collector.comparison.changes import DAY_NS, Changes, before, changes
 from cutaway_collector.comparison.metrics import Metric
 from cutaway_collector.drift.rule import VALUES_MIN
 from cutaway_collector.errors import StoreError
@@ -45,12 +45,13 @@ class ChangeView:
 
 @dataclass(frozen=True, slots=True)
 class ChangesPart:
-    """The part as it is known now. since: the time compared with. not_reached: models that were not compared.
+    """The part as it is known now. title: what it is compared with, in words; since: that time; not_reached: models left out.
 
     later_url: the fragment that goes on comparing, "" when nothing is left or the last try came no further; now_url: the page that
     waits for it, for those without script.
     """
 
+    title: str
     since: str
     changes: tuple[ChangeView, ...]
     not_reached: int
@@ -112,7 +113,7 @@ def asked_for(args: Arguments, now_ns: int) -> tuple[str, Window]:
 def part(span: Window, asked: str, models: Sequence[str], found: Sequence[Changes], *, going_on: bool) -> ChangesPart:
     """What is known of the models' changes. going_on: more may be had by asking again."""
     where = "" if asked == DEFAULT_FROM else asked
-    return ChangesPart(_since(span), tuple(_change(one, span) for one in found), max(0, len(models) - len(found)),
+    return ChangesPart(_title(span), _since(span), tuple(_change(one, span) for one in found), max(0, len(models) - len(found)),
                        urls.overview_changes(from_=where) if going_on else "", urls.overview(from_=where, changes="now"))
 
 
@@ -144,11 +145,15 @@ def _computed(site: Site, span: Window, asked: str, models: Sequence[str], recen
     return recent.get(tenant, asked, models, lambda name: changes(site.store, span, name, f"model:{query_edit.quoted(name)}"))
 
 
+def _title(span: Window) -> str:
+    """A day and less are compared with yesterday, more with as much before it."""
+    return f"What changed since {'yesterday' if span.end_ns - span.start_ns <= DAY_NS else 'the time before'}"
+
+
 def _since(span: Window) -> str:
     then = before(span)
     first, last = (f"{figures.day(ns)} {figures.clock(ns)[:5]}" for ns in (then.start_ns, then.end_ns))
     return f"{first} to {last} UTC"
-
 
 
 def _change(one: Changes, span: Window) -> ChangeView:
@@ -158,7 +163,8 @@ def _change(one: Changes, span: Window) -> ChangeView:
     if not one.comparable:
         side = "then" if one.then_n < one.now_n else "now"
         count = min(one.then_n, one.now_n)
-        return ChangeView(one.model, (), f"{figures.count(count)} spans {side}: fewer than {VALUES_MIN} say nothing.", url)
+        said = f"{figures.count(count)} span{'' if count == 1 else 's'} {side}: fewer than {VALUES_MIN} say nothing."
+        return ChangeView(one.model, (), said, url)
     lines = [*map(_metric_line, one.metrics), *((title_of(card.key), "", _card_words(card)) for card in one.cards)]
     traffic = f"{figures.count(one.then_n)} spans then, {figures.count(one.now_n)} now"
     return ChangeView(one.model, tuple(lines), f"{traffic}{'' if lines else ': nothing that matters has changed'}.", url)
