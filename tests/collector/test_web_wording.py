@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 import web_helpers as world
+from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app, figures, times
 from search_helpers import Span
@@ -55,6 +56,16 @@ def test_two_answers_with_nothing_in_common(client: FlaskClient) -> None:
     assert "0 tokens in common" in text
     assert "They part" not in text
     assert "more surprised" not in text
+
+
+def test_sides_of_an_empty_store_have_no_dates(client: FlaskClient) -> None:
+    """Without a range and without a span there is no time to name, least of all 1970."""
+    nobody = TenantStore(world.site_of(client).store, lambda: "nobody")
+    app = create_app(nobody, Settings(data="unused"), now_ns=lambda: world.NOW_NS)
+    text = world.get(app.test_client(), "/compare?a=is:error").text
+
+    assert "which is nothing yet" in text
+    assert "1970-01-01" not in text
 
 
 def test_few_generations_carry_no_claim_about_attention(client: FlaskClient) -> None:

@@ -211,6 +211,8 @@ def _both(first: str, second: str) -> str:
 
 
 def _when(window: Window) -> str:
+    if window.end_ns <= 1:  # no range was asked for, and nothing is stored that would give it ends
+        return "all that is stored, which is nothing yet"
     first, last = ((figures.day(ns), figures.clock(ns)[:5]) for ns in (window.start_ns, window.end_ns))
     return f"{first[0]} {first[1]} to {last[1] if last[0] == first[0] else ' '.join(last)} UTC"
 
