@@ -40,6 +40,7 @@ def run(settings: Settings) -> NoReturn:
         collector = Collector(settings)
     except OSError as error:
         raise CutawayError(f"the collector cannot start: {error}") from None
+    process.set_aside_what_stays()
     try:
         running.write_addresses(settings, asdict(collector.addresses))
         print(json.dumps({"ready": True, **asdict(collector.addresses)}), flush=True)

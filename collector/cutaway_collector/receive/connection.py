@@ -18,11 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import httptools
 
 from cutaway_collector.errors import HeadersTooLarge, MalformedRequest, RequestError, TooSlow
+from cutaway_collector.receive.buffers import unfilled
 from cutaway_collector.receive.chunks import Chunks
 from cutaway_collector.receive.limits import Share, too_large
 from cutaway_collector.receive.replies import status_body, status_headers
@@ -48,6 +49,7 @@ _PEEKED_BYTES: Final = 4096
 _HEAD_END: Final = b"\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
+_T = TypeVar("_T")
 
 
 class Gone(ConnectionError):
@@ -125,24 +127,35 @@ class Connection:
             raise too_large(bytes_max, "on the wire")
         if self.asks_first:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        parts: list[bytes] = []
-        size, deadline_s = 0, time.monotonic() + BODY_SECONDS_MAX
+        deadline_s = time.monotonic() + BODY_SECONDS_MAX
         try:
-            while self._left != 0:
-                wanted = max(PIECE_BYTES, size)
-                if self._left is not None:  # set aside before it comes, less what a read that came back early left of that
-                    wanted = min(self._left, wanted)
-                    share.take(max(0, wanted - (share.held - size)))
-                part = self._more(wanted, deadline_s)
-                if self._chunks is not None:
-                    share.take(len(part))
-                size += len(part)
-                if size > bytes_max:
-                    raise too_large(bytes_max, "on the wire")
-                parts.append(part)
+            if self._left is None:
+                return self._in_chunks(bytes_max, share, deadline_s)
+            return self._counted(self._left, share, deadline_s)
         except TimeoutError:
             raise TooSlow(f"a body must arrive within {BODY_SECONDS_MAX:.0f} s: send smaller batches") from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _counted(self, size: int, share: Share, deadline_s: float) -> bytes:
+        """A body of so many bytes, received where it stays: joining pieces would be one more copy of all that comes."""
+        body, room = unfilled(size)
+        at = 0
+        while at < size:
+            # Set aside before it comes, less what a read that came back early left of that.
+            wanted = min(size - at, max(PIECE_BYTES, at))
+            share.take(max(0, wanted - (share.held - at)))
+            at += self._more(room[at : at + wanted], deadline_s)
+        return body
+
+    def _in_chunks(self, bytes_max: int, share: Share, deadline_s: float) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while self._left != 0:
+            parts.append(self._chunk(deadline_s))
+            share.take(len(parts[-1]))
+            size += len(parts[-1])
+            if size > bytes_max:
+                raise too_large(bytes_max, "on the wire")
+        return b"".join(parts)
 
     # --- one request ------------------------------------------------------------------------------------------------------
 
@@ -263,41 +276,54 @@ class Connection:
         else:
             self._held = self._held[count:]
 
-    def _more(self, wanted: int, deadline_s: float) -> bytes:
-        """The next piece of the body, of so many bytes where they are counted. Raises MalformedRequest, Gone, TimeoutError."""
-        if self._chunks is not None:
-            seen, self._held = self._held or self._receive(PIECE_BYTES, 0, deadline_s), b""
-            part = self._chunks.decode(seen) if seen else b""
-            if self._chunks.ended:
-                self._left = 0
-                self._keep_alive = self._keep_alive and not self._chunks.followed  # whoever sent it will notice the end
-        elif self._held:
-            assert self._left is not None
-            seen = part = self._held[: min(wanted, self._left)]
-            self._held = self._held[len(part) :]
-            self._left -= len(part)
+    def _more(self, room: memoryview, deadline_s: float) -> int:
+        """Receives more of a body whose bytes are counted, as many as there is room for; how many came before something was in the
+        way. Raises MalformedRequest, Gone, TimeoutError.
+        """
+        assert self._left is not None
+        if self._held:
+            count = min(len(room), len(self._held))
+            room[:count] = self._held[:count]
+            self._held = self._held[count:]
         else:
-            assert self._left is not None
             flags = socket.MSG_WAITALL if self._tls is None else 0
-            seen = part = self._receive(min(wanted, self._left), flags, deadline_s)
-            self._left -= len(part)
-        if not seen:
-            if self._stopping:
-                raise Gone
-            raise MalformedRequest("the sender went away before the body was complete")
+            count = self._in_time(lambda: self._socket.recv_into(room, 0, flags), deadline_s)
+        self._left -= count
+        return self._unless_gone(count)
+
+    def _chunk(self, deadline_s: float) -> bytes:
+        """What the next bytes of a chunked body say, perhaps nothing yet. Raises MalformedRequest, Gone, TimeoutError."""
+        assert self._chunks is not None
+        seen, self._held = self._held or self._receive(PIECE_BYTES, 0, deadline_s), b""
+        self._unless_gone(len(seen))
+        part = self._chunks.decode(seen)
+        if self._chunks.ended:
+            self._left = 0
+            self._keep_alive = self._keep_alive and not self._chunks.followed  # whoever sent it will notice the end
         return part
 
+    def _unless_gone(self, count: int) -> int:
+        if count:
+            return count
+        if self._stopping:
+            raise Gone
+        raise MalformedRequest("the sender went away before the body was complete")
+
     def _receive(self, count: int, flags: int, deadline_s: float) -> bytes:
+        return self._in_time(lambda: self._socket.recv(count, flags), deadline_s)
+
+    def _in_time(self, receive: Callable[[], _T], deadline_s: float) -> _T:
+        """Raises TimeoutError, Gone."""
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError
         try:
             if self._tls is not None:
                 self._socket.settimeout(left_s)
-                return self._socket.recv(count)
-            # The kernel's own clock: with Python's, a read of many bytes would come back for each packet.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left_s))
-            return self._socket.recv(count, flags)
+            else:
+                # The kernel's own clock: with Python's, a read of many bytes would come back for each packet.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left_s))
+            return receive()
         except (BlockingIOError, TimeoutError):
             raise TimeoutError from None
         except OSError:
@@ -324,7 +350,10 @@ class Connection:
         deadline_s = time.monotonic() + DISCARD_SECONDS_MAX
         try:
             while self._left != 0:
-                self._more(PIECE_BYTES, deadline_s)
+                if self._left is None:
+                    self._chunk(deadline_s)
+                else:
+                    self._more(memoryview(bytearray(min(self._left, PIECE_BYTES))), deadline_s)
         except (TimeoutError, RequestError):
             return False
         return True
