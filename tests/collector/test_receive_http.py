@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import random
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from google.rpc import status_pb2
@@ -78,6 +80,24 @@ def test_chunked_body(receiver: HttpReceiver, submit: Recorder) -> None:
     assert connection.getresponse().status == 200
     connection.close()
     assert submit.payloads == [(body, "protobuf")]
+
+
+def test_a_body_of_many_pieces_arrives_unchanged(submit: Recorder) -> None:
+    """However a long body is cut on its way, submit gets the bytes that were sent; so does the next one on the connection."""
+    dice = random.Random(5)
+    bodies = [dice.randbytes(size) for size in (3_000_001, 256 * 1024, 256 * 1024 + 1, 1)]
+    made = HttpReceiver(submit, "127.0.0.1", 0, body_bytes_max=4_000_000, concurrency_max=8, threads=2)
+    with closing(made), socket.create_connection(made.address, timeout=60) as sender:
+        for body in bodies:
+            sender.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+                           b"Content-Length: %d\r\n\r\n" % len(body))
+            at = 0
+            while at < len(body):
+                size = dice.choice([1, 1000, 70_000, 700_000])
+                sender.sendall(body[at : at + size])
+                at += size
+            assert b" 200 " in sender.recv(10_000).split(b"\r\n")[0]
+    assert submit.payloads == [(body, "protobuf") for body in bodies]
 
 
 def test_partial_success_names_the_rejected(receiver: HttpReceiver, submit: Recorder) -> None:
