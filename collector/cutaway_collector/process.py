@@ -64,8 +64,8 @@ def let_waiting_threads_sleep() -> None:
 def set_aside_what_stays() -> None:
     """What the start has made is not looked at again by Python's search for garbage: two hundred thousand objects, of libraries
     mostly, were a fiftieth of the work of a busy collector. For a process that runs one; what is made later is searched as ever.
+    Without a search before it, which takes 0.15 s of the start and found ten objects.
     """
-    gc.collect()
     gc.freeze()
 
 

@@ -24,6 +24,7 @@ from cutaway_collector.asker import HAS_GONE
 from cutaway_collector.backfill import Backfills
 from cutaway_collector.contracts import Store
 from cutaway_collector.errors import RequestError
+from cutaway_collector.search.language import QUERY_CHARACTERS_MAX
 from cutaway_collector.search.saved import SavedSearches
 from cutaway_collector.search.tenants import TenantStore
 from cutaway_collector.settings import Settings
@@ -101,7 +102,7 @@ def create_app(
     files = StaticFiles(Path(app.static_folder or ""))
     app.view_functions[ENDPOINT] = files.send
     app.jinja_env.globals["plugins"] = site.plugins
-    app.jinja_env.globals.update(static=files.address, module=files.module, urls=urls,
+    app.jinja_env.globals.update(static=files.address, module=files.module, urls=urls, query_characters_max=QUERY_CHARACTERS_MAX,
                                  navigation=lambda: [entry for entry in NAVIGATION if visitors.opens(entry.path)])
     _guard(app, settings, files)
     tokens = form_tokens.FormTokens(gate.sessions if gate else None,

@@ -142,13 +142,12 @@ def only(query: str, field: str, value: str) -> str:
 
 def lacking(query: str, field: str) -> str:
     """Nothing but what lacks the field, whatever else the query said of its values."""
-    return adding(_choosing(_without_choice(query, field), field, []), f"-has:{field}")
+    return adding(unchosen(query, field), f"-has:{field}")
 
 
 def unchosen(query: str, field: str) -> str:
     """Without what the query's own terms say of the field's values and whether it is there; as it stands where they say nothing."""
-    freed = _without_choice(query, field)
-    return _choosing(freed, field, []) if values(freed, field) else freed
+    return _choosing(_without_choice(query, field), field, [])
 
 
 def _without_choice(query: str, field: str) -> str:

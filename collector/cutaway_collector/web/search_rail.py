@@ -152,9 +152,9 @@ def _value(state: State, field: str, value: str, count: int, most: int) -> Facet
 def _missing(state: State, field: str, count: int, most: int) -> FacetValue:
     there, lacking = f"has:{field}", f"-has:{field}"
     # No span has one of the values and none: the absence takes the place of a choice among them.
-    let_in = query_edit.lacking if query_edit.values(state.q, field) else lambda query, _: query_edit.toggled(query, lacking)
+    let_in = query_edit.lacking(state.q, field) if query_edit.values(state.q, field) else query_edit.toggled(state.q, lacking)
     return FacetValue(
         "", count, 100 * count / most, query_edit.has(state.q, lacking), query_edit.has(state.q, there),
-        state.url(q=let_in(state.q, field)), state.url(q=query_edit.toggled(state.q, there)),
+        state.url(q=let_in), state.url(q=query_edit.toggled(state.q, there)),
         state.url(q=query_edit.lacking(state.q, field)),
     )

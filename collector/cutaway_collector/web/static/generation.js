@@ -67,7 +67,7 @@ class TokenView extends HTMLElement {
     for (const shown of this.querySelectorAll("[data-scripted]")) shown.hidden = false;
     this.panel.close();
     this.select(-1, -1);
-    for (const plain of this.querySelectorAll("[data-plain]")) plain.hidden = true;
+    for (const unscripted of this.querySelectorAll("[data-plain]")) unscripted.hidden = true;
   }
 
   async begin() {
