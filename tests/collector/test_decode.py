@@ -191,6 +191,27 @@ def test_doubles_read_back_as_themselves(values: list[float]) -> None:
     assert [text.decode() for text in spelled] == [f"{spell_double(value)}," for value in values]
 
 
+@pytest.mark.parametrize("size", [0, 1, 117, 118, 119, 125, 126, 127, 128, 129, 16_370, 16_380, 16_383, 16_384, 16_390, 2**21])
+def test_texts_of_any_length_are_read_whole(size: int) -> None:
+    """Their lengths, and those of what they stand in, take one byte, two, three or four."""
+    row = one(("t", "x" * size), ("after", "y"), ("list", ["z" * size]))
+    assert dict(row["SpanAttributes"])[b"t"] == b"x" * size
+    assert [key for key, _ in row["SpanAttributes"]] == [b"t", b"after", b"list"]
+
+
+@pytest.mark.parametrize("value", [
+    b"\x0a\x01k\x12\x83\x80\x01" + b"\x0a\x01x", b"\x0a\x01k\x12\x05\x0a\x82\x80\x01x", b"\x0a\x01k\x12\x83" + b"\x0a\x01x",
+    b"\x0a\x01k\x12\x80", b"\x0a\x01k\x12\x02\x0a\x80", b"\x0a\x01k\x12\x80\x80\x0a\xfd\x7f" + b"x" * 16_381,
+], ids=["value", "text", "two bytes", "end", "end of text", "third byte taken for a tag"])
+def test_a_length_that_is_too_long_is_refused(value: bytes) -> None:
+    """In an attribute, by however many bytes, where the library refuses it too."""
+    payload = field(1, field(2, field(2, a_span().SerializeToString() + field(9, value))))
+    with pytest.raises(DecodeError):
+        ExportTraceServiceRequest.FromString(payload)
+    with pytest.raises(MalformedRequest):
+        protobuf(payload)
+
+
 def test_repeated_keys_are_all_kept_and_the_first_is_lifted() -> None:
     """Nothing a sender said is lost, and the lifted column agrees with what a look-up in the map finds first."""
     row = one(("gen_ai.request.model", "first"), ("", "empty key"), ("gen_ai.request.model", "second"))

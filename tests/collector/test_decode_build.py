@@ -115,6 +115,20 @@ def test_the_layout_of_an_array_does_not_decide() -> None:
     assert dict(row["SpanNumbers"]) == {b"v": [*VECTOR[:3], 0.25, *VECTOR[3:]]}
 
 
+def test_arrays_of_spans_that_are_turned_away_go_with_them() -> None:
+    """Their neighbours keep their own numbers, whatever stands between: short arrays, odd ones, spans without any."""
+    vectors = [[float(number) + place / 8 for number in range(16 + place)] for place in range(6)]
+    spans = [a_span(span_id=b"" if place in (0, 3) else bytes([place] * 8),
+                    attributes=[key_value("short", [0.5]), key_value("v", vector), key_value("odd", [*vector, float("inf")])])
+             for place, vector in enumerate(vectors)]
+    spans[2].attributes[1].value.array_value.values.insert(1, AnyValue.FromString(b"\x21" + struct.pack("<d", 9.5) + b"\x78\x01"))
+    vectors[2].insert(1, 9.5)
+    built = decode.build([checked(request(*spans[:3])), checked(request(a_span())), checked(request(*spans[3:]))], LIMITS)
+
+    assert [dict(row["SpanNumbers"]).get(b"v") for row in rows(built.spans)] == [
+        vectors[1], vectors[2], None, vectors[4], vectors[5]]
+
+
 def test_resources_events_and_links_keep_their_arrays_as_text() -> None:
     """Only the attributes of spans have a column for numbers."""
     span = a_span()

@@ -28,7 +28,7 @@ def build(requests: Sequence[Checked], limits: Limits) -> Rows:
     spans = np.array([request.spans for request in requests], np.int64)
     ends = np.cumsum(spans)
     payload = requests[0].wire if len(requests) == 1 else b"".join([request.wire for request in requests])
-    counts = np.sum([request.counts or [0] * (t.NUMBERS + 1) for request in requests], axis=0).tolist()
+    counts = np.sum([request.counts or [0] * t.TABLES for request in requests], axis=0).tolist()
     tables = walk.fill(payload, counts, limits)
     data = walk.bytes_of(payload)
     kept = keep(tables)

@@ -47,7 +47,7 @@ def check(payload: bytes, encoding: Encoding, *, received_ns: int, tenant: str, 
 
 def _spans(payload: bytes, received_ns: int, tenant: str, limits: Limits) -> Checked:
     wire, work = walk.count(payload, limits)
-    counts = tuple(work[: t.NUMBERS + 1].tolist())
+    counts = tuple(work[: t.TABLES].tolist())
     amplification.at_most(max(counts[t.RESOURCES], counts[t.SCOPES]), amplification.GROUPS_MAX, "resources or scopes")
     row_bytes = int(work[t.ROW_BYTES])
     if row_bytes > limits.working_bytes_max:

@@ -5,17 +5,14 @@ Not token series, which have a table of their own, and not short arrays, which b
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from cutaway_collector.blocks import Lists, NumberMaps
 from cutaway_collector.decode import tables as t
 from cutaway_collector.decode.strings import check_column, gather
-from cutaway_collector.decode.wire import entry, raw, word
-
-_BYTES_A_DOUBLE: Final = 11
-"""On the wire: a tag and a length of the element, a tag and eight bytes of the value."""
+from cutaway_collector.decode.wire import entry
 
 
 @entry
@@ -45,28 +42,13 @@ def split(first: Any, count: Any, table: Any, hidden_from: int) -> tuple[Any, An
     return rows[:at], ends, arrays[:array_at], array_ends
 
 
-@entry
-def _values(data: Any, table: Any, rows: Any, ends: Any, numbers: Any) -> Any:
-    out = np.empty(ends[-1], np.uint64)
-    text = raw(data)
-    for index in range(rows.size):
-        row = rows[index]
-        if table[row, t.A_FLAT] < 0:
-            first = table[row, t.A_NUMBER]
-            for step in range(ends[index + 1] - ends[index]):
-                out[ends[index] + step] = np.uint64(numbers[first + step])
-            continue
-        at = table[row, t.A_VALUE] + 3
-        for to in range(ends[index], ends[index + 1]):
-            out[to] = word(text, at)
-            at += _BYTES_A_DOUBLE
-    return out
-
-
-def number_maps(data: Any, table: Any, rows: Any, ends: Any, numbers: Any) -> NumberMaps:
-    """The arrays at those rows of the span-attribute table, as `split` gives them. numbers: see tables.Tables."""
+def number_maps(data: Any, table: Any, rows: Any, ends: Any, values: Any) -> NumberMaps:
+    """The arrays at those rows of the span-attribute table, as `split` gives them. values: see tables.Tables."""
+    counts = table[rows, t.A_FLAT]
     value_ends = np.zeros(rows.size + 1, np.int64)
-    np.cumsum(np.abs(table[rows, t.A_FLAT]), out=value_ends[1:])
+    np.cumsum(counts, out=value_ends[1:])
     check_column(int(value_ends[-1]) * 8)
-    values = _values(data, table, rows, value_ends, numbers).view(np.float64)
-    return NumberMaps(ends, gather(data, table[rows, t.A_KEY], table[rows, t.A_KEY_N]), Lists(value_ends, values))
+    if value_ends[-1] < values.size:  # some are of spans that were turned away
+        values = values[np.repeat(table[rows, t.A_NUMBER] - value_ends[:-1], counts) + np.arange(value_ends[-1])]
+    keys = gather(data, table[rows, t.A_KEY], table[rows, t.A_KEY_N])
+    return NumberMaps(ends, keys, Lists(value_ends, values.view(np.float64)))

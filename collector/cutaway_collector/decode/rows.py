@@ -119,7 +119,8 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
     positions = np.full(table.shape[0], -1, np.int64)
     positions[rows] = np.arange(rows.size)
     lifted = lift.lifted(data, table, kept.found, kept.marks, kept.present, positions, values)
-    return Maps(ends, keys, values), doubles.number_maps(data, table, arrays, array_ends, tables.numbers), lifted
+    stay = tables.values[: int(tables.counts[t.VALUES])]
+    return Maps(ends, keys, values), doubles.number_maps(data, table, arrays, array_ends, stay), lifted
 
 
 def keep(tables: Tables) -> Kept:

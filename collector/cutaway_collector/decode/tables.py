@@ -47,12 +47,11 @@ A_KIND: Final = 2
 A_VALUE: Final = 3
 A_VALUE_N: Final = 4
 A_NUMBER: Final = 5
-"""Index in `numbers` of the first double in the value."""
+"""Index of the first double in the value: in `values` of DOUBLES, else in `numbers`."""
 A_NAME: Final = 6
 """Index in names.NAMES, or -1."""
 A_FLAT: Final = 7
-"""How many doubles an ARRAY holds that has nothing else in it and all of them finite, else 0. Of DOUBLES: the same; below 0
-when they do not lie as every encoder writes them, and are among `numbers` instead."""
+"""How many doubles an ARRAY or DOUBLES holds that has nothing else in it and all of them finite, else 0."""
 A_WIDTH: Final = 8
 
 # Kinds of value, which are the field numbers of AnyValue's oneof.
@@ -110,9 +109,12 @@ RESOURCES: Final = 6
 RESOURCE_ATTRIBUTES: Final = 7
 SCOPES: Final = 8
 NUMBERS: Final = 9
-DEEP: Final = 10
+VALUES: Final = 10
+TABLES: Final = 11
+"""How many tables are counted."""
+DEEP: Final = 11
 """Not a count: set when a value nests deeper than the limit, cleared by whoever asks."""
-COUNTS: Final = 11
+COUNTS: Final = 12
 
 # Why a span is turned away alone.
 NO_FAULT: Final = 0
@@ -154,8 +156,8 @@ class Tables(NamedTuple):
     """Every table as a view of the arena `work`.
 
     Each holds one spare row at its end, which takes what overflows: writing needs no branch and never leaves the table.
-    numbers: int64 [n], the bits of every double that will be spelled as text. counts: rows wanted, which may exceed what the tables
-    hold: a walk over tables of no rows counts. stack: int64 [levels * 4].
+    numbers: int64 [n], the bits of every double that will be spelled as text; values: the same, of those that stay numbers.
+    counts: rows wanted, which may exceed what the tables hold: a walk over tables of no rows counts. stack: int64 [levels * 4].
     """
 
     spans: Any
@@ -168,12 +170,13 @@ class Tables(NamedTuple):
     resource_attributes: Any
     scopes: Any
     numbers: Any
+    values: Any
     counts: Any
     stack: Any
     work: Any
 
 
-_WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 1)
+_WIDTHS: Final = (S_WIDTH, A_WIDTH, E_WIDTH, A_WIDTH, L_WIDTH, A_WIDTH, R_WIDTH, A_WIDTH, C_WIDTH, 1, 1)
 
 
 def nbytes(capacities: Sequence[int]) -> int:
@@ -207,6 +210,6 @@ def allocate(capacities: Sequence[int], depth_max: int, names: tuple[Any, Any, A
     views: list[Any] = [
         work[start : start + size].reshape(-1, width) for start, size, width in zip(ends, sizes, _WIDTHS, strict=False)
     ]
-    views[NUMBERS] = views[NUMBERS].ravel()
+    views[NUMBERS:] = [view.ravel() for view in views[NUMBERS:]]
     stack = work[ends[len(sizes)] : ends[len(sizes) + 1]]
     return Tables._make([*views, work[:COUNTS], stack, work])

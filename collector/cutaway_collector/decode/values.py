@@ -38,11 +38,14 @@ from cutaway_collector.decode.tables import (
     SPAN_ATTRIBUTES,
     STACK,
     TEXT,
+    VALUES,
 )
 from cutaway_collector.decode.wire import BYTES, FIXED64, IRREGULAR, VARINT, fault, fixed64, kernel, size, skip, tag, varint, word
 
 EXPONENT: Final = np.uint64(0x7FF0_0000_0000_0000)
 """Of a double: all ones for NaN and the infinities."""
+EXPONENT_LEAST: Final = np.uint64(0x0010_0000_0000_0000)
+"""Added to such an exponent, and to no other, it carries into the sign."""
 
 
 @kernel
@@ -170,58 +173,80 @@ def nested(data: Any, at: int, end: int, kind: int, work: Any, keep: bool) -> An
 
 @kernel
 def _usual(data: Any, at: int, end: int) -> tuple[Any, Any, Any, Any, Any]:
-    """(key, key length, kind, value, length) of the layout nearly every attribute has: key, then text, an integer or a double,
-    one-byte lengths, nothing else.
+    """(key, key length, kind, value, length) of the layout nearly every attribute has: key, then text, an array, an integer or a
+    double, lengths of one byte (of what holds the value, and of a text or an array, two), nothing else.
 
     EMPTY instead of a kind when it is anything else, and `pair` has to look. This shortcut halves the time of the whole walk.
     """
     if end - at < 6 or data[at] != 0x0A or data[at + 1] > 127:
         return 0, 0, EMPTY, 0, 0
     key_length = np.int64(data[at + 1])
-    value = at + 6 + key_length
-    if value > end or data[value - 4] != 0x12 or data[value - 3] > 127 or value - 2 + data[value - 3] != end:
+    here = at + 4 + key_length
+    if here + 2 > end or data[here - 2] != 0x12:
         return 0, 0, EMPTY, 0, 0
-    member = data[value - 2]
-    if member == 0x0A:
-        length = np.int64(data[value - 1])
-        if length <= 125 and value + length == end:
-            return at + 2, key_length, TEXT, value, length
+    inner = np.int64(data[here - 1])
+    if inner > 127:
+        inner = (inner & 0x7F) | np.int64(data[here]) << 7
+        here += 1
+    if inner < 2 or inner > 0x3FFF or here + inner != end:  # above, there is a third byte
+        return 0, 0, EMPTY, 0, 0
+    member = data[here]
+    if member == 0x0A or member == 0x2A:
+        length, value = np.int64(data[here + 1]), here + 2
+        if length > 127 and value < end:
+            length = (length & 0x7F) | np.int64(data[value]) << 7
+            value += 1
+        if length <= 0x3FFF and value + length == end:
+            return at + 2, key_length, TEXT if member == 0x0A else ARRAY, value, length
     elif member == 0x18:
-        bits, after = varint(data, value - 1, end)
+        bits, after = varint(data, here + 1, end)
         if after == end:
             return at + 2, key_length, INT, np.int64(bits), 0
-    elif member == 0x21 and value + 7 == end:
-        return at + 2, key_length, DOUBLE, np.int64(word(data, value - 1)), 0
+    elif member == 0x21 and inner == 9:
+        return at + 2, key_length, DOUBLE, np.int64(word(data, here + 1)), 0
     return 0, 0, EMPTY, 0, 0
-
-
-@kernel
-def _doubles(data: Any, at: int, end: int) -> Any:
-    """Whether an array is nothing but doubles as every encoder writes them: eleven bytes each, of which three are the same."""
-    if (end - at) % 11 != 0:
-        return False
-    while at < end and data[at] == 0x0A and data[at + 1] == 9 and data[at + 2] == 0x21:
-        at += 11
-    return at == end
 
 
 DOUBLES_MIN: Final = 16
 """From so many on an array of doubles stays numbers: a vector to compute with. Shorter ones are read as text, by people."""
+_ELEMENT: Final = 11
+"""Bytes of a double in an array: a tag and a length of the element, a tag and eight bytes of the value."""
+_ELEMENT_HEAD: Final = np.uint64(0x21090A)
+_ELEMENT_HEAD_BITS: Final = np.uint64(0xFFFFFF)
+_NO_RUN: Final = 0
+_ODD_RUN: Final = 1
+_FINITE_RUN: Final = 2
 
 
 @kernel
-def _finite(data: Any, at: int, end: int) -> Any:
-    """Whether every double of such an array is a finite number."""
+def _run(data: Any, at: int, end: int, work: Any) -> Any:
+    """Whether an array is nothing but doubles as every encoder writes them, eleven bytes each of which three are the same, and all
+    of them finite (_FINITE_RUN) or not (_ODD_RUN). Leaves them where the next of VALUES go, for whoever claims that place.
+    """
+    count = (end - at) // _ELEMENT
+    if count == 0 or count * _ELEMENT != end - at or word(data, at) & _ELEMENT_HEAD_BITS != _ELEMENT_HEAD:
+        return _NO_RUN
+    to = work[BASE + VALUES] + work[VALUES]
+    keep = work[VALUES] + count <= work[LAST + VALUES]
+    # Without a branch for each: nearly every array that begins so goes on so. And once over the bytes, which wait for memory.
+    wrong = np.uint64(0)
     infinite = np.uint64(0)
-    for here in range(at + 3, end, 11):
-        infinite |= np.uint64((word(data, here) & EXPONENT) == EXPONENT)
-    return infinite == np.uint64(0)
+    for here in range(at, end, _ELEMENT):
+        bits = word(data, here + 3)
+        wrong |= word(data, here) ^ _ELEMENT_HEAD
+        infinite |= (bits & EXPONENT) + EXPONENT_LEAST
+        if keep:
+            work[to] = np.int64(bits)
+            to += 1
+    if wrong & _ELEMENT_HEAD_BITS != np.uint64(0):
+        return _NO_RUN
+    return _ODD_RUN if infinite >> np.uint64(63) != np.uint64(0) else _FINITE_RUN
 
 
 @kernel
-def _only_doubles(data: Any, at: int, end: int) -> Any:
-    """How many doubles are in an array of any layout that has nothing else in it and all of them finite, else 0."""
-    count = np.int64(0)
+def _claim_only_doubles(data: Any, at: int, end: int, work: Any) -> Any:
+    """Claims the VALUES of an array of any layout that has doubles and nothing else in it, all of them finite: how many, else 0."""
+    first = work[VALUES]
     while at < end:
         field, wire, at = tag(data, at, end)
         if field != 1 or wire != BYTES:
@@ -230,22 +255,49 @@ def _only_doubles(data: Any, at: int, end: int) -> Any:
         length, at = size(data, at, end)
         kind, value, _, _ = any_value(data, at, at + length)
         if kind != DOUBLE or (np.uint64(value) & EXPONENT) == EXPONENT:
+            work[VALUES] = first
             return np.int64(0)
-        count += 1
+        work[claim(work, VALUES, 1)] = value
         at += length
-    return count
+    return work[VALUES] - first
 
 
 @kernel
-def _keep_doubles(data: Any, at: int, end: int, work: Any) -> Any:
-    """Keeps the doubles of such an array; how many they are, or 0 when one is not finite (or there are none)."""
-    count = (end - at) // 11
-    finite = True
-    for here in range(at, end, 11):
-        bits = word(data, here + 3)
-        work[claim(work, NUMBERS, 1)] = np.int64(bits)
-        finite = finite and (bits & EXPONENT) != EXPONENT
-    return count if finite else 0
+def _claim_numbers(data: Any, at: int, end: int, work: Any) -> Any:
+    """Claims the NUMBERS of a run; how many."""
+    for here in range(at, end, _ELEMENT):
+        work[claim(work, NUMBERS, 1)] = np.int64(word(data, here + 3))
+    return (end - at) // _ELEMENT
+
+
+@kernel
+def _array(data: Any, value: int, length: int, work: Any, row: int, own: bool, series: bool) -> Any:
+    """Walks the array of the attribute in that row and claims the doubles in it; the row says of an array that is nothing else how
+    many. own: of a span itself. A fault, or 0.
+    """
+    run = _run(data, value, value + length, work)
+    count: Any = np.int64(0)
+    if run == _NO_RUN:
+        first = work[NUMBERS]
+        inside = nested(data, value, value + length, ARRAY, work, not series)
+        if inside < 0:
+            return inside
+        if own and work[NUMBERS] - first >= DOUBLES_MIN:
+            count = _claim_only_doubles(data, value, value + length, work)
+        if count == 0:
+            return 0
+        work[NUMBERS] = first
+    elif series:
+        return 0
+    elif own and run == _FINITE_RUN and length >= _ELEMENT * DOUBLES_MIN:
+        count = length // _ELEMENT
+        work[VALUES] += count
+    else:
+        count = _claim_numbers(data, value, value + length, work)
+        work[row + A_FLAT] = count if run == _FINITE_RUN else 0
+        return 0
+    work[row + A_KIND], work[row + A_NUMBER], work[row + A_FLAT] = DOUBLES, work[VALUES] - count, count
+    return 0
 
 
 @kernel
@@ -267,20 +319,15 @@ def attribute(data: Any, at: int, end: int, work: Any, slot: int) -> Any:
     work[row + A_NUMBER] = work[NUMBERS]
     work[row + A_NAME] = name
     work[row + A_FLAT] = 0
-    if slot == SPAN_ATTRIBUTES and name >= SERIES_FROM:
+    own = slot == SPAN_ATTRIBUTES
+    series = own and name >= SERIES_FROM
+    if series:
         work[SERIES_SEEN] = 1
     if kind == DOUBLE:
         work[claim(work, NUMBERS, 1)] = value
-    elif kind == ARRAY and _doubles(data, value, value + length):
-        if slot == SPAN_ATTRIBUTES and name < SERIES_FROM and length >= 11 * DOUBLES_MIN and _finite(data, value, value + length):
-            work[row + A_KIND], work[row + A_FLAT] = DOUBLES, length // 11
-        elif slot != SPAN_ATTRIBUTES or name < SERIES_FROM:
-            work[row + A_FLAT] = _keep_doubles(data, value, value + length, work)
     elif kind in (ARRAY, MAP):
-        inside = nested(data, value, value + length, kind, work, slot != SPAN_ATTRIBUTES or name < SERIES_FROM)
+        inside = (_array(data, value, length, work, row, own, series) if kind == ARRAY
+                  else nested(data, value, value + length, kind, work, not series))
         if inside < 0:
             return inside
-        if kind == ARRAY and slot == SPAN_ATTRIBUTES and work[NUMBERS] - work[row + A_NUMBER] >= DOUBLES_MIN:
-            work[row + A_FLAT] = -_only_doubles(data, value, value + length)
-            work[row + A_KIND] = DOUBLES if work[row + A_FLAT] != 0 else ARRAY
     return after

@@ -50,7 +50,7 @@ def fill(payload: bytes, counts: Sequence[int], limits: Limits) -> Tables:
 @cache
 def _empty(depth_max: int) -> Any:
     """The arena of tables without rows: every request is counted in a copy."""
-    return t.allocate([0] * (t.NUMBERS + 1), depth_max, names.PACKED).work
+    return t.allocate([0] * t.TABLES, depth_max, names.PACKED).work
 
 
 def _count(payload: bytes, limits: Limits) -> tuple[Any, int]:
