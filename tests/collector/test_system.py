@@ -88,6 +88,17 @@ def test_the_page_says_what_was_refused_and_why(store: ClickHouseStore) -> None:
     assert "refused" in page.text
 
 
+def test_landmarks_have_names_of_their_own(store: ClickHouseStore) -> None:
+    """A section and the table within it are told apart by whoever jumps from landmark to landmark."""
+    markup = _client(store).get("/system").text
+    headings = dict(re.findall(r'<h2 id="(\w+)">([^<]+)', markup))
+    names = [headings[name].strip() for name in re.findall(r'aria-labelledby="(\w+)"', markup)]
+    names += re.findall(r'role="region" aria-label="([^"]+)"', markup)
+
+    assert len(names) > 4
+    assert len(names) == len(set(names))
+
+
 def test_limits_are_shown_against_what_is_used(store: ClickHouseStore) -> None:
     """A spool that is nearly full is a bar that warns, in words too."""
     details: dict[str, object] = {"queue_bytes": 0, "spool_bytes": 950 * 1024, "dead_letter_bytes": 0, "phase": "serving",

@@ -17,7 +17,7 @@ from cutaway import conventions as c
 from cutaway_collector import decode
 from cutaway_collector.settings import Settings
 from cutaway_collector.web import create_app, token_colours, token_units, tokens
-from cutaway_collector.web.pages import generation, generation_choice
+from cutaway_collector.web.pages import generation, generation_choice, generation_header
 from cutaway_collector.web.token_units import Shown
 from every_signal_helpers import EVERYTHING, STORY, stories
 from web_helpers import gen, get, site_of
@@ -289,6 +289,22 @@ def test_badges_say_what_is_missing(client: FlaskClient) -> None:
     assert "attention truncated" in batch
     assert "exceeds series_bytes_max" in batch
     assert "prompt not measured" in batch
+
+
+def test_a_call_without_tokens_has_no_recorded_ones() -> None:
+    """A recording that held nothing is not called recorded, and why there is nothing is said of a failure and of what is gone."""
+    sequence = {"tokens": 0, "layers": {}}
+
+    def said(outputs: str) -> list[tuple[str, str]]:
+        attributes = {"cutaway.token.status": "recorded", "cutaway.attention.status": "recorded",
+                      "gen_ai.usage.output_tokens": outputs}
+        return [(badge.text, badge.detail) for badge in generation_header.badges(
+            {"attributes": attributes, "named_layers": ()}, sequence)]
+
+    failed, gone = said("0"), said("12")
+    assert ["no tokens", "no attention"] == [text for text, _ in failed] == [text for text, _ in gone]
+    assert "before its first token" in failed[0][1]
+    assert "not stored" in gone[0][1]
 
 
 # --- The address ------------------------------------------------------------------------------------------------------------

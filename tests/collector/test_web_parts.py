@@ -356,3 +356,10 @@ def test_histogram_bars_hold_their_errors() -> None:
 
     assert [True, False, False] == [bar.empty for bar in bars]
     assert all(bar.error_height <= bar.height for bar in bars)
+
+
+def test_bars_of_one_say_so() -> None:
+    """One span is no spans, one error no errors."""
+    said = [bar.label for bar in charts.histogram(0, 10, [1, 2, 1], [0, 2, 1]).bars]
+
+    assert [words.split(" UTC: ")[1] for words in said] == ["1 span", "2 spans, 2 errors", "1 span, 1 error"]

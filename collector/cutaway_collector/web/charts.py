@@ -64,8 +64,8 @@ def histogram(start_ns: int, bucket_ns: int, counts: Sequence[int], errors: Sequ
         start = start_ns + index * bucket_ns
         high = max(3.0, total / top * (HEIGHT - 6)) if total else 0.0
         low = max(2.0, bad / top * (HEIGHT - 6)) if bad else 0.0
-        said = f"{figures.day(start)} {figures.clock(start)[:8]} UTC: {figures.count(total)} spans"
-        said += f", {figures.count(bad)} errors" if bad else ""
+        said = f"{figures.day(start)} {figures.clock(start)[:8]} UTC: {figures.count(total)} {'span' if total == 1 else 'spans'}"
+        said += f", {figures.count(bad)} {'error' if bad == 1 else 'errors'}" if bad else ""
         bars.append(Bar(index * BAR_WIDTH, HEIGHT - high, high, HEIGHT - low, low, start, start + bucket_ns, said, not total,
                         total, bad))
     ticks = time_ticks(start_ns, start_ns + bucket_ns * len(counts))

@@ -22,6 +22,7 @@ from cutaway.conventions import (
     STATUS_REASON,
     STATUS_RECORDED,
     TOKENS_STATUS,
+    USAGE_OUTPUT_TOKENS,
 )
 from cutaway_collector.web import figures
 
@@ -117,7 +118,9 @@ def badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badge
         ("attention", attributes.get(ATTENTION_STATUS)),
         ("steps", attributes.get(DIFFUSION_STATUS)),
     ):
-        if status == STATUS_RECORDED:
+        if status == STATUS_RECORDED and label != "steps" and not sequence["tokens"]:
+            out.append(Badge("quiet", f"no {label}", _why_none(attributes)))
+        elif status == STATUS_RECORDED:
             layers = max(sequence["layers"].values(), default=0)
             shape = f" {layers} layers" if label == "attention" and layers else ""
             out.append(Badge("good", f"{label} recorded{' ·' + shape if shape else ''}", ""))
@@ -126,6 +129,13 @@ def badges(found: Mapping[str, Any], sequence: Mapping[str, Any]) -> tuple[Badge
                 Badge("quiet" if status == STATUS_OFF else "warn", f"{label} {status}", "" if status == STATUS_OFF else reason)
             )
     return (*out, *_missing(sequence, found["named_layers"] if attributes.get(ATTENTION_LAYERS) else ()))
+
+
+def _why_none(attributes: Mapping[str, str]) -> str:
+    """Why a series that was recorded is not there: it is empty, or tokens are kept for a shorter time than spans."""
+    if attributes.get(USAGE_OUTPUT_TOKENS, "0") == "0":
+        return "recording was on, and the call ended before its first token"
+    return "it was recorded, and is not stored: tokens may be kept for a shorter time than spans"
 
 
 def _missing(sequence: Mapping[str, Any], named: Sequence[int]) -> list[Badge]:
