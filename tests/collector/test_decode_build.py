@@ -129,6 +129,19 @@ def test_arrays_of_spans_that_are_turned_away_go_with_them() -> None:
         vectors[1], vectors[2], None, vectors[4], vectors[5]]
 
 
+@pytest.mark.parametrize("arrays", [0, 1, 50])
+def test_rows_do_not_hold_the_tables_they_came_from(arrays: int) -> None:
+    """Numbers that are few take the memory of few: the tables of a batch, which are larger than its rows, go with the walk."""
+    spans = [a_span(attributes=[key_value("v", VECTOR * 10)] if place < arrays else [KeyValue()] * 20) for place in range(50)]
+    values = decode.build([checked(request(*spans))], LIMITS).spans.columns["SpanNumbers"].values.values
+
+    assert values.size == 160 * arrays
+    owner = values
+    while owner.base is not None:
+        owner = owner.base
+    assert owner.nbytes <= 2 * values.nbytes
+
+
 def test_resources_events_and_links_keep_their_arrays_as_text() -> None:
     """Only the attributes of spans have a column for numbers."""
     span = a_span()

@@ -120,6 +120,8 @@ def _span_attributes(data: Any, tables: Tables, numbers: Strings, kept: Kept) ->
     positions[rows] = np.arange(rows.size)
     lifted = lift.lifted(data, table, kept.found, kept.marks, kept.present, positions, values)
     stay = tables.values[: int(tables.counts[t.VALUES])]
+    if 2 * stay.nbytes < tables.work.nbytes:
+        stay = stay.copy()  # a piece of the arena holds all of it for as long as the rows are there
     return Maps(ends, keys, values), doubles.number_maps(data, table, arrays, array_ends, stay), lifted
 
 
