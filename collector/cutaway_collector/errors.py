@@ -22,6 +22,13 @@ class StoreError(CutawayError):
         self.retryable = retryable
 
 
+class QueryTooLarge(StoreError):
+    """A query met one of its own limits: the store is well, the asker has to ask for less."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
 class AskerGone(StoreError):
     """Nobody waits for the answer of a query any more: it was stopped, or never begun."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cutaway_collector.errors import DataDirectoryBusy, StoreError
+from cutaway_collector.errors import DataDirectoryBusy, QueryTooLarge, StoreError
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore, open_store
 from store_helpers import spans_block
@@ -79,9 +79,9 @@ def test_query_limits_stop_a_careless_query(tmp_path: Path) -> None:
     """Rows, seconds: each limit of the settings ends the query with a remedy in the message, and is not worth repeating."""
     store = open_store(Settings(data=str(tmp_path), query_rows_read_max=10_000, query_seconds_max=1))
     try:
-        with pytest.raises(StoreError, match="query_rows_read_max") as rows:
+        with pytest.raises(QueryTooLarge, match="query_rows_read_max") as rows:
             store.query("SELECT count() FROM numbers(1000000) WHERE number % 7 = 3")
-        with pytest.raises(StoreError, match="query_seconds_max") as seconds:
+        with pytest.raises(QueryTooLarge, match="query_seconds_max") as seconds:
             store.query("SELECT sleepEachRow(0.5) FROM numbers(100) SETTINGS max_block_size = 1")
         assert not rows.value.retryable
         assert not seconds.value.retryable

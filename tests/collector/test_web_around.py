@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 import web_helpers as world
 from cutaway_collector import web
 from cutaway_collector.contracts import Result
-from cutaway_collector.errors import StoreError
+from cutaway_collector.errors import QueryTooLarge, StoreError
 from cutaway_collector.search import FIELDS
 from cutaway_collector.settings import Settings
 from cutaway_collector.store import ClickHouseStore
@@ -71,6 +71,24 @@ def test_a_lost_store_is_a_503(path: str) -> None:
     assert 503 == lost.get(path).status_code
     assert "did not answer" in lost.get(path + ".json").json["error"]["message"]
     assert 200 == lost.get("/healthz").status_code
+
+
+class _Careful(_Lost):
+    """A store whose limits stop every query."""
+
+    def query(self, sql: str, parameters: Any = None, **limits: float) -> Result:
+        raise QueryTooLarge("the query read more rows than query_rows_read_max allows: narrow the time range or the filter")
+
+
+def test_a_query_that_meets_a_limit_is_the_askers_to_mend() -> None:
+    """A query stopped by its own limits is a 400 with the limit's name and the remedy: nothing suggests a sick store."""
+    careful = create_app(_Careful(), Settings(data="unused")).test_client()  # type: ignore[arg-type]
+    answer = careful.get(TRACE)
+
+    assert 400 == answer.status_code
+    assert "narrow the time range or the filter" in answer.text
+    assert "did not answer" not in answer.text
+    assert "query_rows_read_max" in careful.get(TRACE + ".json").json["error"]["message"]
 
 
 @pytest.mark.parametrize(("ready", "code"), [(True, 200), (False, 503)])

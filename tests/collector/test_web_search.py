@@ -374,6 +374,11 @@ def test_a_search_that_was_cut_off_says_so_with_a_remedy(store: ClickHouseStore)
     assert 20 == len(page.with_class("cover"))
     assert page.links("/search?count=model")
 
+    nothing = get(slow, "/search?q=service:nobody").text
+    assert "nothing was found until then, but there may be matches" in nothing
+    assert "No match so far" in nothing
+    assert "these rows match" not in nothing
+
 
 def test_everything_is_counted_on_demand(store: ClickHouseStore) -> None:
     """Where counting was cut short a link lets it take its time; where that was done, or all is counted, there is no such link."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cutaway_collector.errors import StoreError
+from cutaway_collector.errors import QueryTooLarge, StoreError
 
 ENVIRONMENT: Final = frozenset({
     # Someone else cures these while we wait: a full disk, a busy or restarting server, a missing table or permission.
@@ -50,7 +50,7 @@ def insert_error(message: str, code: int) -> StoreError:
 def query_error(message: str, code: int) -> StoreError:
     """A query failed. Its own limits and mistakes do not pass by asking again; a busy engine may."""
     if code in _LIMITS:
-        return StoreError(_LIMITS[code], retryable=False)
+        return QueryTooLarge(_LIMITS[code])
     return StoreError(f"the store refused a query: {_short(message)}", retryable=code in _PASSING)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from flask import Request
 from werkzeug.exceptions import HTTPException
 
-from cutaway_collector.errors import CutawayError, QueryError, RequestError, StoreError
+from cutaway_collector.errors import CutawayError, QueryError, QueryTooLarge, RequestError, StoreError
 
 _NO_PAGES: Final = frozenset({"/healthz", "/readyz", "/metrics", "/live/events"})
 
@@ -82,6 +82,8 @@ def describe(error: Exception, query: str = "") -> Failure:
         return Failure(403, "Refused", str(error),
                        "Open the page again, by the collector's own address, and send its form from there. Programs send an API "
                        "key as `Authorization: Bearer KEY`.")
+    if isinstance(error, QueryTooLarge):
+        return Failure(400, "This asks for too much at once", str(error))
     if isinstance(error, StoreError):
         hint = "It is worth trying again in a moment." if error.retryable else "Trying again will not help until this is put right."
         return Failure(503, "The store did not answer", str(error), hint)

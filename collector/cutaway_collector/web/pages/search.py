@@ -144,7 +144,7 @@ def page(site: Site, args: Arguments) -> SearchPage:
         spark_top=search_table.spark_top(sparks) if sparks else 0.0,
         explanation=stats["explanation"] + (" Generations only." if state.view == "generations" else ""),
         warnings=(*stats["warnings"], *unknown(args)),
-        partial=_partial(site) if stats["cut"] else "",
+        partial=_partial(site, found=bool(rows)) if stats["cut"] else "",
         sql=stats["sql"],
         bound=stats["parameters"],
         elapsed_ms=stats["elapsed_ms"],
@@ -167,9 +167,10 @@ def _view_url(state: State, view: str) -> str:
     return state.url(view=view, sort="", cols=()) if view == "traces" else state.url(view=view)
 
 
-def _partial(site: Site) -> str:
-    return (f"The search was stopped after {site.settings.query_seconds_max} s (query_seconds_max): these rows match, but others "
-            "are missing. Narrow the time range, or add a term such as service:NAME.")
+def _partial(site: Site, *, found: bool) -> str:
+    rows = "these rows match, but others are missing" if found else "nothing was found until then, but there may be matches"
+    return (f"The search was stopped after {site.settings.query_seconds_max} s (query_seconds_max): {rows}. "
+            "Narrow the time range, or add a term such as service:NAME.")
 
 
 def facet_fragment(site: Site, args: Arguments) -> Facet:
